@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# What `make test` runs once everything is installed. Stops at the first thing that is wrong.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH"
+export MPLBACKEND=Agg PYTHONDONTWRITEBYTECODE=1
+
+step() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
+files() { git ls-files --cached --others --exclude-standard 2>/dev/null | sort -u || true; }
+
+before=$(files)
+
+step "The notebooks and the modules agree"
+python .ci/check_notebooks.py
+
+step "The README and index.ipynb agree"
+python .ci/render_readme.py --check
+
+step "The notebooks run"
+# Two notebooks at a time, each on one core.
+OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --do_print --timing
+
+step "The tests pass"
+python -m pytest -q --durations=10 tests
+
+step "Nothing is left lying about"
+new=$(comm -13 <(echo "$before") <(files))
+if [ -n "$new" ]; then
+    printf 'These files were not there before; the notebook or test that writes them should use a temporary folder:\n%s\n' "$new" >&2
+    exit 1
+fi
+
+printf '\nAll is well (%s s).\n' "$SECONDS"

@@ -1,0 +1,49 @@
+# `make demo` and `make test` each work alone in a fresh clone: they make .venv with a Python 3.11 or newer, install into it
+# and run. A second run installs nothing unless settings.ini, setup.py or pyproject.toml changed.
+# PYTHON=/path/to/python3.12 chooses the interpreter.
+
+SHELL := /bin/bash
+BIN := .venv/bin
+OUT ?= demo
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test install dev export readme pictures benchmark clean
+
+help:  ## list what there is to do
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: install  ## draw some pets, train on them, search, and leave pictures of the answer in demo/
+	@$(BIN)/image_similarity demo --out "$(OUT)"
+	@echo "Look at $(OUT)/result.png and $(OUT)/explanation.png"
+
+test: dev  ## check that notebooks, modules and README agree, then run the notebooks and the tests
+	@.ci/test.sh
+
+install:  ## make .venv and install the package in it
+	@.ci/install.sh
+
+dev:  ## the same, with what is needed to work on the notebooks
+	@.ci/install.sh dev
+
+export: dev  ## write the modules from the notebooks, and clean the notebooks
+	@export PATH="$(CURDIR)/$(BIN):$$PATH"; nbdev_export && nbdev_clean
+
+readme: dev  ## run nbs/index.ipynb and write README.md from it
+	@export PATH="$(CURDIR)/$(BIN):$$PATH"; \
+	jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace nbs/index.ipynb && \
+	nbdev_clean --fname nbs/index.ipynb && python .ci/render_readme.py
+
+pictures: install  ## take the pictures and the transcript that the README shows from a fresh demo
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && set -o pipefail && \
+	$(BIN)/image_similarity demo --out "$$folder/demo" | sed "s#$$folder/##g" | tee "$$folder/demo.txt" && \
+	mkdir -p nbs/images && cp "$$folder"/demo/*.png "$$folder/demo.txt" nbs/images/
+
+benchmark: dev  ## run every script in benchmarks/ and keep what it prints in benchmarks/results/ (takes a while)
+	@set -e; for script in benchmarks/[a-z]*.py; do \
+		echo "== $$script"; $(BIN)/python "$$script" --json "benchmarks/results/$$(basename "$$script" .py).json"; \
+	done
+
+clean:  ## remove .venv and everything else that can be made again
+	rm -rf .venv demo build dist _docs _proc nbs/sidebar.yml *.egg-info .pytest_cache .hypothesis .numba_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,77 @@
+"""What every script in benchmarks/ shares: the rows it prints and writes, their intervals, and the machine they come from."""
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+PACKAGES = ["image_similarity", "torch", "torchvision", "fastai", "timm", "numpy", "numba", "faiss-cpu", "scikit-learn"]
+
+
+def _cpu_name() -> str:
+    "The processor's name, as the system tells it."
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(package: str):
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cores() -> int:
+    "How many cores this process may use, which a container sets below what the machine has."
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def machine() -> dict:
+    "What the figures were measured on."
+    return {"cpu": _cpu_name(), "cores": _cores(), "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            "packages": {package: found for package in PACKAGES if (found := _version(package))}}
+
+
+def interval(values, statistic=np.median, resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+    "`statistic` of `values`, and its 95 % bootstrap interval: value, low, high."
+    values = np.asarray(values, dtype=float)
+    rng = np.random.default_rng(seed)
+    drawn = [statistic(rng.choice(values, len(values))) for _ in range(resamples)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(statistic(values)), float(low), float(high)
+
+
+def row(name, value, low=None, high=None, goal=None, better="higher", against=None) -> dict:
+    "One figure."
+    if better not in ("higher", "lower"):
+        raise ValueError(f"better={better!r}: say 'higher' or 'lower'")
+    return {"name": name, "value": value, "low": low, "high": high, "goal": goal, "better": better, "against": against}
+
+
+def _show(row: dict) -> str:
+    "A row as a line of text."
+    text = f"{row['name']:<36}{row['value']:>12.4g}"
+    if row["low"] is not None:
+        text += f"  [{row['low']:.4g}, {row['high']:.4g}]"
+    if row["goal"] is not None:
+        met = row["value"] >= row["goal"] if row["better"] == "higher" else row["value"] <= row["goal"]
+        text += f"  goal {row['goal']:g}: {'met' if met else 'missed'}"
+    if row["against"]:
+        text += f"  (against {row['against']})"
+    return text
+
+
+def report(rows: list[dict], path=None) -> dict:
+    "Print `rows`, and write them to the JSON file `path` if one is given."
+    found = {"machine": machine(), "rows": rows}
+    print("\n".join(map(_show, rows)))
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return found

@@ -1,0 +1,35 @@
+"""Find the images that are similar to this one, say how sure you are, and show why.
+
+The public names are those of the table below. Each is loaded from its module when it is first used, so that
+`import image_similarity` takes no time and torch and fastai wait until something needs them.
+"""
+from importlib import import_module as _import_module
+
+__version__ = "0.1.0"
+
+# Module by module. A name here must not be a module's as well: importing the module would hide it.
+_exports = {
+    "images": ["ImageError", "image_files", "label_func", "open_image"],
+    "drawing": ["sample_pets"],
+    "similarity": [],
+    "metrics": ["map_at_r", "pair_auc", "recall_at_k", "threshold_for_precision"],
+    "intervals": ["bootstrap_interval", "image_bootstrap"],
+    "calibration": ["expected_calibration_error", "fit_calibration"],
+}
+_module_of = {name: module for module, names in _exports.items() for name in names}
+
+__all__ = sorted(_module_of)
+
+
+def __getattr__(name):
+    if name in _module_of:
+        value = getattr(_import_module(f"{__name__}.{_module_of[name]}"), name)
+        globals()[name] = value  # the next time this function is not asked
+        return value
+    if name in _exports:
+        return _import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__, *_exports})
