@@ -6,18 +6,17 @@
 __all__ = ['FORMATS', 'MAX_PIXELS', 'SUFFIXES', 'ImageError', 'BadImages', 'open_image', 'image_files', 'label_func',
            'folder_label']
 
-# %% ../nbs/00_images.ipynb #e97bea6a
+# %% ../nbs/00_images.ipynb #2ee360c3
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# %% ../nbs/00_images.ipynb #cdceb116
+# %% ../nbs/00_images.ipynb #de391db2
 class ImageError(ValueError):
     "An image that cannot be used: `path` says which (None for bytes), `reason` why."
 
@@ -30,7 +29,7 @@ class ImageError(ValueError):
 
     def __reduce__(self): return type(self), (self.path, self.reason)
 
-# %% ../nbs/00_images.ipynb #5e2451fc
+# %% ../nbs/00_images.ipynb #364db2b9
 class BadImages(list):
     "The `ImageError`s that a bulk operation met; prints as one line a file."
 
@@ -42,11 +41,11 @@ class BadImages(list):
     def to_records(self) -> list[dict]: # one `{'path', 'reason'}` a file, for JSON and data frames
         return [{"path": str(e.path), "reason": e.reason} for e in self]
 
-# %% ../nbs/00_images.ipynb #e8c25806
+# %% ../nbs/00_images.ipynb #4929c888
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") # decoders that are tried; all others of Pillow are left alone
 MAX_PIXELS = 100_000_000                                # width x height; a picture with more is refused unopened
 
-# %% ../nbs/00_images.ipynb #ce7771f0
+# %% ../nbs/00_images.ipynb #a8d851d7
 def _to_rgb(
     im: Image.Image, # any mode
 ) -> Image.Image:    # mode RGB, 8 bits a channel
@@ -61,7 +60,7 @@ def _to_rgb(
         return Image.alpha_composite(Image.new("RGBA", im.size, "white"), im).convert("RGB")
     return im.convert("RGB")
 
-# %% ../nbs/00_images.ipynb #3c07d5aa
+# %% ../nbs/00_images.ipynb #76373ac9
 def _decode(source, path, at_least):
     "Open, check, decode and turn upright; raises whatever Pillow raises."
     with Image.open(source, formats=FORMATS) as im:
@@ -72,7 +71,7 @@ def _decode(source, path, at_least):
         im.load()
         return _to_rgb(ImageOps.exif_transpose(im))
 
-# %% ../nbs/00_images.ipynb #d6782c16
+# %% ../nbs/00_images.ipynb #9ea4abc1
 def open_image(
     file: str | Path | bytes | io.IOBase, # path, encoded bytes, or a binary file object
     at_least: int | None = None,          # a JPEG may be decoded smaller, but no side below this many pixels: much faster
@@ -96,10 +95,10 @@ def open_image(
     except Exception as e: # Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError and more on damage
         raise ImageError(path, f"damaged or cut off ({str(e) or type(e).__name__})") from e
 
-# %% ../nbs/00_images.ipynb #100481a4
+# %% ../nbs/00_images.ipynb #5409d8c1
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"} # what `image_files` looks for, in any case
 
-# %% ../nbs/00_images.ipynb #23739e65
+# %% ../nbs/00_images.ipynb #12fa0da6
 def image_files(
     folder: str | Path,      # searched with all its subfolders; hidden ones are left out
 ) -> list[Path]:             # sorted, so that a run can be repeated
@@ -116,7 +115,7 @@ def image_files(
     if not found: raise ValueError(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
     return sorted(found)
 
-# %% ../nbs/00_images.ipynb #eabc9369
+# %% ../nbs/00_images.ipynb #eb2edd7c
 _NUMBERED = re.compile(r"^(.+)_\d+\.(?:jpe?g|png|webp)$", re.IGNORECASE)
 
 def label_func(
@@ -127,7 +126,7 @@ def label_func(
     if match: return match[1]
     raise ValueError(f"{fname}: the name gives no label (wanted: label_12.jpg, .jpeg, .png or .webp)")
 
-# %% ../nbs/00_images.ipynb #b8972311
+# %% ../nbs/00_images.ipynb #25db759c
 def folder_label(
     fname: str | Path, # e.g. `shirts/a1.jpg`
 ) -> str:              # e.g. `shirts`
