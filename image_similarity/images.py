@@ -6,17 +6,17 @@
 __all__ = ['FORMATS', 'MAX_PIXELS', 'SUFFIXES', 'ImageError', 'BadImages', 'open_image', 'image_files', 'label_func',
            'folder_label']
 
-# %% ../nbs/00_images.ipynb #2ee360c3
+# %% ../nbs/00_images.ipynb #502c5b0c
 import io
 import os
 import re
-from dataclasses import dataclass
+import stat
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# %% ../nbs/00_images.ipynb #de391db2
+# %% ../nbs/00_images.ipynb #77c6f538
 class ImageError(ValueError):
     "An image that cannot be used: `path` says which (None for bytes), `reason` why."
 
@@ -29,7 +29,7 @@ class ImageError(ValueError):
 
     def __reduce__(self): return type(self), (self.path, self.reason)
 
-# %% ../nbs/00_images.ipynb #364db2b9
+# %% ../nbs/00_images.ipynb #24b87925
 class BadImages(list):
     "The `ImageError`s that a bulk operation met; prints as one line a file."
 
@@ -41,26 +41,27 @@ class BadImages(list):
     def to_records(self) -> list[dict]: # one `{'path', 'reason'}` a file, for JSON and data frames
         return [{"path": str(e.path), "reason": e.reason} for e in self]
 
-# %% ../nbs/00_images.ipynb #4929c888
+# %% ../nbs/00_images.ipynb #eb95a650
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") # decoders that are tried; all others of Pillow are left alone
 MAX_PIXELS = 100_000_000                                # width x height; a picture with more is refused unopened
 
-# %% ../nbs/00_images.ipynb #a8d851d7
+# %% ../nbs/00_images.ipynb #8c37d236
 def _to_rgb(
     im: Image.Image, # any mode
 ) -> Image.Image:    # mode RGB, 8 bits a channel
-    "Convert any Pillow mode: 16-bit greys are scaled, transparency is laid on white."
+    "Convert any Pillow mode: 16-bit greys are scaled, floats too (from 0-1, 0-255 or 0-65535), transparency is laid on white."
     if im.mode == "RGB": return im
     if im.mode in ("I", "F") or im.mode.startswith("I;16"):
         grey = np.asarray(im, dtype=np.float64)
-        top = 255 if im.mode == "F" and grey.max() <= 255 else 65535
+        grey[np.isnan(grey)] = 0
+        top = 65535 if im.mode != "F" or grey.max() > 255 else 255 if grey.max() > 1 else 1
         return Image.fromarray((grey.clip(0, top) * (255 / top)).round().astype(np.uint8)).convert("RGB")
     if im.has_transparency_data:
         im = im.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", im.size, "white"), im).convert("RGB")
     return im.convert("RGB")
 
-# %% ../nbs/00_images.ipynb #76373ac9
+# %% ../nbs/00_images.ipynb #18595f63
 def _decode(source, path, at_least):
     "Open, check, decode and turn upright; raises whatever Pillow raises."
     with Image.open(source, formats=FORMATS) as im:
@@ -71,34 +72,44 @@ def _decode(source, path, at_least):
         im.load()
         return _to_rgb(ImageOps.exif_transpose(im))
 
-# %% ../nbs/00_images.ipynb #9ea4abc1
+# %% ../nbs/00_images.ipynb #1d8f250e
+def _check_file(path):
+    "Only a regular file is opened: a pipe would wait for ever."
+    kind = os.stat(path).st_mode
+    if stat.S_ISDIR(kind): raise ImageError(path, "is a directory")
+    if not stat.S_ISREG(kind): raise ImageError(path, "is not a regular file")
+
+# %% ../nbs/00_images.ipynb #9147b75f
 def open_image(
     file: str | Path | bytes | io.IOBase, # path, encoded bytes, or a binary file object
     at_least: int | None = None,          # a JPEG may be decoded smaller, but no side below this many pixels: much faster
 ) -> Image.Image:                         # RGB, upright, width x height as seen
     """Open an image safely: RGB, EXIF orientation applied, first frame of an animation.
 
-    Raises `FileNotFoundError` if there is no such file, and `ImageError` for everything else that is wrong with it:
-    not one of `FORMATS`, more than `MAX_PIXELS`, cut off, damaged, a folder, or not readable."""
+    Raises `FileNotFoundError` if there is no such file, `TypeError` for what is no file at all, and `ImageError` for
+    everything else: not one of `FORMATS`, more than `MAX_PIXELS`, cut off, damaged, a folder, or not readable."""
     path = Path(file) if isinstance(file, (str, os.PathLike)) else None
-    if path is not None and not path.exists(): raise FileNotFoundError(f"{path}: there is no such file")
-    source = io.BytesIO(file) if isinstance(file, bytes) else path or file
-    try: return _decode(source, path, at_least)
+    if path is None and not isinstance(file, (bytes, bytearray)) and not hasattr(file, "read"):
+        raise TypeError(f"{file!r}: a path, the bytes of an image, or an open binary file is wanted")
+    try:
+        if path is not None: _check_file(path)
+        return _decode(io.BytesIO(file) if isinstance(file, (bytes, bytearray)) else path or file, path, at_least)
+    except (FileNotFoundError, NotADirectoryError) as e: raise FileNotFoundError(f"{path}: there is no such file") from e
     except ImageError: raise
     except UnidentifiedImageError as e:
         empty = path is not None and path.is_file() and path.stat().st_size == 0
         reason = "the file is empty" if empty else f"not an image that can be read ({', '.join(FORMATS)})"
         raise ImageError(path, reason) from e
-    except (IsADirectoryError, PermissionError) as e: raise ImageError(path, e.strerror.lower()) from e
     except Image.DecompressionBombError as e:
         raise ImageError(path, f"more than {MAX_PIXELS:,} pixels; make it smaller first") from e
     except Exception as e: # Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError and more on damage
-        raise ImageError(path, f"damaged or cut off ({str(e) or type(e).__name__})") from e
+        refused = isinstance(e, OSError) and e.strerror # this one is the operating system's: no permission, a failing disk
+        raise ImageError(path, refused.lower() if refused else f"damaged or cut off ({str(e) or type(e).__name__})") from e
 
-# %% ../nbs/00_images.ipynb #5409d8c1
+# %% ../nbs/00_images.ipynb #f32ff086
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"} # what `image_files` looks for, in any case
 
-# %% ../nbs/00_images.ipynb #12fa0da6
+# %% ../nbs/00_images.ipynb #a5d41aaa
 def image_files(
     folder: str | Path,      # searched with all its subfolders; hidden ones are left out
 ) -> list[Path]:             # sorted, so that a run can be repeated
@@ -115,7 +126,7 @@ def image_files(
     if not found: raise ValueError(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
     return sorted(found)
 
-# %% ../nbs/00_images.ipynb #eb2edd7c
+# %% ../nbs/00_images.ipynb #2d8bb037
 _NUMBERED = re.compile(r"^(.+)_\d+\.(?:jpe?g|png|webp)$", re.IGNORECASE)
 
 def label_func(
@@ -126,7 +137,7 @@ def label_func(
     if match: return match[1]
     raise ValueError(f"{fname}: the name gives no label (wanted: label_12.jpg, .jpeg, .png or .webp)")
 
-# %% ../nbs/00_images.ipynb #25db759c
+# %% ../nbs/00_images.ipynb #44abf4d8
 def folder_label(
     fname: str | Path, # e.g. `shirts/a1.jpg`
 ) -> str:              # e.g. `shirts`
