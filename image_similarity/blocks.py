@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['RGBImage', 'FitEncoder', 'item_tfms', 'batch_tfms', 'loader_workers']
 
-# %% ../nbs/05b_blocks.ipynb #d4de4ef9
+# %% ../nbs/05b_blocks.ipynb #859196ff
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
 from fastai.torch_core import default_device
 from fastai.vision.core import PILImage
 from fasttransform import Transform
+from PIL import Image
 
 from .encoder import Encoder, embed, resize_to
 from .images import open_image
 
-# %% ../nbs/05b_blocks.ipynb #99b3bb4e
+# %% ../nbs/05b_blocks.ipynb #8fd14d98
 class RGBImage(PILImage):
     "fastai's image, opened by `open_image`: upright, RGB, and with a clear error when it cannot be used."
 
@@ -23,23 +24,23 @@ class RGBImage(PILImage):
     def create(cls,
         file, # path, bytes, file object, or an image already open
     ):
-        return cls(file if isinstance(file, PILImage) else open_image(file))
+        return cls(file.convert("RGB") if isinstance(file, Image.Image) else open_image(file))
 
-# %% ../nbs/05b_blocks.ipynb #4ab666d4
+# %% ../nbs/05b_blocks.ipynb #498bd20f
 class FitEncoder(Transform):
     "The central square of an image, in the size that an encoder takes."
 
     def __init__(self, encoder: Encoder): self.encoder = encoder
     def encodes(self, x: PILImage): return type(x)(resize_to(x, self.encoder))
 
-# %% ../nbs/05b_blocks.ipynb #59f51efb
+# %% ../nbs/05b_blocks.ipynb #fa499f5a
 def item_tfms(
     encoder: Encoder,
 ) -> list: # for `after_item`
     "From an image to a byte tensor of the encoder's size."
     return [FitEncoder(encoder), ToTensor()]
 
-# %% ../nbs/05b_blocks.ipynb #69b13481
+# %% ../nbs/05b_blocks.ipynb #63cfb2f2
 def batch_tfms(
     encoder: Encoder,
     augment=(), # such as `aug_transforms()`; fastai applies it to training batches only
@@ -47,7 +48,7 @@ def batch_tfms(
     "From byte tensors to what the encoder takes."
     return [IntToFloatTensor(), *augment, Normalize.from_stats(encoder.mean, encoder.std)]
 
-# %% ../nbs/05b_blocks.ipynb #a30beda3
+# %% ../nbs/05b_blocks.ipynb #ec0ec021
 def loader_workers() -> int: # for `num_workers`
     "Worker processes for image loaders: none on a CPU, whose cores the encoder needs itself."
     return 0 if default_device().type == "cpu" else 4

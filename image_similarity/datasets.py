@@ -6,7 +6,7 @@
 __all__ = ['FILE_COLUMNS', 'LABEL_COLUMNS', 'HELD_OUT', 'LabelledImages', 'show_samples', 'hold_out', 'labelled_images',
            'split_by_class', 'draw_pairs', 'all_pairs', 'oxford_pets']
 
-# %% ../nbs/01_datasets.ipynb #47d9ce89
+# %% ../nbs/01_datasets.ipynb #b4e3ac75
 import os
 import warnings
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ import numpy as np
 from .images import ImageError, folder_label, image_files, label_func, open_image
 from .tables import by_file, column, table_rows
 
-# %% ../nbs/01_datasets.ipynb #fc7e9c63
+# %% ../nbs/01_datasets.ipynb #e9343149
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelledImages:
     """Image files with their labels; `held_out` says which ones training must not see.
@@ -80,7 +80,7 @@ def _check(files, labels, held_out):
         if (place := os.path.abspath(file)) in seen: raise ValueError(f"{file}: listed twice")
         seen.add(place)
 
-# %% ../nbs/01_datasets.ipynb #f07cedb9
+# %% ../nbs/01_datasets.ipynb #4552a279
 def show_samples(
     data: LabelledImages, # where the pictures are drawn from
     rows: int = 2,        # rows of the grid
@@ -99,12 +99,12 @@ def show_samples(
         except (ImageError, FileNotFoundError) as e: ax.text(.5, .5, str(e), fontsize=6, wrap=True, ha="center", va="center")
     return fig
 
-# %% ../nbs/01_datasets.ipynb #1ab2c13d
+# %% ../nbs/01_datasets.ipynb #9c08b9ef
 FILE_COLUMNS = ("file", "path", "filename", "file_name", "image")     # what the column of files may be called, in any case
 LABEL_COLUMNS = ("label", "class", "breed", "category", "target")     # and the one of labels; the first that is there counts
 HELD_OUT = {"train": False, "test": True, "valid": True, "validation": True, "val": True} # what the column `split` may say
 
-# %% ../nbs/01_datasets.ipynb #0a71af64
+# %% ../nbs/01_datasets.ipynb #33df5f4b
 def _name_labels(files):
     "`label_func` for all, with one error for all that have none."
     labels, wrong = [], []
@@ -150,7 +150,7 @@ def _read_labels(labels, files, folder):
         raise TypeError(f"labels={labels!r}: name, folder, a CSV, a data frame, a dict or a function is wanted")
     return _table_labels(labels, files, folder)
 
-# %% ../nbs/01_datasets.ipynb #f986329f
+# %% ../nbs/01_datasets.ipynb #ac0bf17a
 def _read_split(split, files, folder):
     "True, False, or None (no row) for each file."
     rows, source = table_rows(split)
@@ -159,7 +159,7 @@ def _read_split(split, files, folder):
         if value not in HELD_OUT: raise ValueError(f"{source}, row {n}: split is {value!r}, one of {', '.join(HELD_OUT)} is wanted")
     return by_file(column(rows, FILE_COLUMNS, source), [HELD_OUT[v] for v in values], files, folder, source)
 
-# %% ../nbs/01_datasets.ipynb #1b40665f
+# %% ../nbs/01_datasets.ipynb #386212e0
 def hold_out(
     labels: list[str],      # the label of each picture
     valid_pct: float = 0.2, # share to hold out, at least 0 and less than 1
@@ -177,7 +177,7 @@ def hold_out(
     for c in range(len(counts)): held[rng.permutation(np.flatnonzero(target == c))[:n_held[c]]] = True
     return held
 
-# %% ../nbs/01_datasets.ipynb #4d632996
+# %% ../nbs/01_datasets.ipynb #8e8b973e
 def labelled_images(
     images: str | Path | Iterable[str | Path],      # a folder (searched with its subfolders), or the files
     labels: str | Path | dict | Callable = "name",  # "name" (`label_func`), "folder", a CSV or data frame, `{file: label}`, or a function of the path
@@ -203,7 +203,7 @@ def labelled_images(
     held = hold_out(names, valid_pct, seed) if split is None else np.array([held[i] for i in keep], bool)
     return LabelledImages([files[i] for i in keep], names, held)
 
-# %% ../nbs/01_datasets.ipynb #00911c49
+# %% ../nbs/01_datasets.ipynb #38a72e72
 def split_by_class(
     data: LabelledImages,                         # two classes at least
     unseen: float | str | Iterable[str] = 0.25,   # share of the classes to set aside, or their names
@@ -222,7 +222,7 @@ def split_by_class(
     mask = np.array([label in away for label in data.labels])
     return data.take(~mask), data.take(mask)
 
-# %% ../nbs/01_datasets.ipynb #ef63e0d1
+# %% ../nbs/01_datasets.ipynb #f84810f8
 def draw_pairs(
     targets: np.ndarray,                # (N,) class of each picture: numbers or names
     n: int,                             # how many pairs
@@ -237,7 +237,7 @@ def draw_pairs(
     pairs = np.concatenate([blocks.matches(matches, rng), blocks.others(n - matches, rng)], axis=1)
     return tuple(pairs[:, rng.permutation(n)])
 
-# %% ../nbs/01_datasets.ipynb #e655e479
+# %% ../nbs/01_datasets.ipynb #1b39dbe0
 @dataclass(frozen=True)
 class _Blocks:
     "Pictures sorted by class: picture `order[p]` is at place `p`, and its class fills `size[p]` places from `start[p]`."
@@ -267,7 +267,7 @@ class _Blocks:
         j = rng.integers(0, rest[i])
         return self.order[[i, j + self.size[i] * (j >= self.start[i])]]
 
-# %% ../nbs/01_datasets.ipynb #3be068d5
+# %% ../nbs/01_datasets.ipynb #61323c0a
 def all_pairs(
     n: int,       # how many pictures
 ) -> np.ndarray:  # (n(n-1)/2, 2) int64, each row i < j, sorted
@@ -277,7 +277,7 @@ def all_pairs(
     first = i * (2 * n - i - 1) // 2 # the row where the pairs of i begin
     return np.stack([i, np.arange(len(i)) - first + i + 1], axis=1)
 
-# %% ../nbs/01_datasets.ipynb #8bfe55bf
+# %% ../nbs/01_datasets.ipynb #24312f99
 def oxford_pets(
     path: str | Path | None = None, # the unpacked folder (with `images`); None: fastai's, which is downloaded if need be
 ) -> LabelledImages:                # breeds from the names; held out is what the data set calls its test split

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['stack_views', 'class_batches', 'pair_batches', 'fit_head']
 
-# %% ../nbs/05_heads.ipynb #8e5be9d8
+# %% ../nbs/05_heads.ipynb #86ec3048
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -19,7 +19,7 @@ from torch import nn
 
 from .datasets import draw_pairs
 
-# %% ../nbs/05_heads.ipynb #4c8aaa8a
+# %% ../nbs/05_heads.ipynb #8477ec04
 def stack_views(
     embedded,           # `encoder.Embedded`
     rows=slice(None),   # which of its images
@@ -27,12 +27,12 @@ def stack_views(
     "An image's own vector and those of its augmented views, to train on."
     return torch.from_numpy(np.concatenate([embedded.pooled[None], embedded.augmented])[:, rows])
 
-# %% ../nbs/05_heads.ipynb #f42ee121
+# %% ../nbs/05_heads.ipynb #adb016b0
 def _one_view(views: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     "For each image, its vector in a view drawn at random."
     return views[torch.randint(len(views), (len(images),)), images]
 
-# %% ../nbs/05_heads.ipynb #b175d16d
+# %% ../nbs/05_heads.ipynb #6a12156c
 def class_batches(
     views: torch.Tensor,   # (V, n, 2·nf)
     targets: np.ndarray,   # (n,) class indices
@@ -49,12 +49,12 @@ def class_batches(
     drop = shuffle and len(targets) % batch_size == 1 and len(targets) > 1 # batch norm cannot train on one image
     return DataLoader(range(len(targets)), bs=batch_size, shuffle=shuffle, drop_last=drop, create_batch=create_batch, num_workers=0)
 
-# %% ../nbs/05_heads.ipynb #7b9090be
+# %% ../nbs/05_heads.ipynb #f270e909
 def pair_batches(
     views: torch.Tensor,   # (V, n, 2·nf)
     targets: np.ndarray,   # (n,) class indices
     n_batches: int = 12,   # batches an epoch
-    n_pairs: int = 1536,   # pairs a batch, half of them matches
+    n_pairs: int = 1024,   # pairs a batch, half of them matches
     seed: int | None = None, # draw the same pairs, of the first view, each time; None draws afresh
 ) -> DataLoader:           # of (pooled (B, 2·nf), first (P,), second (P,), match (P,) 0. or 1.); the indices are into the batch
     """Pairs, drawn afresh for each batch.
@@ -77,7 +77,7 @@ def pair_batches(
     loader.n_inp = 3
     return loader
 
-# %% ../nbs/05_heads.ipynb #ef62990f
+# %% ../nbs/05_heads.ipynb #624eb473
 def fit_head(
     head: nn.Module,          # takes what the batches hold
     train: DataLoader,        # `class_batches` or `pair_batches`

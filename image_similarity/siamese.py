@@ -5,11 +5,14 @@
 # %% auto #0
 __all__ = ['SiameseImage', 'SiameseTransform', 'siamese_dls', 'SiameseModel', 'siamese_splitter', 'siamese_loss', 'pair_accuracy',
            'SiameseHead', 'PairTrainer', 'fit_siamese_head', 'class_folds', 'held_out_pairs', 'calibrate',
-           'siamese_learner', 'pair_scorer']
+           'siamese_learner', 'rebuilt_siamese', 'pair_scorer']
 
-# %% ../nbs/07_siamese.ipynb #903686c6
+# %% ../nbs/07_siamese.ipynb #68187d18
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import partial
+from operator import getitem
 
 import numpy as np
 import torch
@@ -33,9 +36,9 @@ from .encoder import Embedded, Encoder, create_encoder, pool
 from .heads import fit_head, pair_batches, stack_views
 from .images import label_func
 from .metrics import best_threshold
-from .scorers import PairScorer, embedding, fold_pair_head, join_pair, pair_layers
+from .scorers import PairScorer, embedding, fold_pair_head, join_pair, pair_layers, split_pair
 
-# %% ../nbs/07_siamese.ipynb #6fa5d98a
+# %% ../nbs/07_siamese.ipynb #96bf754b
 class SiameseImage(fastuple):
     "Two images and, if known, whether they match: `SiameseImage(im1, im2, True)`. A third item of type `str` is a title."
 
@@ -57,7 +60,7 @@ class SiameseImage(fastuple):
         ctx.set_title(_pair_title(*more))
         return ctx
 
-# %% ../nbs/07_siamese.ipynb #a589b562
+# %% ../nbs/07_siamese.ipynb #8c16d993
 def _as_array(im) -> np.ndarray: # (h, w, 3) in 0..1
     "A PIL image, or a tensor (3, h, w) of bytes or of 0..1."
     if isinstance(im, torch.Tensor):
@@ -76,7 +79,7 @@ def _pair_title(match=None) -> str:
     if match is None or isinstance(match, str): return match or ""
     return "match" if bool(match) else "no match"
 
-# %% ../nbs/07_siamese.ipynb #7ef5452e
+# %% ../nbs/07_siamese.ipynb #d6093d91
 class SiameseTransform(Transform):
     "From a file to a `SiameseImage` of it and a partner, of the same class with probability 0.5."
 
@@ -110,7 +113,7 @@ class SiameseTransform(Transform):
 
     def _choose(self, options): return options[self.rng.integers(len(options))]
 
-# %% ../nbs/07_siamese.ipynb #cf02ac08
+# %% ../nbs/07_siamese.ipynb #6192611f
 def siamese_dls(
     data: LabelledImages,
     encoder: Encoder,
@@ -119,10 +122,10 @@ def siamese_dls(
     "Pairs of images, for training end to end and for looking at results."
     labels = dict(zip(data.files, data.labels))
     splits = (data.train.tolist(), data.valid.tolist())
-    tls = TfmdLists(data.files, SiameseTransform(data.files, splits, labels.__getitem__), splits=splits)
+    tls = TfmdLists(data.files, SiameseTransform(data.files, splits, partial(getitem, labels)), splits=splits)
     return tls.dataloaders(bs=batch_size, after_item=item_tfms(encoder), after_batch=batch_tfms(encoder), num_workers=loader_workers())
 
-# %% ../nbs/07_siamese.ipynb #b8b06efc
+# %% ../nbs/07_siamese.ipynb #b5ae15d2
 class SiameseModel(nn.Module):
     "One encoder for both images; their feature maps side by side go into one head."
 
@@ -135,12 +138,12 @@ class SiameseModel(nn.Module):
 
     def forward(self, x1, x2): return self.head(torch.cat([self.encoder(x1), self.encoder(x2)], dim=1))
 
-# %% ../nbs/07_siamese.ipynb #8e2015fc
+# %% ../nbs/07_siamese.ipynb #0b4d3f7e
 def siamese_splitter(model: SiameseModel) -> list: # parameters of the encoder, and of the head
     "Two groups, so that the encoder can be frozen, or learn more slowly."
     return [params(model.encoder), params(model.head)]
 
-# %% ../nbs/07_siamese.ipynb #25aac206
+# %% ../nbs/07_siamese.ipynb #c496b596
 def siamese_loss(
     logits: torch.Tensor, # (N,) or (N, 1)
     match: torch.Tensor,  # (N,) 0 or 1, of any type
@@ -152,7 +155,7 @@ def pair_accuracy(logits: torch.Tensor, match: torch.Tensor) -> torch.Tensor:
     "Share of pairs that are on the right side of a probability of 0.5."
     return ((logits.reshape(-1) > 0) == match.reshape(-1).bool()).float().mean()
 
-# %% ../nbs/07_siamese.ipynb #563038a2
+# %% ../nbs/07_siamese.ipynb #5aba83e4
 class SiameseHead(nn.Module):
     "fastai's concatenation head in both orders, and a cosine term."
 
@@ -193,7 +196,7 @@ class SiameseHead(nn.Module):
         self.cosine.mul_(scale)
         self.offset.mul_(scale).add_(offset)
 
-# %% ../nbs/07_siamese.ipynb #e978179a
+# %% ../nbs/07_siamese.ipynb #5a630c9b
 class PairTrainer(nn.Module):
     "A `SiameseHead` on a batch of `pair_batches`: the work of an image is done once, however many pairs it is in."
 
@@ -212,22 +215,21 @@ class PairTrainer(nn.Module):
         norm, linear, _, _ = pair_layers(self.head.layers)
         dropout, rest = self.head.layers[3], self.head.layers[5:]
         x = F.batch_norm(join_pair(pooled, pooled), norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-        as_q, as_g = (dropout(x).unflatten(1, (2, 2, -1)) for _ in range(2)) # columns: max or mean, of q or of g
-        weight = linear.weight.unflatten(1, (2, 2, -1))
-        q = as_q[:, :, 0].flatten(1) @ weight[:, :, 0].flatten(1).T
-        g = as_g[:, :, 1].flatten(1) @ weight[:, :, 1].flatten(1).T
-        hidden = [q[first] + g[second]] + ([q[second] + g[first]] if self.head.symmetric else [])
+        q, g = (dropout(half) @ weight.T for half, weight in zip(split_pair(x), split_pair(linear.weight)))
+        hidden = [q.index_select(0, first) + g.index_select(0, second)]
+        if self.head.symmetric: hidden.append(q.index_select(0, second) + g.index_select(0, first))
         logits = rest(torch.cat(hidden)).view(len(hidden), -1).mean(0)
         unit = embedding(pooled)
-        return logits + self.head.cosine * (unit[first] * unit[second]).sum(1) + self.head.offset
+        cosine = (unit.index_select(0, first) * unit.index_select(0, second)).sum(1)
+        return logits + self.head.cosine * cosine + self.head.offset
 
-# %% ../nbs/07_siamese.ipynb #a6f13c63
+# %% ../nbs/07_siamese.ipynb #69d718c4
 def fit_siamese_head(
     head: SiameseHead,     # trained in place
     views: torch.Tensor,   # (V, n, 2·nf) of the training images
     targets: np.ndarray,   # (n,) class indices
     valid=None,            # `pair_batches` to measure after each epoch
-    epochs: int = 10,      # of 12 batches of 1,536 pairs
+    epochs: int = 10,      # of 12 batches of 1,024 pairs
     lr: float = 2e-3,      # highest learning rate
     wd: float = 0.1,       # weight decay
     seed: int = 42,
@@ -237,7 +239,7 @@ def fit_siamese_head(
     trainer = PairTrainer(head, views.flatten(0, 1))
     return fit_head(trainer, pair_batches(views, targets), valid, siamese_loss, epochs, lr, wd, [pair_accuracy], seed, progress)
 
-# %% ../nbs/07_siamese.ipynb #9340a452
+# %% ../nbs/07_siamese.ipynb #59eff58b
 def class_folds(
     targets: np.ndarray,       # (n,) class indices
     n_folds: int,
@@ -250,7 +252,7 @@ def class_folds(
         folds[of_class] = (np.arange(len(of_class)) + rng.integers(n_folds)) % n_folds
     return folds
 
-# %% ../nbs/07_siamese.ipynb #6f5e673a
+# %% ../nbs/07_siamese.ipynb #d0b2ac04
 def held_out_pairs(
     make_head: Callable[[], SiameseHead], # a new, untrained head
     views: torch.Tensor,  # (V, n, 2·nf)
@@ -272,7 +274,7 @@ def held_out_pairs(
         matches.append(targets[own[i]] == targets[own[j]])
     return np.concatenate(logits), np.concatenate(matches)
 
-# %% ../nbs/07_siamese.ipynb #aec15bf1
+# %% ../nbs/07_siamese.ipynb #4c51d5a0
 def calibrate(
     head: SiameseHead,    # changed in place
     logits: np.ndarray,   # (P,) of pairs it was not trained on
@@ -283,13 +285,13 @@ def calibrate(
     head.rescale(fitted.scale, fitted.offset)
     head.threshold.fill_(best_threshold(fitted(logits), matches))
 
-# %% ../nbs/07_siamese.ipynb #28bb9ce6
+# %% ../nbs/07_siamese.ipynb #81bf9aaa
 def siamese_learner(
     data: LabelledImages,             # images, labels, and which are held out
     encoder: Encoder | None = None,   # the packaged one if not given
     embedded: Embedded | None = None, # `embed(data.files, encoder, augment=...)`, if it is there already
     augment: int = 4,                 # augmented views of each image to train on
-    hidden: int = 512,                # units of the head's hidden layer
+    hidden: int = 256,                # units of the head's hidden layer
     cosine: float = 10.,              # weight of the cosine term to start from; 0 for none
     symmetric: bool = True,           # average both orders of a pair
     calibrated: bool = True,          # calibrate on held-out folds, which trains three more heads
@@ -310,12 +312,32 @@ def siamese_learner(
     head = make_head()
     fit_siamese_head(head, views, targets, _valid_pairs(data, embedded), seed=seed, progress=progress, **fit)
     if calibrated: calibrate(head, *held_out_pairs(make_head, views, targets, seed=seed, **fit))
-    learn = Learner(siamese_dls(data, encoder), SiameseModel(encoder, head), loss_func=siamese_loss, metrics=pair_accuracy, splitter=siamese_splitter)
-    learn.freeze()
+    learn = _as_learner(data, encoder, head, {"hidden": hidden, "cosine": cosine, "symmetric": symmetric})
     learn.bad = embedded.bad
+    return learn
+
+# %% ../nbs/07_siamese.ipynb #8bc4dd80
+def _as_learner(data: LabelledImages, encoder: Encoder, head: SiameseHead, made_with: dict) -> Learner:
+    "A learner of pairs. It has an encoder of its own: fine-tuning it changes no other learner."
+    model = SiameseModel(deepcopy(encoder), head)
+    learn = Learner(siamese_dls(data, encoder), model, loss_func=siamese_loss, metrics=pair_accuracy, splitter=siamese_splitter)
+    learn.made_with = made_with # what `rebuilt_siamese` needs
+    learn.freeze()
     return learn.to_fp16() if torch.cuda.is_available() else learn
 
-# %% ../nbs/07_siamese.ipynb #a5b245aa
+# %% ../nbs/07_siamese.ipynb #1ce38295
+def rebuilt_siamese(
+    data: LabelledImages,  # images that it can draw pairs from
+    encoder: Encoder,
+    made_with: dict,       # of the learner that was saved
+    head: dict,            # state dict of its head
+) -> Learner:
+    "A Siamese learner as it was saved."
+    fresh = SiameseHead(encoder.nf, **made_with)
+    fresh.load_state_dict(head)
+    return _as_learner(data, encoder, fresh.eval(), made_with)
+
+# %% ../nbs/07_siamese.ipynb #48111981
 def _valid_pairs(data: LabelledImages, embedded: Embedded):
     "Pairs of held-out images to watch while training; None where they make no match."
     targets = data.targets[data.valid]
@@ -323,7 +345,7 @@ def _valid_pairs(data: LabelledImages, embedded: Embedded):
     if len(counts) < 2 or counts.max() < 2: return None
     return pair_batches(stack_views(embedded, data.valid), targets, n_batches=1, seed=0)
 
-# %% ../nbs/07_siamese.ipynb #f5224d58
+# %% ../nbs/07_siamese.ipynb #1e322666
 @patch
 def siampredict(self: Learner,
     item: SiameseImage, # two images
@@ -336,7 +358,7 @@ def siampredict(self: Learner,
     with torch.no_grad(): logit = self.model(x1, x2).reshape(-1).cpu()
     return logit, logit.sigmoid()
 
-# %% ../nbs/07_siamese.ipynb #9eab127c
+# %% ../nbs/07_siamese.ipynb #cc10ce65
 def pair_scorer(
     learn: Learner,              # with a `SiameseModel`
     symmetric: bool | None = None, # for a plain `create_head`: average both orders (default) or score one

@@ -1,0 +1,290 @@
+"""The main job on real photos of Oxford Pets: ours, plain cosine, and the article's recipe, on the same images.
+
+System A is trained on every `train` row of split.csv (37 breeds) and asked about every `test` row. System B sees the
+`train` rows of seen breeds only, for everything, and is asked about all pairs among the seen `test` images and all pairs
+among the images of the unseen breeds. Our figures are means over seeds; intervals are bootstraps over images; differences
+are taken on the same resampled images.
+
+    python benchmarks/pets.py --data ../shared/data/pets --json benchmarks/results/pets.json
+"""
+import argparse
+import csv
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from fastai.callback.schedule import Learner
+from fastai.data.block import CategoryBlock, DataBlock
+from fastai.data.core import TfmdLists
+from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
+from fastai.losses import CrossEntropyLossFlat
+from fastai.torch_core import no_random
+from fastai.vision.augment import Resize, aug_transforms
+from fastai.vision.data import ImageBlock
+from fastai.vision.learner import create_head, default_split
+
+from _report import report, row
+from image_similarity.blocks import RGBImage
+from image_similarity.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error
+from image_similarity.classifier import class_scorer, classifier_learner
+from image_similarity.datasets import LabelledImages, all_pairs
+from image_similarity.encoder import Embedded, create_encoder, embed
+from image_similarity.intervals import bootstrap_interval, image_bootstrap
+from image_similarity.metrics import auc_statistic, average_precision_at_r, balanced_accuracy, query_recall_at_k, relevance
+from image_similarity.scorers import PairScorer, embedding
+from image_similarity.siamese import SiameseModel, SiameseTransform, pair_scorer, siamese_learner, siamese_loss, siamese_splitter
+
+SEEDS, AUGMENT = (0, 1, 2), 8
+GOALS = {"accuracy": 0.92, "recall_at_1": 0.92, "map_at_r": 0.90, "auc_seen": 0.994, "auc_seen_same_species": 0.988,
+         "auc_unseen": 0.975, "auc_unseen_same_species": 0.945, "accuracy_seen": 0.965, "accuracy_unseen": 0.925}
+
+
+@dataclass(frozen=True)
+class Pets:
+    "The photos that could be read, their vectors, and what split.csv says of them."
+    files: list
+    labels: np.ndarray
+    species: np.ndarray
+    test: np.ndarray
+    seen: np.ndarray
+    vectors: Embedded
+
+    def pooled(self, rows): return torch.from_numpy(self.vectors.pooled[rows])
+
+    def data(self, rows, held_out=None) -> LabelledImages:
+        "Some of the photos, all for training unless told."
+        return LabelledImages([self.files[i] for i in rows], list(self.labels[rows]), np.zeros(len(rows), bool) if held_out is None else held_out)
+
+    def vectors_of(self, rows) -> Embedded:
+        v = self.vectors
+        return Embedded([v.files[i] for i in rows], v.pooled[rows], v.augmented[:, rows], kept=np.arange(len(rows)))
+
+
+def read_pets(folder: Path, encoder) -> Pets:
+    "Read split.csv and embed its photos."
+    rows = list(csv.DictReader((folder / "split.csv").open(encoding="utf-8")))
+    vectors = embed([folder / "images" / r["file"] for r in rows], encoder, augment=AUGMENT)
+    print(vectors, vectors.bad)
+    column = lambda name: np.array([rows[i][name] for i in vectors.kept])
+    return Pets(vectors.files, column("breed"), column("species"), column("split") == "test", column("breed_group") == "seen", vectors)
+
+
+# What is asked of each system. A: a figure per query. B: a logit per pair.
+
+def ranking_figures(pets: Pets, scores: np.ndarray) -> dict[str, np.ndarray]:
+    "Per test photo, of `scores` (test, train)."
+    relevant = relevance(pets.labels[pets.test], pets.labels[~pets.test])
+    return {"recall_at_1": query_recall_at_k(scores, relevant, 1), "map_at_r": average_precision_at_r(scores, relevant)}
+
+
+def class_figures(pets: Pets, posterior: np.ndarray, classes) -> dict[str, np.ndarray]:
+    return {"accuracy": (np.array(classes)[posterior.argmax(1)] == pets.labels[pets.test]).astype(float)}
+
+
+@dataclass(frozen=True)
+class PairSet:
+    "All pairs among some of the photos."
+    rows: np.ndarray      # of the photos
+    pairs: np.ndarray     # (P, 2) places in `rows`
+    match: np.ndarray     # (P,)
+    same_species: np.ndarray
+
+    @classmethod
+    def among(cls, pets: Pets, rows):
+        i, j = all_pairs(len(rows)).T
+        a, b = rows[i], rows[j]
+        return cls(rows, np.stack([i, j], 1), pets.labels[a] == pets.labels[b], pets.species[a] == pets.species[b])
+
+    def logits(self, pets: Pets, scorer: PairScorer) -> np.ndarray:
+        rows = scorer.rows(pets.pooled(self.rows))
+        return scorer.logits(rows, rows).numpy()[self.pairs[:, 0], self.pairs[:, 1]]
+
+    def cosines(self, pets: Pets) -> np.ndarray:
+        unit = embedding(pets.pooled(self.rows)).numpy()
+        return (unit @ unit.T)[self.pairs[:, 0], self.pairs[:, 1]]
+
+
+def pair_statistics(group: str, pair_set: PairSet, logits: np.ndarray, threshold: float | None) -> dict:
+    "Figures as functions of the pairs' weights."
+    auc, same = auc_statistic(logits, pair_set.match), pair_set.same_species
+    found = {f"auc_{group}": auc, f"auc_{group}_same_species": lambda w: auc_statistic(logits[same], pair_set.match[same])(w[same])}
+    if threshold is not None:
+        found[f"accuracy_{group}"] = lambda w: balanced_accuracy(logits, pair_set.match, threshold, w)
+    return found
+
+
+# Ours.
+
+def our_a(pets: Pets, encoder, seed: int) -> dict[str, np.ndarray]:
+    "Classifier and Siamese network on all breeds; per test photo."
+    train = np.flatnonzero(~pets.test)
+    data, vectors = pets.data(train), pets.vectors_of(train)
+    classes = class_scorer(classifier_learner(data, encoder, vectors, seed=seed, progress=False))
+    scorer = pair_scorer(siamese_learner(data, encoder, vectors, seed=seed, progress=False))
+    posterior = classes.log_posterior(pets.pooled(pets.test))
+    logits = scorer.logits(scorer.rows(pets.pooled(pets.test)), scorer.rows(pets.pooled(train)))
+    item_class = [classes.labels.index(label) for label in pets.labels[train]]
+    weighted = posterior[:, item_class] + torch.nn.functional.logsigmoid(logits)
+    return class_figures(pets, posterior.numpy(), classes.labels) | ranking_figures(pets, weighted.numpy())
+
+
+def our_b(pets: Pets, encoder, seed: int) -> tuple[PairScorer, float]:
+    "A Siamese network on the seen breeds' training photos, and the seconds it took."
+    train = np.flatnonzero(~pets.test & pets.seen)
+    start = time.perf_counter()
+    learn = siamese_learner(pets.data(train), encoder, pets.vectors_of(train), seed=seed, progress=False)
+    return pair_scorer(learn), time.perf_counter() - start
+
+
+# The article's recipe: lite0 at 224, a frozen body, three epochs, one seed.
+
+def article_body():
+    return create_encoder(size=224)
+
+
+def article_classifier(pets: Pets, rows):
+    "Its classifier, on some of the photos."
+    body, label = article_body(), dict(zip(pets.files, pets.labels))
+    files = [pets.files[i] for i in rows]
+    block = DataBlock((ImageBlock(RGBImage), CategoryBlock(vocab=sorted(set(pets.labels[rows])))), get_items=lambda _: files, get_y=label.get,
+                      splitter=lambda _: (list(range(len(files))), [0]), item_tfms=Resize(224),
+                      batch_tfms=[*aug_transforms(), Normalize.from_stats(body.mean, body.std)])
+    dls = block.dataloaders(None, bs=32, num_workers=0)
+    model = torch.nn.Sequential(body, create_head(body.nf, len(dls.vocab), ps=0.5))
+    return _three_epochs(Learner(dls, model, loss_func=CrossEntropyLossFlat(), splitter=default_split))
+
+
+def article_siamese(pets: Pets, rows):
+    "Its Siamese network, on some of the photos."
+    body, label = article_body(), dict(zip(pets.files, pets.labels))
+    files = [pets.files[i] for i in rows]
+    splits = (list(range(len(files))), [0, 1])
+    tls = TfmdLists(files, SiameseTransform(files, splits, label.get), splits=splits)
+    dls = tls.dataloaders(bs=32, after_item=[Resize(224), ToTensor()], num_workers=0,
+                          after_batch=[IntToFloatTensor(), *aug_transforms(), Normalize.from_stats(body.mean, body.std)])
+    model = SiameseModel(body, create_head(body.nf * 2, 1, ps=0.5))
+    return _three_epochs(Learner(dls, model, loss_func=siamese_loss, splitter=siamese_splitter))
+
+
+def _three_epochs(learn: Learner) -> Learner:
+    with no_random(42), learn.no_bar(), learn.no_logging():
+        learn.freeze()
+        learn.fit_one_cycle(3, 2e-3)
+    learn.model.eval()
+    return learn
+
+
+def article_pooled(pets: Pets, learn, body) -> torch.Tensor:
+    "All photos through the body of a trained learner (training has moved its batch norms)."
+    return torch.from_numpy(embed(pets.files, body, description="article").pooled)
+
+
+def article_a(pets: Pets) -> dict[str, np.ndarray]:
+    "Hard class cut, first 15 files of the predicted class."
+    train, test = np.flatnonzero(~pets.test), np.flatnonzero(pets.test)
+    clearn, slearn = article_classifier(pets, train), article_siamese(pets, train)
+    seen_by_class, seen_by_pair = article_pooled(pets, clearn, clearn.model[0]), article_pooled(pets, slearn, slearn.model.encoder)
+    with torch.no_grad(): posterior = clearn.model[1][2:](seen_by_class[test]).numpy()
+    classes, scorer = np.array(clearn.dls.vocab), pair_scorer(slearn, symmetric=False)
+    logits = scorer.logits(scorer.rows(seen_by_pair[test]), scorer.rows(seen_by_pair[train])).numpy()
+    scores = np.full_like(logits, -np.inf)
+    for q, label in enumerate(classes[posterior.argmax(1)]):
+        first = np.flatnonzero(pets.labels[train] == label)[:15]
+        scores[q, first] = logits[q, first]
+    return class_figures(pets, posterior, classes) | ranking_figures(pets, scores)
+
+
+def article_b(pets: Pets, pair_sets: dict) -> dict[str, np.ndarray]:
+    "Logits of each set of pairs."
+    learn = article_siamese(pets, np.flatnonzero(~pets.test & pets.seen))
+    scorer, pooled = pair_scorer(learn, symmetric=False), article_pooled(pets, learn, learn.model.encoder)
+    found = {}
+    for group, pair_set in pair_sets.items():
+        rows = scorer.rows(pooled[pair_set.rows])
+        found[group] = scorer.logits(rows, rows).numpy()[pair_set.pairs[:, 0], pair_set.pairs[:, 1]]
+    return found
+
+
+# Rows.
+
+def query_rows(ours: dict, peers: dict[str, dict]) -> list[dict]:
+    "System A: a mean per figure, and the difference to each peer on the same resampled photos."
+    rows = []
+    for name, values in ours.items():
+        rows.append(_row(name, bootstrap_interval(lambda i: np.nanmean(values[i]), len(values)), GOALS[name]))
+        for peer, figures in peers.items():
+            if name not in figures: continue
+            theirs = figures[name]
+            rows.append(_row(f"{peer}_{name}", bootstrap_interval(lambda i: np.nanmean(theirs[i]), len(theirs))))
+            difference = bootstrap_interval(lambda i: np.nanmean(values[i] - theirs[i]), len(values))
+            rows.append(_row(f"{name}_minus_{peer}", difference, against=peer))
+    return rows
+
+
+def pair_rows(pair_set: PairSet, ours: list[dict], peers: dict[str, dict]) -> list[dict]:
+    "System B: the mean over seeds of each figure, and the difference to each peer on the same resampled photos."
+    rows, n = [], len(pair_set.rows)
+    for name in ours[0]:
+        mean = lambda w: float(np.mean([figures[name](w) for figures in ours]))
+        rows.append(_row(name, image_bootstrap(pair_set.pairs, mean, n), GOALS[name]))
+        for peer, figures in peers.items():
+            if name not in figures: continue
+            theirs = figures[name]
+            rows.append(_row(f"{peer}_{name}", image_bootstrap(pair_set.pairs, theirs, n)))
+            rows.append(_row(f"{name}_minus_{peer}", image_bootstrap(pair_set.pairs, lambda w: mean(w) - theirs(w), n), against=peer))
+    return rows
+
+
+def _row(name, interval, goal=None, against=None, better="higher"):
+    return row(name, interval.value, interval.low, interval.high, goal, better, against)
+
+
+def calibration_rows(group: str, pair_set: PairSet, all_logits: list[np.ndarray]) -> list[dict]:
+    "Calibration error at even odds, and what a perfectly calibrated predictor would show."
+    suffix = "" if group == "seen" else f"_{group}"
+    probabilities = [1 / (1 + np.exp(-logits)) for logits in all_logits]
+    ece = lambda w: float(np.mean([expected_calibration_error(p, pair_set.match, sample_weight=even_odds_weights(pair_set.match, w)) for p in probabilities]))
+    interval = image_bootstrap(pair_set.pairs, ece, len(pair_set.rows), n_resamples=300)
+    floors = [ece_noise_floor(p, prior=float(pair_set.match.mean()), n_sim=300) for p in probabilities]
+    floor = float(np.mean([f.value for f in floors]))
+    return [_row(f"ece{suffix}", interval, floor + 0.01, better="lower"),
+            row(f"ece_floor{suffix}", floor, min(f.low for f in floors), max(f.high for f in floors), better="lower")]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/pets"), help="folder with split.csv and images/")
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    args = parser.parse_args()
+    encoder = create_encoder()
+    pets = read_pets(args.data, encoder)
+
+    ours = [our_a(pets, encoder, seed) for seed in SEEDS]
+    ours = {name: np.mean([o[name] for o in ours], axis=0) for name in ours[0]}
+    units = [embedding(pets.pooled(rows)) for rows in (pets.test, ~pets.test)]
+    cosine = ranking_figures(pets, (units[0] @ units[1].T).numpy())
+    print({k: float(np.nanmean(v)) for k, v in ours.items()}, {k: float(np.nanmean(v)) for k, v in cosine.items()}, flush=True)
+
+    pair_sets = {"seen": PairSet.among(pets, np.flatnonzero(pets.test & pets.seen)), "unseen": PairSet.among(pets, np.flatnonzero(~pets.seen))}
+    scorers, seconds = zip(*(our_b(pets, encoder, seed) for seed in SEEDS))
+    logits = {group: [pair_set.logits(pets, s) for s in scorers] for group, pair_set in pair_sets.items()}
+    for group, pair_set in pair_sets.items():
+        every = np.ones(len(pair_set.pairs))
+        for name, statistic in pair_statistics(group, pair_set, np.mean(logits[group], 0), float(scorers[0].threshold)).items():
+            print(name, round(statistic(every), 4), flush=True)
+
+    article, article_logits = article_a(pets), article_b(pets, pair_sets)
+    rows = query_rows(ours, {"cosine": cosine, "article": article})
+    for group, pair_set in pair_sets.items():
+        ours_b = [pair_statistics(group, pair_set, l, float(s.threshold)) for l, s in zip(logits[group], scorers)]
+        peers = {"cosine": pair_statistics(group, pair_set, pair_set.cosines(pets), None),
+                 "article": pair_statistics(group, pair_set, article_logits[group], 0.)}
+        rows += pair_rows(pair_set, ours_b, peers) + calibration_rows(group, pair_set, logits[group])
+    rows.append(row("head_seconds", float(np.median(seconds)), min(seconds), max(seconds), 60, "lower"))
+    report(rows, args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""How much faster `SimilarityFinder.predict` is than the loop of the article, with the same answer: seed_loop.py [--json OUT] [--data DIR]
+
+The article "Image Similarity Finder" compares a query with fifteen files of the predicted class by a loop: each time it opens both images,
+sends both through the network, one pair a batch, and keeps the encoder's activations with a hook. `ArticleFinder` is that loop. It is given
+what makes it no slower than it has to be: learners that open and score a pair without fastai's test loader, no progress bar, nothing drawn.
+
+Both finders have the same learners, the head as the article has it (one order, no cosine term, not calibrated), trained for a moment on
+cached vectors so that its answers spread. The article's encoder is resnet34. Its weights here are random, because the trained ones are not on
+PyPI; what the values are makes no difference to the speed. The `_default` rows are measured with this package's own encoder and its own
+input size, and weights trained on ImageNet. Everything runs eagerly, in float32.
+"""
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from _report import interval, report, row
+from fastai.callback.hook import Hook
+
+from image_similarity.blocks import RGBImage
+from image_similarity.classifier import classifier_learner
+from image_similarity.datasets import LabelledImages, labelled_images
+from image_similarity.drawing import sample_pets
+from image_similarity.encoder import create_encoder, embed
+from image_similarity.finder import SimilarityFinder
+from image_similarity.siamese import SiameseImage, siamese_learner
+
+
+class Activations(Hook):
+    "fastai's hook, keeping what its module gave for each call since the last `reset`: for a pair, two feature maps."
+
+    def __init__(self, module):
+        self.reset()
+        super().__init__(module, lambda module, inputs, output: self.kept + [output])
+
+    def hook_fn(self, module, inputs, output):
+        super().hook_fn(module, inputs, output)
+        self.kept = self.stored
+
+    def reset(self):
+        self.kept = self.stored = []
+
+
+class ArticleFinder:
+    "The finder of the article: every comparison from the files."
+
+    def __init__(self, classifier, siamese, files, label):
+        self.clearn, self.slearn = classifier, siamese
+        self.lbl2files = {}
+        for file in files:
+            self.lbl2files.setdefault(label(file), []).append(file)
+
+    def predict_class(self, fn) -> str:
+        with self.clearn.no_bar():
+            return self.clearn.predict(fn)[0]
+
+    def predict(self, fn, compare_n: int = 15):
+        "The most similar of the first `compare_n` files of the predicted class."
+        self.preds, self.acts, self.images, self.fns = [], [], [], []
+        candidates = self.lbl2files[self.predict_class(fn)][:compare_n]
+        with Activations(self.slearn.model.encoder) as hook:
+            for file in candidates:
+                pair = RGBImage.create(fn), RGBImage.create(file)
+                logit = self.slearn.siampredict(SiameseImage(*pair))[0]
+                self.preds.append(torch.sigmoid(logit))
+                self.fns.append((fn, file))
+                self.images.append(pair)
+                self.acts.append(hook.stored)
+                hook.reset()
+        self.idx = int(np.argmax([p.item() for p in self.preds]))
+        return self.fns[self.idx][1]
+
+
+def make_finders(data: LabelledImages, encoder, epochs: int = 3) -> tuple[ArticleFinder, SimilarityFinder]:
+    "Both finders, of the same learners and the same files: those that are not held out."
+    label = dict(zip(data.files, data.labels)).__getitem__
+    embedded = embed(data.files, encoder, progress=False)
+    classifier = classifier_learner(data, encoder, embedded, epochs=epochs, progress=False)
+    siamese = siamese_learner(data, encoder, embedded, symmetric=False, calibrated=False, cosine=0, epochs=epochs, progress=False)
+    files = [data.files[i] for i in data.train]
+    return ArticleFinder(classifier, siamese, files, label), SimilarityFinder(classifier, siamese, files, label, progress=False)
+
+
+def compare(theirs: ArticleFinder, ours: SimilarityFinder, query: Path, compare_n: int = 15) -> float:
+    "The largest difference of a probability. Raises `AssertionError` if the two looked at other files or chose another."
+    winner, expected = ours.predict(query, compare_n, show=False), theirs.predict(query, compare_n)
+    assert ours.fns == theirs.fns, f"{query}: not the same candidates"
+    assert winner == expected, f"{query}: the article's loop chose {expected}, the finder {winner}"
+    return float((torch.stack(ours.preds).flatten() - torch.cat(theirs.preds)).abs().max())
+
+
+def seconds(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def pictures(folder: str | None) -> LabelledImages:
+    "Eight breeds with enough pictures that fifteen can be compared: drawn ones, or those of `folder`."
+    if folder is None:
+        return labelled_images(sample_pets(Path(tempfile.mkdtemp()) / "pets", n_breeds=8, n_per_breed=20) / "images")
+    data = labelled_images(Path(folder) / "images", split=Path(folder) / "split.csv")
+    counts = {c: sum(data.labels[i] == c for i in data.train) for c in data.classes}
+    largest = sorted(counts, key=counts.get, reverse=True)[:8]
+    return data.take([label in largest for label in data.labels])
+
+
+def queries(data: LabelledImages, ours: SimilarityFinder, n: int, compare_n: int) -> list[Path]:
+    "Held-out images for which there are `compare_n` candidates."
+    held_out = [data.files[i] for i in np.random.default_rng(0).permutation(data.valid)]
+    found = []
+    for file in held_out:
+        ours.predict(file, compare_n, show=False)
+        if len(ours.fns) == compare_n:
+            found.append(file)
+        if len(found) == n:
+            break
+    if not found:
+        raise ValueError(f"no class has {compare_n} images to compare with: give more")
+    return found
+
+
+def measure(data: LabelledImages, encoder, repeats: int, suffix: str = "", compare_n: int = 15) -> list[dict]:
+    "The rows for one encoder."
+    theirs, ours = make_finders(data, encoder)
+    asked = queries(data, ours, repeats, compare_n)
+    difference = max(compare(theirs, ours, query, compare_n) for query in asked) # and both are warm now
+    times = np.array([(seconds(lambda: theirs.predict(q, compare_n)), seconds(lambda: ours.predict(q, compare_n, show=False))) for q in asked])
+    spread = [float(p) for q in asked if ours.predict(q, compare_n, show=False) for p in ours.preds]
+    assert max(spread) - min(spread) > 0.01, "the head says the same of every pair, so the comparison is worth nothing"
+    against = f"the article's loop, {encoder.name} at {encoder.size}, {compare_n} candidates, {len(asked)} queries"
+    return [row(f"speedup{suffix}", *interval(times[:, 0] / times[:, 1]), goal=20, against=against),
+            row(f"max_probability_difference{suffix}", difference, goal=1e-5, better="lower", against=against),
+            row(f"article_seconds{suffix}", *interval(times[:, 0]), better="lower"),
+            row(f"predict_seconds{suffix}", *interval(times[:, 1]), better="lower")]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--data", help="a folder with images/ and split.csv; drawn pictures if not given")
+    parser.add_argument("--repeats", type=int, default=15, help="how many queries, each timed once")
+    args = parser.parse_args()
+
+    data = pictures(args.data)
+    torch.manual_seed(0)
+    rows = measure(data, create_encoder("resnet34", weights="random", size=224), args.repeats)
+    rows += measure(data, create_encoder(), args.repeats, "_default")
+    report(rows, args.json)
+
+
+if __name__ == "__main__":
+    main()
