@@ -5,32 +5,31 @@
 # %% auto #0
 __all__ = ['class_dls', 'embedded_data', 'rebuilt_classifier', 'classifier_learner', 'class_scorer']
 
-# %% ../nbs/06_classifier.ipynb #9c053759
+# %% ../nbs/06_classifier.ipynb #26b7492b
 from copy import deepcopy
 from functools import partial
 from operator import getitem
 
 import torch
-from fastai.data.block import CategoryBlock, DataBlock
-from fastai.data.transforms import IndexSplitter
+from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
+from fastai.data.transforms import IntToFloatTensor
 from fastai.learner import Learner
 from fastai.losses import LabelSmoothingCrossEntropyFlat
 from fastai.metrics import accuracy
 from fastai.vision.augment import aug_transforms
-from fastai.vision.data import ImageBlock
 from fastai.vision.learner import create_head, default_split
 from torch import nn
 
 import fastai.callback.fp16 # adds Learner.to_fp16
 import fastai.callback.schedule # adds Learner.fine_tune
 
-from .blocks import RGBImage, batch_tfms, item_tfms, loader_workers
+from .blocks import FitEncoder, OpenFor, loader_workers, normalize_for
 from .datasets import LabelledImages
 from .encoder import Embedded, Encoder, create_encoder, embed
 from .heads import class_batches, fit_head, stack_views
 from .scorers import ClassScorer, fold_linear
 
-# %% ../nbs/06_classifier.ipynb #f7f4eddc
+# %% ../nbs/06_classifier.ipynb #16644287
 def class_dls(
     data: LabelledImages,
     encoder: Encoder,
@@ -39,12 +38,13 @@ def class_dls(
 ):                         # DataLoaders of (image, class)
     "Images and their classes, for training end to end and for looking at results."
     label = dict(zip(data.files, data.labels))
-    block = DataBlock(blocks=(ImageBlock(RGBImage), CategoryBlock(vocab=vocab or data.classes)), get_items=lambda _: data.files,
+    images = TransformBlock(type_tfms=OpenFor(encoder), batch_tfms=IntToFloatTensor)
+    block = DataBlock(blocks=(images, CategoryBlock(vocab=vocab or data.classes)), get_items=lambda _: data.files,
                       get_y=partial(getitem, label), splitter=lambda _: (data.train.tolist(), data.valid.tolist()),
-                      item_tfms=item_tfms(encoder)[:1], batch_tfms=batch_tfms(encoder, aug_transforms())[1:])
+                      item_tfms=FitEncoder(encoder), batch_tfms=[*aug_transforms(), normalize_for(encoder)])
     return block.dataloaders(None, bs=batch_size, num_workers=loader_workers())
 
-# %% ../nbs/06_classifier.ipynb #85152f7c
+# %% ../nbs/06_classifier.ipynb #d25d6fd9
 def embedded_data(
     data: LabelledImages,
     encoder: Encoder,
@@ -60,7 +60,7 @@ def embedded_data(
     if len(data.classes) < 2: raise ValueError(f"one class only ({data.classes[0]}): give images of two or more classes")
     return data, embedded
 
-# %% ../nbs/06_classifier.ipynb #fcefc238
+# %% ../nbs/06_classifier.ipynb #cbc9d358
 def _as_learner(data: LabelledImages, encoder: Encoder, vocab: list[str], ps: float, label_smoothing: float) -> Learner:
     "An untrained classifier. It has an encoder of its own: fine-tuning it changes no other learner."
     model = nn.Sequential(deepcopy(encoder), create_head(encoder.nf, len(vocab), lin_ftrs=[], ps=ps))
@@ -70,7 +70,7 @@ def _as_learner(data: LabelledImages, encoder: Encoder, vocab: list[str], ps: fl
     learn.freeze()
     return learn.to_fp16() if torch.cuda.is_available() else learn
 
-# %% ../nbs/06_classifier.ipynb #756fd6c5
+# %% ../nbs/06_classifier.ipynb #273876f9
 def rebuilt_classifier(
     data: LabelledImages,  # images that it can show and go on training with
     encoder: Encoder,
@@ -83,7 +83,7 @@ def rebuilt_classifier(
     learn.model[1].load_state_dict(head)
     return learn
 
-# %% ../nbs/06_classifier.ipynb #9dd890dd
+# %% ../nbs/06_classifier.ipynb #6e2b172a
 def classifier_learner(
     data: LabelledImages,             # images, labels, and which are held out
     encoder: Encoder | None = None,   # the packaged one if not given
@@ -109,7 +109,7 @@ def classifier_learner(
     learn.bad = embedded.bad
     return learn
 
-# %% ../nbs/06_classifier.ipynb #afc0fee8
+# %% ../nbs/06_classifier.ipynb #6877f2c8
 def class_scorer(
     learn: Learner, # as `classifier_learner` makes it
 ) -> ClassScorer:   # what its head computes from `pooled`

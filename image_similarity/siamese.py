@@ -7,7 +7,7 @@ __all__ = ['SiameseImage', 'SiameseTransform', 'siamese_dls', 'SiameseModel', 's
            'SiameseHead', 'PairTrainer', 'fit_siamese_head', 'class_folds', 'held_out_pairs', 'calibrate',
            'siamese_learner', 'rebuilt_siamese', 'pair_scorer']
 
-# %% ../nbs/07_siamese.ipynb #68187d18
+# %% ../nbs/07_siamese.ipynb #106e6e48
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fastai.data.core import TfmdLists
+from fastai.data.transforms import IntToFloatTensor, ToTensor
 from fastai.learner import Learner
 from fastai.torch_core import params
 from fastai.vision.learner import create_head
@@ -28,7 +29,7 @@ from torch import nn
 import fastai.callback.fp16 # adds Learner.to_fp16
 import fastai.callback.schedule # adds Learner.fine_tune
 
-from .blocks import RGBImage, batch_tfms, item_tfms, loader_workers
+from .blocks import FitEncoder, OpenFor, RGBImage, loader_workers, normalize_for
 from .calibration import fit_calibration
 from .classifier import embedded_data
 from .datasets import LabelledImages, all_pairs
@@ -38,7 +39,7 @@ from .images import label_func
 from .metrics import best_threshold
 from .scorers import PairScorer, embedding, fold_pair_head, join_pair, pair_layers, split_pair
 
-# %% ../nbs/07_siamese.ipynb #96bf754b
+# %% ../nbs/07_siamese.ipynb #0d565e62
 class SiameseImage(fastuple):
     "Two images and, if known, whether they match: `SiameseImage(im1, im2, True)`. A third item of type `str` is a title."
 
@@ -60,7 +61,7 @@ class SiameseImage(fastuple):
         ctx.set_title(_pair_title(*more))
         return ctx
 
-# %% ../nbs/07_siamese.ipynb #8c16d993
+# %% ../nbs/07_siamese.ipynb #21015852
 def _as_array(im) -> np.ndarray: # (h, w, 3) in 0..1
     "A PIL image, or a tensor (3, h, w) of bytes or of 0..1."
     if isinstance(im, torch.Tensor):
@@ -79,7 +80,7 @@ def _pair_title(match=None) -> str:
     if match is None or isinstance(match, str): return match or ""
     return "match" if bool(match) else "no match"
 
-# %% ../nbs/07_siamese.ipynb #d6093d91
+# %% ../nbs/07_siamese.ipynb #bbd33e18
 class SiameseTransform(Transform):
     "From a file to a `SiameseImage` of it and a partner, of the same class with probability 0.5."
 
@@ -88,15 +89,16 @@ class SiameseTransform(Transform):
         splits,                            # indices of the training files, indices of the validation files
         label_func: Callable = label_func, # label of a file
         seed: int = 0,                     # of the validation pairs
+        open_image: Callable = RGBImage.create, # from a file to an image
     ):
-        self.label_func, self.rng = label_func, np.random.default_rng(seed)
+        self.label_func, self.open_image, self.rng = label_func, open_image, np.random.default_rng(seed)
         self.partners = [self._by_label([files[i] for i in split]) for split in splits]
         self.valid = {files[i]: self._draw(files[i], 1) for i in splits[1]}
 
     def encodes(self, f):
         "Open `f` and its partner."
         f2, same = self.valid.get(f) or self._draw(f, 0)
-        return SiameseImage(RGBImage.create(f), RGBImage.create(f2), int(same))
+        return SiameseImage(self.open_image(f), self.open_image(f2), int(same))
 
     def _by_label(self, files) -> dict:
         found = defaultdict(list)
@@ -113,7 +115,7 @@ class SiameseTransform(Transform):
 
     def _choose(self, options): return options[self.rng.integers(len(options))]
 
-# %% ../nbs/07_siamese.ipynb #6192611f
+# %% ../nbs/07_siamese.ipynb #2304da6f
 def siamese_dls(
     data: LabelledImages,
     encoder: Encoder,
@@ -122,10 +124,12 @@ def siamese_dls(
     "Pairs of images, for training end to end and for looking at results."
     labels = dict(zip(data.files, data.labels))
     splits = (data.train.tolist(), data.valid.tolist())
-    tls = TfmdLists(data.files, SiameseTransform(data.files, splits, partial(getitem, labels)), splits=splits)
-    return tls.dataloaders(bs=batch_size, after_item=item_tfms(encoder), after_batch=batch_tfms(encoder), num_workers=loader_workers())
+    tfm = SiameseTransform(data.files, splits, partial(getitem, labels), open_image=OpenFor(encoder))
+    return TfmdLists(data.files, tfm, splits=splits).dataloaders(
+        bs=batch_size, after_item=[FitEncoder(encoder), ToTensor()],
+        after_batch=[IntToFloatTensor(), normalize_for(encoder)], num_workers=loader_workers())
 
-# %% ../nbs/07_siamese.ipynb #b5ae15d2
+# %% ../nbs/07_siamese.ipynb #c2605b33
 class SiameseModel(nn.Module):
     "One encoder for both images; their feature maps side by side go into one head."
 
@@ -138,12 +142,12 @@ class SiameseModel(nn.Module):
 
     def forward(self, x1, x2): return self.head(torch.cat([self.encoder(x1), self.encoder(x2)], dim=1))
 
-# %% ../nbs/07_siamese.ipynb #0b4d3f7e
+# %% ../nbs/07_siamese.ipynb #923a468a
 def siamese_splitter(model: SiameseModel) -> list: # parameters of the encoder, and of the head
     "Two groups, so that the encoder can be frozen, or learn more slowly."
     return [params(model.encoder), params(model.head)]
 
-# %% ../nbs/07_siamese.ipynb #c496b596
+# %% ../nbs/07_siamese.ipynb #7eb5d1e8
 def siamese_loss(
     logits: torch.Tensor, # (N,) or (N, 1)
     match: torch.Tensor,  # (N,) 0 or 1, of any type
@@ -155,7 +159,7 @@ def pair_accuracy(logits: torch.Tensor, match: torch.Tensor) -> torch.Tensor:
     "Share of pairs that are on the right side of a probability of 0.5."
     return ((logits.reshape(-1) > 0) == match.reshape(-1).bool()).float().mean()
 
-# %% ../nbs/07_siamese.ipynb #5aba83e4
+# %% ../nbs/07_siamese.ipynb #613b7141
 class SiameseHead(nn.Module):
     "fastai's concatenation head in both orders, and a cosine term."
 
@@ -196,7 +200,7 @@ class SiameseHead(nn.Module):
         self.cosine.mul_(scale)
         self.offset.mul_(scale).add_(offset)
 
-# %% ../nbs/07_siamese.ipynb #5a630c9b
+# %% ../nbs/07_siamese.ipynb #c2f3c4bc
 class PairTrainer(nn.Module):
     "A `SiameseHead` on a batch of `pair_batches`: the work of an image is done once, however many pairs it is in."
 
@@ -223,7 +227,7 @@ class PairTrainer(nn.Module):
         cosine = (unit.index_select(0, first) * unit.index_select(0, second)).sum(1)
         return logits + self.head.cosine * cosine + self.head.offset
 
-# %% ../nbs/07_siamese.ipynb #69d718c4
+# %% ../nbs/07_siamese.ipynb #da4a0beb
 def fit_siamese_head(
     head: SiameseHead,     # trained in place
     views: torch.Tensor,   # (V, n, 2·nf) of the training images
@@ -239,7 +243,7 @@ def fit_siamese_head(
     trainer = PairTrainer(head, views.flatten(0, 1))
     return fit_head(trainer, pair_batches(views, targets), valid, siamese_loss, epochs, lr, wd, [pair_accuracy], seed, progress)
 
-# %% ../nbs/07_siamese.ipynb #59eff58b
+# %% ../nbs/07_siamese.ipynb #4a3286d8
 def class_folds(
     targets: np.ndarray,       # (n,) class indices
     n_folds: int,
@@ -252,7 +256,7 @@ def class_folds(
         folds[of_class] = (np.arange(len(of_class)) + rng.integers(n_folds)) % n_folds
     return folds
 
-# %% ../nbs/07_siamese.ipynb #d0b2ac04
+# %% ../nbs/07_siamese.ipynb #56a7fdc3
 def held_out_pairs(
     make_head: Callable[[], SiameseHead], # a new, untrained head
     views: torch.Tensor,  # (V, n, 2·nf)
@@ -274,7 +278,7 @@ def held_out_pairs(
         matches.append(targets[own[i]] == targets[own[j]])
     return np.concatenate(logits), np.concatenate(matches)
 
-# %% ../nbs/07_siamese.ipynb #4c51d5a0
+# %% ../nbs/07_siamese.ipynb #16a44e8b
 def calibrate(
     head: SiameseHead,    # changed in place
     logits: np.ndarray,   # (P,) of pairs it was not trained on
@@ -285,7 +289,7 @@ def calibrate(
     head.rescale(fitted.scale, fitted.offset)
     head.threshold.fill_(best_threshold(fitted(logits), matches))
 
-# %% ../nbs/07_siamese.ipynb #81bf9aaa
+# %% ../nbs/07_siamese.ipynb #3217403b
 def siamese_learner(
     data: LabelledImages,             # images, labels, and which are held out
     encoder: Encoder | None = None,   # the packaged one if not given
@@ -316,7 +320,7 @@ def siamese_learner(
     learn.bad = embedded.bad
     return learn
 
-# %% ../nbs/07_siamese.ipynb #8bc4dd80
+# %% ../nbs/07_siamese.ipynb #61dfaf86
 def _as_learner(data: LabelledImages, encoder: Encoder, head: SiameseHead, made_with: dict) -> Learner:
     "A learner of pairs. It has an encoder of its own: fine-tuning it changes no other learner."
     model = SiameseModel(deepcopy(encoder), head)
@@ -325,7 +329,7 @@ def _as_learner(data: LabelledImages, encoder: Encoder, head: SiameseHead, made_
     learn.freeze()
     return learn.to_fp16() if torch.cuda.is_available() else learn
 
-# %% ../nbs/07_siamese.ipynb #1ce38295
+# %% ../nbs/07_siamese.ipynb #13daee25
 def rebuilt_siamese(
     data: LabelledImages,  # images that it can draw pairs from
     encoder: Encoder,
@@ -337,7 +341,7 @@ def rebuilt_siamese(
     fresh.load_state_dict(head)
     return _as_learner(data, encoder, fresh.eval(), made_with)
 
-# %% ../nbs/07_siamese.ipynb #48111981
+# %% ../nbs/07_siamese.ipynb #6a875b84
 def _valid_pairs(data: LabelledImages, embedded: Embedded):
     "Pairs of held-out images to watch while training; None where they make no match."
     targets = data.targets[data.valid]
@@ -345,7 +349,7 @@ def _valid_pairs(data: LabelledImages, embedded: Embedded):
     if len(counts) < 2 or counts.max() < 2: return None
     return pair_batches(stack_views(embedded, data.valid), targets, n_batches=1, seed=0)
 
-# %% ../nbs/07_siamese.ipynb #1e322666
+# %% ../nbs/07_siamese.ipynb #22847b96
 @patch
 def siampredict(self: Learner,
     item: SiameseImage, # two images
@@ -358,7 +362,7 @@ def siampredict(self: Learner,
     with torch.no_grad(): logit = self.model(x1, x2).reshape(-1).cpu()
     return logit, logit.sigmoid()
 
-# %% ../nbs/07_siamese.ipynb #cc10ce65
+# %% ../nbs/07_siamese.ipynb #a03d3955
 def pair_scorer(
     learn: Learner,              # with a `SiameseModel`
     symmetric: bool | None = None, # for a plain `create_head`: average both orders (default) or score one
