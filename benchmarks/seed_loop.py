@@ -20,7 +20,7 @@ import torch
 from _report import interval, report, row
 from fastai.callback.hook import Hook
 
-from image_similarity.blocks import RGBImage
+from image_similarity.blocks import OpenFor
 from image_similarity.classifier import classifier_learner
 from image_similarity.datasets import LabelledImages, labelled_images
 from image_similarity.drawing import sample_pets
@@ -48,7 +48,7 @@ class ArticleFinder:
     "The finder of the article: every comparison from the files."
 
     def __init__(self, classifier, siamese, files, label):
-        self.clearn, self.slearn = classifier, siamese
+        self.clearn, self.slearn, self.open = classifier, siamese, OpenFor(siamese.model.encoder)
         self.lbl2files = {}
         for file in files:
             self.lbl2files.setdefault(label(file), []).append(file)
@@ -63,7 +63,7 @@ class ArticleFinder:
         candidates = self.lbl2files[self.predict_class(fn)][:compare_n]
         with Activations(self.slearn.model.encoder) as hook:
             for file in candidates:
-                pair = RGBImage.create(fn), RGBImage.create(file)
+                pair = self.open(fn), self.open(file)
                 logit = self.slearn.siampredict(SiameseImage(*pair))[0]
                 self.preds.append(torch.sigmoid(logit))
                 self.fns.append((fn, file))
