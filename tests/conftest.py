@@ -1,0 +1,43 @@
+"What several test files share."
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+
+
+def few_pairs(patch):
+    "Let Siamese heads learn from fewer pairs: enough for a test."
+    from image_similarity import siamese
+    patch.setattr(siamese, "pair_batches", partial(siamese.pair_batches, n_pairs=192))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    "A small model and what it was made from: 4 breeds, 6 pictures of each to search and 2 held out."
+    from image_similarity.datasets import labelled_images
+    from image_similarity.drawing import sample_pets
+    from image_similarity.encoder import create_encoder
+    from image_similarity.training import fit_finder
+
+    folder = tmp_path_factory.mktemp("small")
+    images = sample_pets(folder / "pets", n_breeds=4, n_per_breed=8, size=96) / "images"
+    encoder = create_encoder(size=96)
+    with pytest.MonkeyPatch.context() as patch:
+        few_pairs(patch)
+        finder, data, embedded = fit_finder(labelled_images(images, valid_pct=.25), encoder, augment=1, epochs=3)
+    model = finder.save(folder / "model")
+    return SimpleNamespace(folder=folder, images=images, model=model, finder=finder, data=data, embedded=embedded, encoder=encoder,
+                           query=data.files[data.valid[0]])
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    "Make `train` and `demo` of the command line quick: a small input, two epochs."
+    from image_similarity import demo, encoder, training
+
+    create, fit = encoder.create_encoder, training.fit_finder
+    def small_encoder(name=encoder.DEFAULT_ENCODER, weights=None, size=None): return create(name, weights, 96)
+    def short_fit(data, encoder, augment=1, log=None, **_): return fit(data, encoder, 1, log, epochs=2)
+    few_pairs(monkeypatch)
+    for module in (encoder, demo): monkeypatch.setattr(module, "create_encoder", small_encoder)
+    for module in (training, demo): monkeypatch.setattr(module, "fit_finder", short_fit)
