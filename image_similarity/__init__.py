@@ -11,10 +11,19 @@ __version__ = "0.1.0"
 _exports = {
     "images": ["ImageError", "image_files", "label_func", "open_image"],
     "drawing": ["sample_pets"],
+    "datasets": ["LabelledImages", "labelled_images", "oxford_pets"],
+    "encoder": ["create_encoder", "embed"],
     "similarity": [],
     "metrics": ["map_at_r", "pair_auc", "recall_at_k", "threshold_for_precision"],
     "intervals": ["bootstrap_interval", "image_bootstrap"],
-    "calibration": ["expected_calibration_error", "fit_calibration"],
+    "calibration": ["Calibration", "expected_calibration_error", "fit_calibration"],
+    "scorers": ["PairScorer"],
+    "classifier": ["classifier_learner"],
+    "siamese": ["SiameseImage", "SiameseModel", "SiameseTransform", "siamese_learner", "siamese_splitter"],
+    "explain": ["class_map", "pair_maps"],
+    "finder": ["SimilarityFinder"],
+    "evaluation": ["Evaluation", "evaluate"],
+    "training": ["fit_finder"],
 }
 _module_of = {name: module for module, names in _exports.items() for name in names}
 

@@ -6,7 +6,7 @@
 __all__ = ['class_dls', 'embedded_data', 'linear_head', 'rebuilt_classifier', 'start_from_discriminant', 'classifier_learner',
            'class_scorer']
 
-# %% ../nbs/06_classifier.ipynb #6a16f696
+# %% ../nbs/06_classifier.ipynb #b1b0ae3c
 from copy import deepcopy
 from functools import partial
 from operator import getitem
@@ -31,7 +31,7 @@ from .encoder import Embedded, Encoder, create_encoder, embed
 from .heads import class_batches, discriminant, discriminant_temperature, fit_head, stack_views
 from .scorers import ClassScorer, fold_linear
 
-# %% ../nbs/06_classifier.ipynb #b3f8a978
+# %% ../nbs/06_classifier.ipynb #e982b702
 def class_dls(
     data: LabelledImages,
     encoder: Encoder,
@@ -46,7 +46,7 @@ def class_dls(
                       item_tfms=FitEncoder(encoder), batch_tfms=[*aug_transforms(), normalize_for(encoder)])
     return block.dataloaders(None, bs=batch_size, num_workers=loader_workers())
 
-# %% ../nbs/06_classifier.ipynb #4a97d9e0
+# %% ../nbs/06_classifier.ipynb #c8921e43
 def embedded_data(
     data: LabelledImages,
     encoder: Encoder,
@@ -62,7 +62,7 @@ def embedded_data(
     if len(data.classes) < 2: raise ValueError(f"one class only ({data.classes[0]}): give images of two or more classes")
     return data, embedded
 
-# %% ../nbs/06_classifier.ipynb #f4339ab2
+# %% ../nbs/06_classifier.ipynb #7ec99457
 def linear_head(
     nf: int,        # channels of the feature map
     n_classes: int,
@@ -73,7 +73,7 @@ def linear_head(
     head[-1] = nn.Linear(head[-1].in_features, n_classes)
     return head
 
-# %% ../nbs/06_classifier.ipynb #e5ee7e79
+# %% ../nbs/06_classifier.ipynb #734ed661
 def _as_learner(data: LabelledImages, encoder: Encoder, vocab: list[str], ps: float, label_smoothing: float) -> Learner:
     "An untrained classifier. It has an encoder of its own: fine-tuning it changes no other learner."
     model = nn.Sequential(deepcopy(encoder), linear_head(encoder.nf, len(vocab), ps))
@@ -83,7 +83,7 @@ def _as_learner(data: LabelledImages, encoder: Encoder, vocab: list[str], ps: fl
     learn.freeze()
     return learn.to_fp16() if torch.cuda.is_available() else learn
 
-# %% ../nbs/06_classifier.ipynb #319317d2
+# %% ../nbs/06_classifier.ipynb #36d7a2b3
 def rebuilt_classifier(
     data: LabelledImages,  # images that it can show and go on training with
     encoder: Encoder,
@@ -96,13 +96,13 @@ def rebuilt_classifier(
     learn.model[1].load_state_dict(head)
     return learn
 
-# %% ../nbs/06_classifier.ipynb #5dd17c97
+# %% ../nbs/06_classifier.ipynb #fea6d9e1
 @torch.no_grad()
 def _normed(norm: nn.BatchNorm1d, views: torch.Tensor) -> torch.Tensor: # (V, n, 2·nf), as given
     "Every view through a batch norm."
     return norm(views.flatten(0, 1)).view(views.shape)
 
-# %% ../nbs/06_classifier.ipynb #2905aa40
+# %% ../nbs/06_classifier.ipynb #bce7f3e3
 @torch.no_grad()
 def start_from_discriminant(
     head: nn.Sequential,   # batch norm and linear layer, with `create_head`'s pooling before them; changed in place
@@ -120,7 +120,7 @@ def start_from_discriminant(
     linear.weight.copy_(weight / temperature)
     linear.bias.copy_(bias / temperature)
 
-# %% ../nbs/06_classifier.ipynb #2cc34e51
+# %% ../nbs/06_classifier.ipynb #01ca3bdc
 def classifier_learner(
     data: LabelledImages,             # images, labels, and which are held out
     encoder: Encoder | None = None,   # the packaged one if not given
@@ -149,7 +149,7 @@ def classifier_learner(
     learn.bad = embedded.bad
     return learn
 
-# %% ../nbs/06_classifier.ipynb #e4ffc665
+# %% ../nbs/06_classifier.ipynb #d35e6b9d
 def class_scorer(
     learn: Learner, # as `classifier_learner` makes it
 ) -> ClassScorer:   # what its head computes from `pooled`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['telling_queries', 'on_animal', 'easy_to_read', 'show_answer', 'try_next', 'run_demo']
 
-# %% ../nbs/11d_demo.ipynb #4739ef85
+# %% ../nbs/11d_demo.ipynb #1921f01f
 import shlex
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ from .finder import SimilarityFinder, predicted_class
 from .scorers import embedding
 from .training import check_place, fit_finder
 
-# %% ../nbs/11d_demo.ipynb #38ebd8b9
+# %% ../nbs/11d_demo.ipynb #077ce3f8
 def telling_queries(
     finder: SimilarityFinder,
     data: LabelledImages, # held out, all readable
@@ -42,7 +42,7 @@ def telling_queries(
     order = np.argsort(-answers.found[rows, best], kind="stable")
     return [int(i) for i in order if wanted[i]][:n], bool(telling.any())
 
-# %% ../nbs/11d_demo.ipynb #e10b0483
+# %% ../nbs/11d_demo.ipynb #479be994
 def on_animal(
     relevance: np.ndarray, # (h, w) map of a picture
     picture: Path,         # drawn by `sample_pets`, so that its mask is beside it
@@ -52,7 +52,7 @@ def on_animal(
     raised = upsample(relevance, 128, 128).clip(0)
     return float(raised[mask].sum() / max(raised.sum(), 1e-9))
 
-# %% ../nbs/11d_demo.ipynb #cb480cab
+# %% ../nbs/11d_demo.ipynb #c48b4f93
 def easy_to_read(
     finder: SimilarityFinder,
     query: Path,  # drawn
@@ -62,7 +62,7 @@ def easy_to_read(
     why = finder.explain(best)
     return min(on_animal(why.query_map, query), on_animal(why.match_map, best.path))
 
-# %% ../nbs/11d_demo.ipynb #2f0fdc3b
+# %% ../nbs/11d_demo.ipynb #10259b3f
 def show_answer(
     finder: SimilarityFinder,
     query: Path,
@@ -76,7 +76,7 @@ def show_answer(
     results.show(path=out / "result.png")
     finder.explain(results[0]).save(out / "explanation.png")
 
-# %% ../nbs/11d_demo.ipynb #a7b98a74
+# %% ../nbs/11d_demo.ipynb #d5327ef5
 def try_next(
     out: Path,    # the demonstration's folder
     query: Path, other: Path, # pictures in it
@@ -89,20 +89,21 @@ def try_next(
         f"  image_similarity evaluate {out}/model {out}/sample_pets/images",
         "  image_similarity train MY_PICTURES --out my_model"])
 
-# %% ../nbs/11d_demo.ipynb #ed7f53ba
+# %% ../nbs/11d_demo.ipynb #b1eed945
 def run_demo(
     out: str | Path,          # folder, made if need be; what an earlier run left there is replaced
     n_breeds: int = 16,
     n_per_breed: int = 30,    # a third of them held out
     size: int = 224,          # of the encoder's input
     augment: int = 2,         # augmented views
+    **fit,                    # for both learners, such as `epochs`
 ) -> None:
     "Draw pets, learn, measure, search, and leave pictures of the answer."
     out, n = Path(out), n_breeds * n_per_breed
     check_place(out / "model")
     with timed(f"drew {n} pictures of {n_breeds} breeds", sys.stdout): sample_pets(out / "sample_pets", n_breeds, n_per_breed)
     data = labelled_images(out / "sample_pets" / "images", valid_pct=1 / 3)
-    finder, data, embedded = fit_finder(data, create_encoder(size=size), augment, sys.stdout)
+    finder, data, embedded = fit_finder(data, create_encoder(size=size), augment, sys.stdout, **fit)
     finder.save(out / "model")
     with timed(f"asked about the {len(data.valid)} pictures that were held out", sys.stdout):
         measured = evaluate(finder, data, embedded, progress=False)

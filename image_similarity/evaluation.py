@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIGURES', 'Evaluation', 'same_contents', 'Answers', 'ask', 'part_of', 'evaluate', 'new_to']
 
-# %% ../nbs/11b_evaluation.ipynb #cd5713b5
+# %% ../nbs/11b_evaluation.ipynb #9eba6f93
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from .images import BadImages
 from .intervals import Interval, bootstrap_interval, image_bootstrap
 from .metrics import auc_statistic, average_precision_at_r, balanced_accuracy, query_recall_at_k
 
-# %% ../nbs/11b_evaluation.ipynb #15e6a106
+# %% ../nbs/11b_evaluation.ipynb #426e19c1
 FIGURES = { # name: what it says
     "accuracy": "classifier: right class", "recall_at_1": "search: first result right", "map_at_r": "search: MAP@R",
     "auc": "pairs: AUC", "balanced_accuracy": "pairs: balanced accuracy", "ece": "pairs: calibration error"}
@@ -59,7 +59,7 @@ class Evaluation:
         rows = [{"what": FIGURES[name], **figure} for name, figure in self.to_dict()["figures"].items()]
         return pd.DataFrame(rows, index=list(self.figures), columns=["what", "value", "low", "high"])
 
-# %% ../nbs/11b_evaluation.ipynb #94418bdf
+# %% ../nbs/11b_evaluation.ipynb #538aa5e3
 def same_contents(
     pooled: torch.Tensor,  # (Q, 2·nf)
     gallery: torch.Tensor, # (G, 2·nf)
@@ -71,7 +71,7 @@ def same_contents(
         same[i, near] = same_content(p, gallery[near])
     return same
 
-# %% ../nbs/11b_evaluation.ipynb #681e5815
+# %% ../nbs/11b_evaluation.ipynb #a0b95045
 @dataclass(frozen=True)
 class Answers:
     "What a finder says about Q images."
@@ -101,7 +101,7 @@ def ask(
     return Answers(labels, posterior, logits.numpy(), scores.numpy(), relevant,
                    finder.scorer.logits(rows, rows).numpy(), same_contents(pooled, pooled).numpy())
 
-# %% ../nbs/11b_evaluation.ipynb #e550f799
+# %% ../nbs/11b_evaluation.ipynb #71858d35
 def _mean_interval(
     values: np.ndarray, # one an image, NaN where there is none
     n_resamples: int, seed: int,
@@ -111,7 +111,7 @@ def _mean_interval(
     values = values[~np.isnan(values)]
     return bootstrap_interval(lambda drawn: values[drawn].mean(), len(values), n_resamples, seed)
 
-# %% ../nbs/11b_evaluation.ipynb #8f2e9b9b
+# %% ../nbs/11b_evaluation.ipynb #4920ea1e
 def _class_figures(answers: Answers, vocab: list[str], n_resamples: int, seed: int) -> tuple[dict, dict, list]:
     "Accuracy over the images whose class the classifier knows: figures, what is left out, notes."
     known = np.isin(answers.labels, vocab)
@@ -120,7 +120,7 @@ def _class_figures(answers: Answers, vocab: list[str], n_resamples: int, seed: i
     notes = [] if known.all() else [f"accuracy is over {known.sum():,} images: the classifier does not know the class of the others"]
     return {"accuracy": _mean_interval(right, n_resamples, seed)}, {}, notes
 
-# %% ../nbs/11b_evaluation.ipynb #a59b87a8
+# %% ../nbs/11b_evaluation.ipynb #51105f40
 def _search_figures(answers: Answers, n_resamples: int, seed: int) -> tuple[dict, dict, list]:
     "How good the ranking of the gallery is: figures, what is left out, notes."
     have = answers.relevant.any(1)
@@ -131,7 +131,7 @@ def _search_figures(answers: Answers, n_resamples: int, seed: int) -> tuple[dict
     notes = [] if have.all() else [f"search is over {have.sum():,} images: the gallery has none of the class of the others"]
     return {name: _mean_interval(values, n_resamples, seed) for name, values in per_image.items()}, {}, notes
 
-# %% ../nbs/11b_evaluation.ipynb #7ad52c5e
+# %% ../nbs/11b_evaluation.ipynb #f0427dda
 def _pair_statistics(logits: np.ndarray, match: np.ndarray, threshold: float) -> dict[str, Callable]:
     "What to compute from pairs; each takes the pairs' weights."
     probability = torch.from_numpy(logits).double().sigmoid().numpy()
@@ -139,7 +139,7 @@ def _pair_statistics(logits: np.ndarray, match: np.ndarray, threshold: float) ->
             "balanced_accuracy": lambda weight: balanced_accuracy(logits, match, threshold, weight),
             "ece": lambda weight: expected_calibration_error(probability, match, sample_weight=even_odds_weights(match, weight))}
 
-# %% ../nbs/11b_evaluation.ipynb #9a402355
+# %% ../nbs/11b_evaluation.ipynb #d88fc660
 def _pair_figures(answers: Answers, threshold: float, max_images: int, n_resamples: int, seed: int) -> tuple[dict, dict, list]:
     "How good the probabilities of pairs are: figures, what is left out, notes."
     n = len(answers.labels)
@@ -158,15 +158,15 @@ def _pair_figures(answers: Answers, threshold: float, max_images: int, n_resampl
     notes = [] if len(chosen) == n else [f"pairs are those of {len(chosen):,} images, drawn from {n:,}"]
     return figures, left_out, notes
 
-# %% ../nbs/11b_evaluation.ipynb #608bda6a
+# %% ../nbs/11b_evaluation.ipynb #7ef8aeed
 def part_of(
     embedded: Embedded,
     rows: np.ndarray,   # which of its images
-) -> Embedded:          # `kept` counts them anew
+) -> Embedded:          # as if only these had been embedded, and none was bad
     "The vectors of some of the images."
-    return Embedded([embedded.files[r] for r in rows], embedded.pooled[rows], embedded.augmented[:, rows], embedded.bad, np.arange(len(rows)))
+    return Embedded([embedded.files[r] for r in rows], embedded.pooled[rows], embedded.augmented[:, rows], kept=np.arange(len(rows)))
 
-# %% ../nbs/11b_evaluation.ipynb #23656e6f
+# %% ../nbs/11b_evaluation.ipynb #02552257
 def evaluate(
     finder: SimilarityFinder,
     data: LabelledImages,             # its held-out images are asked about; all of them if none is held out
@@ -184,14 +184,15 @@ def evaluate(
     if embedded is None:
         data = data.take(at)
         embedded, at = embed(data.files, finder.encoder, progress=progress), np.arange(len(data))
+    bad = embedded.bad
     data, embedded = _read(data, embedded, at)
     answers = ask(finder, data, embedded, progress)
     parts = [_class_figures(answers, finder.classes.labels, n_resamples, seed), _search_figures(answers, n_resamples, seed),
              _pair_figures(answers, float(finder.scorer.threshold), max_pair_images, n_resamples, seed)]
     figures, left_out = ({k: v for part in parts for k, v in part[i].items()} for i in (0, 1))
-    return Evaluation(figures, left_out, [note for part in parts for note in part[2]], len(data), embedded.bad)
+    return Evaluation(figures, left_out, [note for part in parts for note in part[2]], len(data), bad)
 
-# %% ../nbs/11b_evaluation.ipynb #0b688eef
+# %% ../nbs/11b_evaluation.ipynb #b0f3d1cc
 def new_to(
     finder: SimilarityFinder,
     data: LabelledImages,
@@ -205,7 +206,7 @@ def new_to(
     held[embedded.kept[new]] = True
     return LabelledImages(data.files, data.labels, held)
 
-# %% ../nbs/11b_evaluation.ipynb #1fabe7fb
+# %% ../nbs/11b_evaluation.ipynb #f29307aa
 def _read(
     data: LabelledImages,
     embedded: Embedded, # of `data.files`

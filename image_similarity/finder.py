@@ -6,7 +6,7 @@
 __all__ = ['CANDIDATES', 'same_content', 'SimilarityFinder', 'predicted_class', 'item_log_posterior', 'rank_scores', 'search',
            'explain', 'predict', 'show_best', 'similar_cams', 'save', 'load']
 
-# %% ../nbs/11_finder.ipynb #3bcc396e
+# %% ../nbs/11_finder.ipynb #5b821ca8
 import json
 import os
 import warnings
@@ -27,7 +27,7 @@ from .saving import load_encoder, read_manifest, read_tensors, save_encoder, wri
 from .scorers import ClassScorer, PairScorer
 from .similarity import top_k as best_of
 
-# %% ../nbs/11_finder.ipynb #cea7882d
+# %% ../nbs/11_finder.ipynb #9f7e74e3
 CANDIDATES = ("weighted", "class", "all")
 
 def same_content(
@@ -38,7 +38,7 @@ def same_content(
     tolerance = 1e-3 * pooled.abs() + 1e-3
     return ((gallery - pooled).abs() <= tolerance).all(1)
 
-# %% ../nbs/11_finder.ipynb #627c1dbc
+# %% ../nbs/11_finder.ipynb #1bb8c9de
 class SimilarityFinder:
     "Finds the most similar images of a gallery. Made from two learners, or loaded from a folder."
 
@@ -74,7 +74,7 @@ class SimilarityFinder:
 
     def __repr__(self): return f"SimilarityFinder({len(self)} images of {len(self.lbl2files)} classes, {self.encoder}, {self.scorer})"
 
-# %% ../nbs/11_finder.ipynb #534f12af
+# %% ../nbs/11_finder.ipynb #e6efa3f0
 def _made_when_asked(cls: type, **makers: Callable) -> None:
     "Give `cls` an attribute for each maker."
     for name, maker in makers.items():
@@ -82,7 +82,7 @@ def _made_when_asked(cls: type, **makers: Callable) -> None:
         attribute.__set_name__(cls, name)
         setattr(cls, name, attribute)
 
-# %% ../nbs/11_finder.ipynb #2a099b3a
+# %% ../nbs/11_finder.ipynb #f2870098
 def _look_at(finder: SimilarityFinder, query) -> tuple[torch.Tensor, torch.Tensor]:
     "`pooled` (1, 2·nf) of a query, and the log posterior (classes,) of its class."
     image = open_for(query, finder.encoder)
@@ -91,7 +91,7 @@ def _look_at(finder: SimilarityFinder, query) -> tuple[torch.Tensor, torch.Tenso
         pooled_of(finder.class_encoder, preprocess(query, finder.class_encoder)[None]))
     return pooled, finder.classes.log_posterior(of_class)[0]
 
-# %% ../nbs/11_finder.ipynb #652d9f89
+# %% ../nbs/11_finder.ipynb #ca9582c4
 def predicted_class(
     finder: SimilarityFinder,
     query,   # path, bytes or image
@@ -101,7 +101,7 @@ def predicted_class(
     k = int(posterior.argmax())
     return finder.classes.labels[k], float(posterior[k].exp())
 
-# %% ../nbs/11_finder.ipynb #ee9aa00c
+# %% ../nbs/11_finder.ipynb #36bc476f
 def item_log_posterior(
     finder: SimilarityFinder,
     log_posterior: torch.Tensor, # (classes,) of a query
@@ -110,7 +110,7 @@ def item_log_posterior(
     unknown = log_posterior.new_tensor([-np.log(len(log_posterior))])
     return torch.cat([log_posterior, unknown])[finder._class_of]
 
-# %% ../nbs/11_finder.ipynb #b4fbb8f4
+# %% ../nbs/11_finder.ipynb #4064363e
 def rank_scores(
     finder: SimilarityFinder,
     logits: torch.Tensor,        # (N,) of a match with each item
@@ -123,7 +123,7 @@ def rank_scores(
     if candidates == "all": return logits
     return torch.where(finder._class_of == log_posterior.argmax(), logits, -torch.inf)
 
-# %% ../nbs/11_finder.ipynb #e5c32df1
+# %% ../nbs/11_finder.ipynb #dce9dbe6
 def search(
     self: SimilarityFinder,
     query,                        # path, encoded bytes or image
@@ -148,7 +148,7 @@ def search(
 
 SimilarityFinder.search = search
 
-# %% ../nbs/11_finder.ipynb #1767622a
+# %% ../nbs/11_finder.ipynb #aaa5ed67
 def explain(
     self: SimilarityFinder,
     result: Result, # of a search
@@ -158,7 +158,7 @@ def explain(
 
 SimilarityFinder.explain = explain
 
-# %% ../nbs/11_finder.ipynb #97d9243f
+# %% ../nbs/11_finder.ipynb #1e06df49
 def _compared(self: SimilarityFinder, query, pooled, posterior, compare_n: int) -> list[int]:
     "Which items `predict` compares: the first of the predicted class, or of all by weight when it has none."
     itself = same_content(pooled[0], self.pooled)
@@ -169,7 +169,7 @@ def _compared(self: SimilarityFinder, query, pooled, posterior, compare_n: int) 
     scores = rank_scores(self, logits, posterior).masked_fill(itself, -torch.inf)
     return [i for i in best_of(scores.numpy(), compare_n)[0].tolist() if not itself[i]]
 
-# %% ../nbs/11_finder.ipynb #a2e67df9
+# %% ../nbs/11_finder.ipynb #481fdc32
 def predict(
     self: SimilarityFinder,
     fn,                  # path, encoded bytes or image
@@ -191,7 +191,7 @@ def predict(
 
 SimilarityFinder.predict = predict
 
-# %% ../nbs/11_finder.ipynb #7a66ed5f
+# %% ../nbs/11_finder.ipynb #ad91a309
 def show_best(
     finder: SimilarityFinder, # after `predict`
 ):                            # matplotlib axes
@@ -200,7 +200,7 @@ def show_best(
     query, best = (open_for(f, finder.encoder) for f in finder.fns[finder.idx])
     return SiameseImage(query, best, f"{finder.preds[finder.idx].item() * 100:.2f}% Similarity").show()
 
-# %% ../nbs/11_finder.ipynb #db71670f
+# %% ../nbs/11_finder.ipynb #aba2f9df
 def _last_pair(finder: SimilarityFinder) -> tuple:
     if not getattr(finder, "fns", None): raise ValueError("nothing to show yet: call predict(file) first")
     return finder.fns[finder.idx]
@@ -215,7 +215,7 @@ def similar_cams(
 
 SimilarityFinder.similar_cams = similar_cams
 
-# %% ../nbs/11_finder.ipynb #20429727
+# %% ../nbs/11_finder.ipynb #caca4932
 def _images(self: SimilarityFinder) -> list[tuple[Image.Image, Image.Image]]:
     "The pairs that the last `predict` compared, opened."
     _last_pair(self)
@@ -229,7 +229,7 @@ def _acts(self: SimilarityFinder) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 _made_when_asked(SimilarityFinder, images=_images, acts=_acts)
 
-# %% ../nbs/11_finder.ipynb #b46ab70f
+# %% ../nbs/11_finder.ipynb #b6f40029
 def _gallery_json(finder: SimilarityFinder, folder: Path) -> str:
     "Files relative to the model's folder, so that both can move together."
     paths = [os.path.relpath(f, folder) for f in finder.files]
@@ -256,14 +256,14 @@ def save(
 
 SimilarityFinder.save = save
 
-# %% ../nbs/11_finder.ipynb #bc5062ec
+# %% ../nbs/11_finder.ipynb #0746df04
 def _learner_record(learn) -> dict: # what is needed to build its head again
     "Raises `TypeError` for a learner that we could not build again."
     if not hasattr(learn, "made_with"):
         raise TypeError("only learners made by classifier_learner and siamese_learner can be saved here; keep others with Learner.export")
     return learn.made_with
 
-# %% ../nbs/11_finder.ipynb #cea854de
+# %% ../nbs/11_finder.ipynb #e7ca1000
 def load(
     folder: str | Path, # that `save` wrote
 ) -> SimilarityFinder:
@@ -286,7 +286,7 @@ def load(
 
 SimilarityFinder.load = staticmethod(load)
 
-# %% ../nbs/11_finder.ipynb #a7a43b19
+# %% ../nbs/11_finder.ipynb #c4e14017
 def _saved_learner(finder: SimilarityFinder, which: str, build: Callable):
     "Build a learner again from the folder that a finder was loaded from."
     from image_similarity.datasets import LabelledImages
@@ -310,7 +310,7 @@ def _slearn(self: SimilarityFinder):
 
 _made_when_asked(SimilarityFinder, clearn=_clearn, slearn=_slearn)
 
-# %% ../nbs/11_finder.ipynb #7c4c111c
+# %% ../nbs/11_finder.ipynb #5b019467
 def _check_widths(folder, encoder: Encoder, pooled, A, gallery) -> None:
     "The parts of a folder must be of one make."
     width = 2 * encoder.nf

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['stack_views', 'class_batches', 'pair_batches', 'fit_head', 'discriminant', 'class_folds', 'discriminant_temperature']
 
-# %% ../nbs/05_heads.ipynb #d5f3205e
+# %% ../nbs/05_heads.ipynb #812cf949
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -19,7 +19,7 @@ from torch import nn
 
 from .datasets import draw_pairs
 
-# %% ../nbs/05_heads.ipynb #541cdb77
+# %% ../nbs/05_heads.ipynb #ea135ba2
 def stack_views(
     embedded,           # `encoder.Embedded`
     rows=slice(None),   # which of its images
@@ -27,12 +27,12 @@ def stack_views(
     "An image's own vector and those of its augmented views, to train on."
     return torch.from_numpy(np.concatenate([embedded.pooled[None], embedded.augmented])[:, rows])
 
-# %% ../nbs/05_heads.ipynb #c48f880c
+# %% ../nbs/05_heads.ipynb #8db9dbe3
 def _one_view(views: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     "For each image, its vector in a view drawn at random."
     return views[torch.randint(len(views), (len(images),)), images]
 
-# %% ../nbs/05_heads.ipynb #ae88d01f
+# %% ../nbs/05_heads.ipynb #3794f1a8
 def class_batches(
     views: torch.Tensor,   # (V, n, 2·nf)
     targets: np.ndarray,   # (n,) class indices
@@ -49,7 +49,7 @@ def class_batches(
     drop = shuffle and len(targets) % batch_size == 1 and len(targets) > 1 # batch norm cannot train on one image
     return DataLoader(range(len(targets)), bs=batch_size, shuffle=shuffle, drop_last=drop, create_batch=create_batch, num_workers=0)
 
-# %% ../nbs/05_heads.ipynb #f8bf0863
+# %% ../nbs/05_heads.ipynb #37f40492
 def pair_batches(
     views: torch.Tensor,   # (V, n, 2·nf)
     targets: np.ndarray,   # (n,) class indices
@@ -77,7 +77,7 @@ def pair_batches(
     loader.n_inp = 3
     return loader
 
-# %% ../nbs/05_heads.ipynb #38e590ed
+# %% ../nbs/05_heads.ipynb #19546b11
 def fit_head(
     head: nn.Module,          # takes what the batches hold
     train: DataLoader,        # `class_batches` or `pair_batches`
@@ -99,7 +99,7 @@ def fit_head(
     head.eval()
     return learn
 
-# %% ../nbs/05_heads.ipynb #be2fc520
+# %% ../nbs/05_heads.ipynb #12a6fbdc
 def discriminant(
     views: torch.Tensor,   # (V, n, d)
     targets: np.ndarray,   # (n,) class indices
@@ -115,7 +115,7 @@ def discriminant(
     weight = torch.linalg.solve(covariance, means.T).T
     return weight.float(), (-(weight * means).sum(1) / 2).float()
 
-# %% ../nbs/05_heads.ipynb #6a4a1723
+# %% ../nbs/05_heads.ipynb #25f5279b
 def class_folds(
     targets: np.ndarray,       # (n,) class indices
     n_folds: int,
@@ -128,7 +128,7 @@ def class_folds(
         folds[of_class] = (np.arange(len(of_class)) + rng.integers(n_folds)) % n_folds
     return folds
 
-# %% ../nbs/05_heads.ipynb #1622f654
+# %% ../nbs/05_heads.ipynb #f2a29021
 def discriminant_temperature(
     views: torch.Tensor,  # (V, n, d)
     targets: np.ndarray,  # (n,) class indices

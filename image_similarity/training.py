@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Fitted', 'fit_finder', 'check_place']
 
-# %% ../nbs/11c_training.ipynb #a3067258
+# %% ../nbs/11c_training.ipynb #5319d046
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -21,14 +21,14 @@ from .finder import SimilarityFinder
 from .saving import MANIFEST
 from .siamese import siamese_learner
 
-# %% ../nbs/11c_training.ipynb #01d36f08
+# %% ../nbs/11c_training.ipynb #1f39fd45
 class Fitted(NamedTuple):
     "What `fit_finder` gives."
     finder: SimilarityFinder # its gallery are the training pictures
     data: LabelledImages     # the pictures that could be read
     embedded: Embedded       # their vectors
 
-# %% ../nbs/11c_training.ipynb #8dba59ae
+# %% ../nbs/11c_training.ipynb #6f79978e
 def fit_finder(
     data: LabelledImages,
     encoder: Encoder,
@@ -41,7 +41,7 @@ def fit_finder(
     Files that cannot be read are named on stderr and left out. Raises `ValueError` when there is too little to learn from."""
     with timed(f"read {len(data):,} pictures with {encoder.name}", log):
         embedded = embed(data.files, encoder, augment=augment, progress=sys.stderr.isatty())
-    report(embedded.bad)
+    report(bad := embedded.bad)
     data, embedded = data.take(embedded.kept), part_of(embedded, np.arange(len(embedded.files)))
     if not len(data.train): raise ValueError("all pictures that can be read are held out: there is none to learn from")
     part = _with_training_pictures(data, embedded)
@@ -50,9 +50,11 @@ def fit_finder(
     with timed("trained the Siamese network", log):
         slearn = siamese_learner(part[0], encoder, part[1], progress=False, **fit)
     gallery = data.take(data.train)
-    return Fitted(SimilarityFinder(clearn, slearn, gallery.files, gallery.labels, part_of(embedded, data.train)), data, embedded)
+    finder = SimilarityFinder(clearn, slearn, gallery.files, gallery.labels, part_of(embedded, data.train))
+    clearn.bad = slearn.bad = finder.bad = bad
+    return Fitted(finder, data, embedded)
 
-# %% ../nbs/11c_training.ipynb #4d261bed
+# %% ../nbs/11c_training.ipynb #fd9f9b3f
 def _with_training_pictures(data: LabelledImages, embedded: Embedded) -> tuple[LabelledImages, Embedded]:
     "Without the classes that have held-out pictures only: nothing can be learned about them."
     known = np.flatnonzero(np.isin(data.labels, [data.labels[i] for i in data.train]))
@@ -60,7 +62,7 @@ def _with_training_pictures(data: LabelledImages, embedded: Embedded) -> tuple[L
     if len(part.classes) < 2: raise ValueError(f"one class only ({part.classes[0]}) has pictures to learn from: two are needed")
     return part, part_of(embedded, known)
 
-# %% ../nbs/11c_training.ipynb #c0e2028f
+# %% ../nbs/11c_training.ipynb #da16f82e
 def check_place(
     folder: str | Path, # where a model shall be written
 ) -> None:

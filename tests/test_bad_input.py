@@ -1,0 +1,472 @@
+"""Whatever is wrong with files, folders and models: one clear line, or the right result. From the package and from the command line."""
+import io
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from image_similarity import ImageError, SimilarityFinder, cli, labelled_images, open_image
+
+ROOT = Path(__file__).resolve().parent.parent
+ODD = Path(os.environ.get("IMAGE_SIMILARITY_DATA") or ROOT.parent / "shared" / "data") / "odd"
+
+
+@pytest.fixture
+def call(capsys):
+    "Run a command in this process: exit code, stdout, stderr."
+    def call(*args):
+        code = cli.run([str(a) for a in args])
+        return code, *capsys.readouterr()
+    return call
+
+
+@pytest.fixture
+def refused(call):
+    "Run a command that must fail with one line; the line."
+    def refused(*args):
+        code, out, err = call(*args)
+        lines = err.splitlines()
+        assert (code, out) == (2, "") and lines[-1].startswith("error: ") and "Traceback" not in err
+        return lines[-1]
+    return refused
+
+
+@pytest.fixture
+def model(small, tmp_path):
+    "A copy of the small model, to be damaged; the pictures are where they were."
+    copy = small.folder / f"copy-{tmp_path.name}"
+    shutil.copytree(small.model, copy)
+    yield copy
+    shutil.rmtree(copy)
+
+
+def in_a_process(code, **options):
+    "Run code in a Python of its own."
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **options)
+
+
+def png(width, height) -> bytes:
+    "A PNG whose header says what it likes, and that holds nothing."
+    def chunk(kind, body): return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def breeds(small, folder, counts) -> Path:
+    "Copy so many pictures of each breed."
+    folder.mkdir()
+    for breed, n in zip(small.data.classes, counts):
+        for file in sorted(small.images.glob(f"{breed}_*"))[:n]: shutil.copy(file, folder)
+    return folder
+
+
+# --- files and folders that are not there
+
+def test_a_missing_query(small, refused, tmp_path):
+    assert "nothing.jpg: there is no such file" in refused("find", tmp_path / "nothing.jpg", "--model", small.model)
+    with pytest.raises(FileNotFoundError, match="nothing.jpg"): small.finder.search(tmp_path / "nothing.jpg")
+    with pytest.raises(FileNotFoundError, match="nothing.jpg"): small.finder.predict(tmp_path / "nothing.jpg")
+
+
+def test_a_folder_as_a_query(small, refused):
+    assert "is a directory" in refused("find", small.images, "--model", small.model)
+
+
+def test_a_missing_and_an_empty_folder(small, refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name, said in ("missing", "there is no such folder"), ("empty", "no image in it"):
+        assert said in refused("train", tmp_path / name, "--out", tmp_path / "model")
+        assert said in refused("evaluate", small.model, tmp_path / name)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_missing_table(small, refused, tmp_path):
+    assert "all.csv" in refused("train", small.images, "--out", tmp_path / "model", "--labels", tmp_path / "all.csv")
+    assert "split.csv" in refused("train", small.images, "--out", tmp_path / "model", "--split", tmp_path / "split.csv")
+
+
+def test_a_missing_model(small, refused, tmp_path):
+    line = refused("find", small.query, "--model", tmp_path / "model")
+    assert "there is no such model folder" in line and "train" in line
+    assert "manifest" in refused("find", small.query, "--model", small.images)
+
+
+def test_a_picture_that_is_gone_from_the_gallery_is_still_found_but_cannot_be_explained(small, call, refused, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(small.model, moved / "model")
+    code, out, err = call("find", small.query, "--model", moved / "model")
+    assert (code, err, len(out.splitlines())) == (0, "", 5)
+    assert "there is no such file" in refused("find", small.query, "--model", moved / "model", "--explain", tmp_path / "why.png")
+
+
+# --- too few classes, too few pictures
+
+def test_one_class_only(small, refused, tmp_path):
+    images = breeds(small, tmp_path / "pets", [4])
+    line = refused("train", images, "--out", tmp_path / "model")
+    assert "one class only" in line and small.data.classes[0] in line
+    from image_similarity import classifier_learner, siamese_learner
+    for learner in classifier_learner, siamese_learner:
+        with pytest.raises(ValueError, match="one class only"):
+            learner(labelled_images(images), small.encoder, augment=0, progress=False)
+
+
+def test_a_class_with_one_image(small, quick, call, tmp_path):
+    images = breeds(small, tmp_path / "pets", [6, 6, 1])
+    code, out, err = call("train", images, "--out", tmp_path / "model")
+    assert code == 0
+    finder = SimilarityFinder.load(tmp_path / "model")
+    (only,) = finder.lbl2files[small.data.classes[2]]
+    results = finder.search(only, len(finder))
+    assert len(results) == len(finder) - 1 and only not in [r.path for r in results]
+
+
+@pytest.mark.parametrize("counts", [[1, 1, 1], [2, 2], [2, 1], [3, 3]])
+def test_hardly_any_image_is_one_line_or_a_model(small, quick, call, tmp_path, counts):
+    code, out, err = call("train", breeds(small, tmp_path / "pets", counts), "--out", tmp_path / "model")
+    assert "Traceback" not in err
+    if code: assert code == 2 and err.splitlines()[-1].startswith("error: ") and not (tmp_path / "model").exists()
+    else: assert len(SimilarityFinder.load(tmp_path / "model").search(small.query)) > 0
+    if max(counts) == 1: assert "no class has two pictures" in err
+
+
+# --- files that are not what they seem
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "BMP", "TIFF"])
+def test_any_format_under_the_name_jpg(small, call, tmp_path, format):
+    disguised = tmp_path / "picture.jpg"
+    Image.open(small.query).save(disguised, format, **({"lossless": True} if format == "WEBP" else {}))
+    code, out, err = call("find", disguised, "--model", small.model)
+    assert (code, err) == (0, "")
+    if format != "GIF": assert out == call("find", small.query, "--model", small.model)[1] # of a GIF the colours differ a little
+
+
+@pytest.mark.parametrize("image", [
+    Image.new("RGB", (1, 1), "red"), Image.new("L", (1, 1), 7), Image.new("RGB", (3000, 2), "blue"), Image.new("RGB", (2, 3000), "blue"),
+    Image.fromarray(np.arange(64 * 48, dtype=np.uint16).reshape(48, 64) * 20), Image.new("RGBA", (30, 30), (1, 2, 3, 0)), Image.new("1", (9, 9))],
+    ids=["1x1", "1x1 grey", "3000x2", "2x3000", "16-bit", "transparent", "1-bit"])
+def test_odd_pictures_are_searched_for_and_explained(small, call, tmp_path, image):
+    image.save(tmp_path / "odd.png")
+    code, out, err = call("find", tmp_path / "odd.png", "--model", small.model, "--explain", tmp_path / "why.png")
+    assert (code, err, len(out.splitlines())) == (0, "", 5)
+    assert all(0 <= float(line.split("\t")[0]) <= 1 for line in out.splitlines())
+
+
+def test_cmyk(small, call, tmp_path):
+    Image.open(small.query).convert("CMYK").save(tmp_path / "print.tif")
+    assert call("find", tmp_path / "print.tif", "--model", small.model)[1] == call("find", small.query, "--model", small.model)[1]
+    Image.open(small.query).convert("CMYK").save(tmp_path / "print.jpg", quality=95)
+    assert call("find", tmp_path / "print.jpg", "--model", small.model)[0] == 0
+
+
+def broken_files(small) -> dict[str, tuple[bytes, str]]:
+    "Files that cannot be used, and what is said about each."
+    whole = small.query.read_bytes()
+    return {"cut off.jpg": (whole[:len(whole) // 2], "cut off"), "empty.jpg": (b"", "empty"), "bomb.png": (png(50_000, 50_000), "50000 x 50000"),
+            "text.jpg": (b"just text", "not an image"), "page.png": (b"<html></html>", "not an image"), "header.jpg": (whole[:20], "")}
+
+
+@pytest.mark.parametrize("name", ["cut off.jpg", "empty.jpg", "bomb.png", "text.jpg", "page.png", "header.jpg"])
+def test_a_broken_query(small, refused, tmp_path, name):
+    content, said = broken_files(small)[name]
+    (tmp_path / name).write_bytes(content)
+    line = refused("find", tmp_path / name, "--model", small.model)
+    assert name in line and said in line
+    with pytest.raises(ImageError, match=name): small.finder.search(tmp_path / name)
+
+
+def test_broken_files_are_skipped_and_named(small, quick, call, tmp_path):
+    images = breeds(small, tmp_path / "pets", [5, 5])
+    for i, (content, _) in enumerate(broken_files(small).values()): (images / f"{small.data.classes[i % 2]}_{90 + i}.jpg").write_bytes(content)
+    code, out, err = call("train", images, "--out", tmp_path / "model")
+    assert code == 0
+    skipped = [line for line in err.splitlines() if line.startswith("skipped: ")]
+    assert len(skipped) == 6 and all(f"_{90 + i}.jpg: " in "\n".join(skipped) for i in range(6))
+    gallery = json.loads((tmp_path / "model" / "gallery.json").read_text())["files"]
+    assert len(gallery) == 8 and not any("_9" in Path(f).name for f in gallery)
+
+
+def test_nothing_but_broken_files(refused, quick, tmp_path):
+    for name in "a_1.jpg", "a_2.jpg", "b_1.jpg": (tmp_path / name).write_bytes(b"junk")
+    assert "none of 3 images could be read" in refused("train", tmp_path, "--out", tmp_path / "model")
+
+
+def test_a_file_that_may_not_be_read(small):
+    "As another user if we are root, who may read everything."
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        shutil.copy(small.query, f"{folder}/locked_1.jpg")
+        os.chmod(f"{folder}/locked_1.jpg", 0)
+        code = ("import os, PIL.Image\nfrom image_similarity.images import ImageError, open_image\n"
+                "if hasattr(os, 'geteuid') and os.geteuid() == 0: os.seteuid(65534)\n"
+                f"try: open_image('{folder}/locked_1.jpg')\nexcept ImageError as e: print(e.reason)")
+        done = in_a_process(code, cwd=ROOT)
+        assert (done.stdout, done.stderr) == ("permission denied\n", "")
+
+
+def test_a_refusal_of_the_system_is_one_line(small, refused, monkeypatch):
+    def locked(*_): raise PermissionError(13, "Permission denied", "model/manifest.json")
+    monkeypatch.setattr(SimilarityFinder, "load", locked)
+    assert refused("find", small.query, "--model", small.model) == "error: model/manifest.json: permission denied"
+
+
+@pytest.mark.skipif(not ODD.exists(), reason=f"there is no {ODD}")
+def test_the_real_odd_files(small, call):
+    files = sorted(p for p in ODD.rglob("*") if p.is_file() and p.suffix != ".csv")
+    assert len(files) > 40
+    for file in files:
+        try: open_image(file)
+        except ImageError as e: readable, said = False, e.reason
+        else: readable = True
+        code, out, err = call("find", file, "--model", small.model, "--top-k", 1)
+        if readable: assert (code, err, out.count("\n")) == (0, "", 1), file
+        else: assert (code, out, err.count("\n")) == (2, "", 1) and said in err, file
+
+
+# --- the query and the gallery
+
+@pytest.mark.parametrize("candidates", ["weighted", "class", "all"])
+def test_a_query_of_the_gallery_is_never_its_own_result(small, candidates):
+    for file in small.finder.files:
+        found = [r.path for r in small.finder.search(file, len(small.finder), candidates)]
+        assert found and file not in found
+
+
+def test_nor_under_another_name_in_another_format(small, tmp_path):
+    for i, file in enumerate(small.finder.files[::5]):
+        copy = tmp_path / f"{i}.png"
+        Image.open(file).save(copy)
+        found = [r.path for r in small.finder.search(copy, len(small.finder))]
+        assert len(found) == len(small.finder) - 1 and file not in found
+        assert small.finder.predict(copy, show=False) != file
+
+
+def test_compare_n_larger_than_the_class(small):
+    small.finder.predict(small.query, compare_n=10_000, show=False)
+    everything = small.finder.search(small.query, len(small.finder), "class")
+    assert sorted(pair[1] for pair in small.finder.fns) == sorted(r.path for r in everything)
+    small.finder.predict(small.query, compare_n=2, show=False)
+    assert len(small.finder.fns) == 2
+    for n in 0, -1:
+        with pytest.raises(ValueError, match="compare_n"): small.finder.predict(small.query, compare_n=n)
+
+
+def test_more_results_than_there_are(small, call):
+    code, out, err = call("find", small.query, "--model", small.model, "--top-k", 10_000)
+    assert (code, err, len(out.splitlines())) == (0, "", len(small.finder))
+
+
+# --- encoders
+
+def test_an_encoder_without_weights(small, tmp_path):
+    code = ("import sys\nfrom image_similarity.cli import main\n"
+            f"main(['train', {str(small.images)!r}, '--out', {str(tmp_path / 'model')!r}, '--arch', 'resnet34'])")
+    done = in_a_process(code, env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")})
+    line = done.stderr.splitlines()[-1]
+    assert (done.returncode, done.stdout) == (2, "") and line.startswith("error: resnet34: no weights")
+    assert str(tmp_path / "cache") in line and "tf_efficientnet_lite0" in line
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 2 # the other one says what is in the folder
+
+
+@pytest.mark.parametrize("arch", ["resnet43", "hf-hub:someone/model", "https://example.org/model", "../model"])
+def test_no_such_encoder(small, refused, tmp_path, arch):
+    assert f"{arch}: timm has no model of that name" in refused("train", small.images, "--out", tmp_path / "model", "--arch", arch)
+
+
+# --- models that do not fit
+
+PARTS = ["manifest.json", "scorers.safetensors", "heads.safetensors", "gallery.safetensors", "gallery.json"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut off", "garbage"])
+def test_a_damaged_part(model, part, damage):
+    file = model / part
+    content = file.read_bytes()
+    if damage == "missing": file.unlink()
+    else: file.write_bytes({"empty": b"", "cut off": content[:len(content) * 2 // 3], "garbage": os.urandom(500)}[damage])
+    with pytest.raises((ValueError, FileNotFoundError), match=f"{part}.*(train again|missing)"):
+        SimilarityFinder.load(model).clearn # the heads are read when a learner is asked for
+
+
+def edit(model, **changes):
+    manifest = json.loads((model / "manifest.json").read_text())
+    for name, value in changes.items():
+        if value is None: del manifest[name]
+        else: manifest[name] = {**manifest[name], **value} if isinstance(value, dict) else value
+    (model / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"format": 99}, "format 99"), ({"format": None}, "format None"), ({"encoder": "nothing"}, "train again"), ({"encoder": None}, "train again"),
+    ({"labels": None}, "train again"), ({"symmetric": None}, "train again"), ({"learners": None}, "train again"), ({"class_encoder": None}, "train again"),
+    ({"labels": ["Bengal"]}, "must agree"), ({"encoder": {"fingerprint": "0" * 16}}, "fingerprint 0000"),
+    ({"encoder": {"size": 128}}, "fingerprint"), ({"encoder": {"name": "hf-hub:someone/model"}}, "no model of that name"),
+    ({"encoder": {"name": "https://example.org/x"}}, "no model of that name"), ({"encoder": {"weights": "../../etc/passwd"}}, "elsewhere"),
+    ({"encoder": {"weights": "lost.safetensors"}}, "lost.safetensors")], ids=str)
+def test_a_manifest_that_does_not_fit(small, model, refused, changes, said):
+    edit(model, **changes)
+    assert said in refused("find", small.query, "--model", model)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"model"', "{}"])
+def test_a_manifest_that_is_none(small, model, refused, text):
+    (model / "manifest.json").write_text(text)
+    assert "manifest.json" in refused("find", small.query, "--model", model)
+
+
+def change(model, part, **tensors):
+    found = load_file(model / part)
+    for name, tensor in tensors.items():
+        if tensor is None: del found[name]
+        else: found[name] = tensor
+    save_file(found, model / part)
+
+
+@pytest.mark.parametrize("part, tensors", [
+    ("scorers.safetensors", {"A": None}), ("scorers.safetensors", {"class.weight": None}), ("scorers.safetensors", {"stray": torch.ones(2)}),
+    ("scorers.safetensors", {"A": torch.ones(512, 8)}), ("scorers.safetensors", {"B": torch.ones(512, 8)}), ("scorers.safetensors", {"w": torch.ones(3)}),
+    ("scorers.safetensors", {"class.weight": torch.ones(4, 8)}), ("gallery.safetensors", {"pooled": None}),
+    ("gallery.safetensors", {"pooled": torch.ones(3, 2560)}), ("gallery.safetensors", {"pooled": torch.ones(24, 8)})],
+    ids=lambda x: x if isinstance(x, str) else "-".join(f"{k}{'' if v is None else tuple(v.shape)}" for k, v in x.items()))
+def test_tensors_of_another_model(small, model, refused, part, tensors):
+    change(model, part, **tensors)
+    assert "train again" in refused("find", small.query, "--model", model)
+
+
+@pytest.mark.parametrize("gallery", [{}, [], {"files": [], "labels": []}, {"files": ["a.jpg"], "labels": ["a"]}, {"files": 3, "labels": 3}], ids=str)
+def test_a_gallery_of_another_model(small, model, refused, gallery):
+    (model / "gallery.json").write_text(json.dumps(gallery))
+    assert "train again" in refused("find", small.query, "--model", model)
+
+
+def test_weights_of_another_encoder(small, model, refused):
+    other = small.finder.encoder.body.state_dict()
+    other = {k: v + .01 if v.is_floating_point() else v for k, v in other.items()}
+    save_file({k: v.contiguous() for k, v in other.items()}, model / "encoder.safetensors")
+    edit(model, encoder={"weights": "encoder.safetensors"})
+    assert "fingerprint" in refused("find", small.query, "--model", model)
+
+
+# --- saving
+
+def test_saving_over_something_else_is_refused(small, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="no model folder"): small.finder.save(tmp_path)
+    with pytest.raises(ValueError, match="no model folder"): small.finder.save(tmp_path / "thesis.txt")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_failure_while_saving_leaves_the_old_model(small, model, monkeypatch):
+    before = {p.name: p.read_bytes() for p in model.iterdir()}
+    from image_similarity import finder
+    def full(*_): raise OSError(28, "No space left on device")
+    monkeypatch.setattr(finder, "write_manifest", full)
+    with pytest.raises(OSError, match="No space"): small.finder.save(model)
+    assert {p.name: p.read_bytes() for p in model.iterdir()} == before
+    assert [p.name for p in model.parent.iterdir() if p.name.startswith(f".{model.name}")] == []
+
+
+KILLED = """
+import os, signal, sys
+from image_similarity.finder import SimilarityFinder
+finder = SimilarityFinder.load(sys.argv[1])
+finder.__dict__.update(clearn=finder.clearn, slearn=finder.slearn)
+finder.labels = ["new"] * len(finder)
+seen = 0
+def audit(event, args):
+    global seen
+    if event in ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree", "shutil.move") or event.startswith("ctypes.call"):
+        seen += 1
+        if seen == int(sys.argv[2]): os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(audit)
+finder.save(sys.argv[1])
+print(seen)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL") or not hasattr(os, "fork"), reason="needs fork and kill -9")
+def test_kill_9_while_saving_leaves_the_old_model_or_the_new(small, model):
+    "The process is killed before each of the calls by which saving touches the disk, one after the other."
+    def labels():
+        finder = SimilarityFinder.load(model)
+        assert len(finder.search(small.query)) == 5
+        return set(finder.labels)
+    code = "import os\n" + KILLED.replace("finder.save(sys.argv[1])\nprint(seen)", """
+for n in range(1, 200):
+    child = os.fork()
+    if not child:
+        seen, sys.argv[2] = 0, str(n)
+        finder.save(sys.argv[1])
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    again = SimilarityFinder.load(sys.argv[1])
+    print(n, os.WIFSIGNALED(status), again.labels[0], flush=True)
+    if not os.WIFSIGNALED(status): break
+""").replace("finder.labels = [", "import torch; torch.set_num_threads(1)\nfinder.labels = [")
+    done = subprocess.run([sys.executable, "-c", code, str(model), "0"], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    steps = [line.split() for line in done.stdout.splitlines()]
+    assert len(steps) > 8 and steps[-1][1:] == ["False", "new"]
+    assert steps[0][1:] == ["True", small.data.classes[0]] or steps[0][2] != "new"
+    assert labels() == {"new"}
+    for left in model.parent.glob(f".{model.name}*"): shutil.rmtree(left)
+
+
+# --- names
+
+NAMES = ["two words", "tab\tin it", "ünï – 猫", "-leading", "--model", "q'uote\"s", "per%cent {brace} [bracket]", "$HOME `ls` ;", "🐈"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_of_a_query(small, call, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(small.query, f"{name}.jpg")
+    code, out, err = call("find", "--model", small.model, "--json", "--", f"{name}.jpg")
+    assert (code, err, json.loads(out)["query"]) == (0, "", f"{name}.jpg")
+    if not name.startswith("-"): assert call("find", f"{name}.jpg", "--model", small.model, "--json")[1] == out
+
+
+def test_any_name_in_the_gallery_and_of_the_model(small, quick, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = breeds(small, tmp_path / "my pets – 猫", [5, 5])
+    names = iter([*NAMES, "plain"])
+    for file in sorted(files.iterdir()):
+        breed, _, number = file.stem.rpartition("_")
+        file.rename(file.with_name(f"{next(names)} {breed[0]}_{number}.jpg"))
+    labels = {f.name: f.name[-7:-6] for f in files.iterdir()}
+    for name, label in labels.items():
+        (files / label).mkdir(exist_ok=True)
+        (files / name).rename(files / label / name)
+    code, out, err = call("train", files, "--out", "-my model")
+    assert code == 0, err
+    code, out, err = call("find", small.query, "--model", "-my model", "--top-k", 99, "--json")
+    found = [Path(r["path"]) for r in json.loads(out)["results"]]
+    assert code == 0 and len(found) == 8 and all(p.is_file() and p.parts[0] == files.name for p in found)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes names that are not text")
+def test_names_that_are_not_text(small, tmp_path):
+    gallery = tmp_path / "gallery"
+    gallery.mkdir()
+    for i, file in enumerate(small.finder.files[:4]): shutil.copy(file, os.fsencode(gallery) + b"/caf\xe9_%d.jpg" % i)
+    code = ("import os, sys\nfrom pathlib import Path\nfrom image_similarity.finder import SimilarityFinder\nfrom image_similarity.cli import main\n"
+            f"finder = SimilarityFinder.load({str(small.model)!r})\n"
+            f"files = sorted(Path({str(gallery)!r}).iterdir())\n"
+            "finder = SimilarityFinder(finder.clearn, finder.slearn, files, labels=finder.labels[:4], progress=False)\n"
+            f"finder.save({str(tmp_path / 'model')!r})\n"
+            f"main(['find', os.fsdecode(files[0]), '--model', {str(tmp_path / 'model')!r}])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert [line.split(b"\t")[1].rpartition(b"/")[2][:4] for line in done.stdout.splitlines()] == [b"caf\xe9"] * 3
