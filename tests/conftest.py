@@ -8,7 +8,7 @@ import pytest
 def few_pairs(patch):
     "Let Siamese heads learn from fewer pairs: enough for a test."
     from image_similarity import siamese
-    patch.setattr(siamese, "pair_batches", partial(siamese.pair_batches, n_pairs=192))
+    patch.setattr(siamese, "pair_batches", partial(siamese.pair_batches, n_pairs=192, n_batches=3))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from PIL import Image
 import image_similarity
 from image_similarity import cli
 
-ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ["train", "find", "evaluate", "demo"]
 
 
@@ -28,10 +27,10 @@ def call(capsys):
     return call
 
 
-def separately(*args, cwd=ROOT, **options):
+def separately(*args, **options):
     "Run a command in a process of its own."
     return subprocess.run([sys.executable, "-c", "from image_similarity.cli import main; main()", *map(str, args)],
-                          capture_output="stdout" not in options, text=True, cwd=cwd, **options)
+                          capture_output="stdout" not in options, text=True, **options)
 
 
 def lines(stdout) -> list[tuple[str, Path]]:
