@@ -41,3 +41,9 @@ def quick(monkeypatch):
     few_pairs(monkeypatch)
     for module in (encoder, demo): monkeypatch.setattr(module, "create_encoder", small_encoder)
     for module in (training, demo): monkeypatch.setattr(module, "fit_finder", short_fit)
+
+
+@pytest.fixture
+def elsewhere(tmp_path_factory, monkeypatch):
+    "Work in an empty folder."
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))

@@ -15,6 +15,7 @@ from PIL import Image
 import image_similarity
 from image_similarity import cli
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 COMMANDS = ["train", "find", "evaluate", "demo"]
 
 
@@ -255,7 +256,7 @@ def test_train_refuses_a_place_that_is_something_else_at_once(call, tmp_path):
 def test_demo_twice(call, quick, tmp_path, monkeypatch):
     from image_similarity import demo
     whole = demo.run_demo
-    monkeypatch.setattr(demo, "run_demo", lambda out: whole(out, n_breeds=4, n_per_breed=9))
+    monkeypatch.setattr(demo, "run_demo", lambda out: whole(out, n_breeds=4, n_per_breed=6))
     monkeypatch.chdir(tmp_path)
     Path("demo").mkdir()
     Path("demo/mine.txt").write_text("keep this")
