@@ -8,6 +8,7 @@ __all__ = ['SiameseImage', 'SiameseTransform', 'siamese_dls', 'SiameseModel', 's
            'rebuilt_siamese', 'pair_scorer']
 
 # %% ../nbs/07_siamese.ipynb #6bc7aaca
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -263,7 +264,7 @@ def held_out_pairs(
         rows, (i, j) = head.fold().rows(views[0, own]), all_pairs(len(own)).T
         logits.append(head.fold().logits(rows, rows)[i, j].numpy())
         matches.append(targets[own[i]] == targets[own[j]])
-    return np.concatenate(logits), np.concatenate(matches)
+    return np.concatenate([*logits, np.empty(0)]), np.concatenate([*matches, np.empty(0, bool)])
 
 # %% ../nbs/07_siamese.ipynb #ea08b590
 def calibrate(
@@ -271,8 +272,10 @@ def calibrate(
     logits: np.ndarray,   # (P,) of pairs it was not trained on
     matches: np.ndarray,  # (P,) whether they match
 ) -> None:
-    "Make the logits of a head log odds at even odds, and set its threshold."
-    fitted = fit_calibration(logits, matches)
+    "Make the logits of a head log odds at even odds, and set its threshold; warns where there is too little to do so from."
+    try: fitted = fit_calibration(logits, matches)
+    except ValueError as e:
+        return warnings.warn(f"the probabilities are not calibrated, there are too few images to do it on ({e})")
     head.rescale(fitted.scale, fitted.offset)
     head.threshold.fill_(best_threshold(fitted(logits), matches))
 
