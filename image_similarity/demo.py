@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['telling_queries', 'on_animal', 'easy_to_read', 'show_answer', 'try_next', 'run_demo']
 
-# %% ../nbs/11d_demo.ipynb #1921f01f
+# %% ../nbs/11d_demo.ipynb #cdc38764
 import shlex
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ from .finder import SimilarityFinder, predicted_class
 from .scorers import embedding
 from .training import check_place, fit_finder
 
-# %% ../nbs/11d_demo.ipynb #077ce3f8
+# %% ../nbs/11d_demo.ipynb #2ad04559
 def telling_queries(
     finder: SimilarityFinder,
     data: LabelledImages, # held out, all readable
@@ -42,7 +42,7 @@ def telling_queries(
     order = np.argsort(-answers.found[rows, best], kind="stable")
     return [int(i) for i in order if wanted[i]][:n], bool(telling.any())
 
-# %% ../nbs/11d_demo.ipynb #479be994
+# %% ../nbs/11d_demo.ipynb #1b5a3b9f
 def on_animal(
     relevance: np.ndarray, # (h, w) map of a picture
     picture: Path,         # drawn by `sample_pets`, so that its mask is beside it
@@ -52,7 +52,7 @@ def on_animal(
     raised = upsample(relevance, 128, 128).clip(0)
     return float(raised[mask].sum() / max(raised.sum(), 1e-9))
 
-# %% ../nbs/11d_demo.ipynb #c48b4f93
+# %% ../nbs/11d_demo.ipynb #97a81672
 def easy_to_read(
     finder: SimilarityFinder,
     query: Path,  # drawn
@@ -62,7 +62,7 @@ def easy_to_read(
     why = finder.explain(best)
     return min(on_animal(why.query_map, query), on_animal(why.match_map, best.path))
 
-# %% ../nbs/11d_demo.ipynb #10259b3f
+# %% ../nbs/11d_demo.ipynb #aeda8b6d
 def show_answer(
     finder: SimilarityFinder,
     query: Path,
@@ -76,7 +76,7 @@ def show_answer(
     results.show(path=out / "result.png")
     finder.explain(results[0]).save(out / "explanation.png")
 
-# %% ../nbs/11d_demo.ipynb #d5327ef5
+# %% ../nbs/11d_demo.ipynb #3641d14b
 def try_next(
     out: Path,    # the demonstration's folder
     query: Path, other: Path, # pictures in it
@@ -89,7 +89,7 @@ def try_next(
         f"  image_similarity evaluate {out}/model {out}/sample_pets/images",
         "  image_similarity train MY_PICTURES --out my_model"])
 
-# %% ../nbs/11d_demo.ipynb #b1eed945
+# %% ../nbs/11d_demo.ipynb #7a8af2a4
 def run_demo(
     out: str | Path,          # folder, made if need be; what an earlier run left there is replaced
     n_breeds: int = 16,

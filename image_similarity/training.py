@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Fitted', 'fit_finder', 'check_place']
 
-# %% ../nbs/11c_training.ipynb #5319d046
+# %% ../nbs/11c_training.ipynb #1f682eb0
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -21,14 +21,14 @@ from .finder import SimilarityFinder
 from .saving import MANIFEST
 from .siamese import siamese_learner
 
-# %% ../nbs/11c_training.ipynb #1f39fd45
+# %% ../nbs/11c_training.ipynb #64a10cf1
 class Fitted(NamedTuple):
     "What `fit_finder` gives."
     finder: SimilarityFinder # its gallery are the training pictures
     data: LabelledImages     # the pictures that could be read
     embedded: Embedded       # their vectors
 
-# %% ../nbs/11c_training.ipynb #6f79978e
+# %% ../nbs/11c_training.ipynb #675e6f26
 def fit_finder(
     data: LabelledImages,
     encoder: Encoder,
@@ -54,7 +54,7 @@ def fit_finder(
     clearn.bad = slearn.bad = finder.bad = bad
     return Fitted(finder, data, embedded)
 
-# %% ../nbs/11c_training.ipynb #fd9f9b3f
+# %% ../nbs/11c_training.ipynb #26ed6614
 def _with_training_pictures(data: LabelledImages, embedded: Embedded) -> tuple[LabelledImages, Embedded]:
     "Without the classes that have held-out pictures only: nothing can be learned about them."
     known = np.flatnonzero(np.isin(data.labels, [data.labels[i] for i in data.train]))
@@ -62,7 +62,7 @@ def _with_training_pictures(data: LabelledImages, embedded: Embedded) -> tuple[L
     if len(part.classes) < 2: raise ValueError(f"one class only ({part.classes[0]}) has pictures to learn from: two are needed")
     return part, part_of(embedded, known)
 
-# %% ../nbs/11c_training.ipynb #da16f82e
+# %% ../nbs/11c_training.ipynb #dd7e05cc
 def check_place(
     folder: str | Path, # where a model shall be written
 ) -> None:

@@ -1,5 +1,5 @@
 "What several test files share."
-from functools import partial
+from functools import lru_cache, partial
 from types import SimpleNamespace
 
 import pytest
@@ -41,6 +41,15 @@ def quick(monkeypatch):
     few_pairs(monkeypatch)
     for module in (encoder, demo): monkeypatch.setattr(module, "create_encoder", small_encoder)
     for module in (training, demo): monkeypatch.setattr(module, "fit_finder", short_fit)
+
+
+@pytest.fixture(scope="session")
+def same_encoder():
+    "Make the encoder that models are loaded with once, and not for each of many loads."
+    from image_similarity import saving
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "create_encoder", lru_cache(saving.create_encoder))
+        yield
 
 
 @pytest.fixture

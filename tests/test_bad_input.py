@@ -21,7 +21,7 @@ from image_similarity import ImageError, SimilarityFinder, cli, labelled_images,
 ROOT = Path(__file__).resolve().parent.parent
 ODD = Path(os.environ.get("IMAGE_SIMILARITY_DATA") or ROOT.parent / "shared" / "data") / "odd"
 
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytestmark = pytest.mark.usefixtures("elsewhere", "same_encoder")
 
 
 @pytest.fixture
@@ -389,8 +389,12 @@ import os, signal, sys
 import torch
 torch.set_num_threads(1)
 import json
+from functools import lru_cache
 from image_similarity.finder import SimilarityFinder
+from image_similarity import saving
 from image_similarity.saving import read_manifest, read_tensors
+
+saving.create_encoder = lru_cache(saving.create_encoder) # it is compared with what is saved, and takes most of the time
 
 def state():
     "Whose labels the model folder has now; raises when anything is missing or damaged."

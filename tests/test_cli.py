@@ -15,7 +15,7 @@ from PIL import Image
 import image_similarity
 from image_similarity import cli
 
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytestmark = pytest.mark.usefixtures("elsewhere", "same_encoder")
 COMMANDS = ["train", "find", "evaluate", "demo"]
 
 
