@@ -270,6 +270,12 @@ def load(
     "Raises `FileNotFoundError` or `ValueError` that says what does not fit and what to do."
     folder = Path(folder)
     manifest = read_manifest(folder)
+    try: return _assembled(folder, manifest)
+    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as e: # whatever a damaged or foreign part leads to
+        raise ValueError(f"{folder}: its parts do not fit together ({type(e).__name__}: {e}); train again") from e
+
+def _assembled(folder: Path, manifest: dict) -> SimilarityFinder:
+    "A finder of the parts in a folder, tried on one image of its gallery."
     tensors, pooled = read_tensors(folder / "scorers.safetensors"), read_tensors(folder / "gallery.safetensors")["pooled"]
     try: gallery = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as e: raise ValueError(f"{folder / 'gallery.json'}: missing or damaged ({e}); train again") from e
@@ -282,6 +288,8 @@ def load(
     finder._set_up(encoder, class_encoder, classes, PairScorer(**tensors, symmetric=manifest["symmetric"]), files, gallery["labels"], pooled)
     finder._saved = folder, manifest["learners"]
     finder.bad = BadImages()
+    classes.log_posterior(torch.zeros(1, 2 * class_encoder.nf))
+    finder.scorer.logits(finder.rows.take([0]), finder.rows.take([0]))
     return finder
 
 SimilarityFinder.load = staticmethod(load)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .images import open_image
 
@@ -40,7 +40,8 @@ def thumbnail(
 ) -> Image.Image:     # RGB, no metadata
     "A small copy of an image."
     image = file if isinstance(file, Image.Image) else open_image(file, at_least=size)
-    return ImageOps.contain(image.convert("RGB"), (size, size))
+    scale = size / max(image.size)
+    return image.convert("RGB").resize([max(1, round(side * scale)) for side in image.size])
 
 def _data_uri(file) -> str:
     "A thumbnail as text, to put into a page."
