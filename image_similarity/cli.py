@@ -6,7 +6,7 @@
 __all__ = ['app', 'Images', 'Model', 'Labels', 'Split', 'AsJson', 'FIGURE_FORMATS', 'OURS', 'guess_labels', 'train', 'found_json',
            'find', 'evaluate', 'demo', 'run', 'main']
 
-# %% ../nbs/16_cli.ipynb #bf3b5fd9
+# %% ../nbs/16_cli.ipynb #4db19201
 import json as to_json
 import os
 import sys
@@ -19,7 +19,7 @@ import typer
 
 from .console import one_line, report, say, shown_path
 
-# %% ../nbs/16_cli.ipynb #85399b0e
+# %% ../nbs/16_cli.ipynb #e6bbc68b
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Find the images that are similar to this one, say how sure you are, and show why.")
 
@@ -32,7 +32,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")] = False): pass
 
-# %% ../nbs/16_cli.ipynb #325e4098
+# %% ../nbs/16_cli.ipynb #f913a916
 def guess_labels(
     images: Path,        # folder of pictures
     labels: str | None,  # what the user asked for
@@ -42,7 +42,7 @@ def guess_labels(
     from image_similarity.images import image_files
     return "name" if len({f.parent for f in image_files(images)}) == 1 else "folder"
 
-# %% ../nbs/16_cli.ipynb #f8cbf403
+# %% ../nbs/16_cli.ipynb #e23cea29
 Images = Annotated[Path, typer.Argument(help="Folder of pictures; its subfolders are searched too.", metavar="IMAGES", show_default=False)]
 Model = Annotated[Path, typer.Option(help="Folder that `train` or `demo` wrote.", metavar="MODEL", show_default=False)]
 Labels = Annotated[str, typer.Option(metavar="name|folder|CSV", show_default=False, help="Where labels come from: the names (Beagle_12.jpg), the folders, or a CSV file "
@@ -50,7 +50,7 @@ Labels = Annotated[str, typer.Option(metavar="name|folder|CSV", show_default=Fal
 Split = Annotated[Path, typer.Option(metavar="CSV", show_default=False, help="CSV file with the columns file and split (train, valid or test).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# %% ../nbs/16_cli.ipynb #04ca62b0
+# %% ../nbs/16_cli.ipynb #40e5ff4e
 @app.command()
 def train(
     images: Images,
@@ -76,7 +76,7 @@ def train(
     if len(data.valid): print(evaluate(finder, data, embedded))
     else: say("no picture was held out, so nothing is measured")
 
-# %% ../nbs/16_cli.ipynb #15890317
+# %% ../nbs/16_cli.ipynb #cbe5870d
 FIGURE_FORMATS = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
 
 def _check_figure(path: Path) -> None:
@@ -85,7 +85,7 @@ def _check_figure(path: Path) -> None:
     if path.is_dir(): raise ValueError(f"{path}: is a folder, the name of a picture is wanted")
     if not path.parent.is_dir(): raise FileNotFoundError(f"{path.parent}: there is no such folder to put {path.name} into")
 
-# %% ../nbs/16_cli.ipynb #d7c24ad6
+# %% ../nbs/16_cli.ipynb #26974672
 def found_json(
     query: Path,
     predicted: tuple[str, float], # label and probability
@@ -96,7 +96,7 @@ def found_json(
     label, probability = predicted
     return to_json.dumps({"query": str(query), "predicted": {"label": label, "probability": probability}, "results": records}, indent=1)
 
-# %% ../nbs/16_cli.ipynb #056bffb5
+# %% ../nbs/16_cli.ipynb #42206b21
 @app.command()
 def find(
     query: Annotated[Path, typer.Argument(help="A picture.", metavar="QUERY", show_default=False)],
@@ -117,7 +117,7 @@ def find(
     if json: print(found_json(query, predicted_class(finder, query), results))
     else: print(*(f"{r.probability:.4f}\t{shown_path(r.path)}" for r in results), sep="\n")
 
-# %% ../nbs/16_cli.ipynb #5bfe7ccb
+# %% ../nbs/16_cli.ipynb #9f74631e
 @app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder that `train` or `demo` wrote.", metavar="MODEL", show_default=False)],
@@ -141,14 +141,14 @@ def evaluate(
     measured = evaluation.evaluate(finder, evaluation.new_to(finder, data, embedded), embedded, progress=False)
     print(to_json.dumps(measured.to_dict(), indent=1) if json else measured)
 
-# %% ../nbs/16_cli.ipynb #b0819880
+# %% ../nbs/16_cli.ipynb #e960151a
 @app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder to write into.", metavar="DIR")] = Path("demo")):
     "Draw cats and dogs, learn to tell them apart, search, and show why: all in a few minutes, without a network."
     from image_similarity.demo import run_demo
     run_demo(out)
 
-# %% ../nbs/16_cli.ipynb #286fef1d
+# %% ../nbs/16_cli.ipynb #cf3bf0e1
 OURS = r"image_similarity(\.|$)" # modules whose warnings are for the user; those of libraries are not
 
 @contextmanager
@@ -165,7 +165,7 @@ def _reader_left() -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
-# %% ../nbs/16_cli.ipynb #563bfa13
+# %% ../nbs/16_cli.ipynb #fdf05989
 def run(
     args: list[str], # what stands after `image_similarity`
 ) -> int:            # exit code
@@ -187,11 +187,12 @@ def _failed(message: str, code: int) -> int:
     say(message)
     return code
 
-# %% ../nbs/16_cli.ipynb #f62f1355
+# %% ../nbs/16_cli.ipynb #cd711dec
 def main(
     args: list[str] | None = None, # what stands after `image_similarity`; None for the arguments of this process
 ):
     "The command line. Raises `SystemExit`."
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE") # before torch is loaded: where others compute too, waiting threads that spin cost minutes
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="surrogateescape") # names that are not valid text
     raise SystemExit(run(sys.argv[1:] if args is None else list(args)))
