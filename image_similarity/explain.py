@@ -160,7 +160,7 @@ def draw_maps(
     "Pictures side by side under their maps, on one scale, with one colour bar."
     from matplotlib.figure import Figure
     figure = figure or Figure()
-    shapes = [image.width / image.height for image in images]
+    shapes = [min(max(image.width / image.height, .5), 2.) for image in images] # a strip of a picture is no strip of a figure
     figure.set_size_inches(3.2 * sum(shapes) + 1.2, 3.8)
     figure.set_layout_engine("constrained")
     limit = max(float(np.abs(upsample(m, 64, 64)).max()) for m in maps) or 1.

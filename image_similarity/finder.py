@@ -233,7 +233,7 @@ _made_when_asked(SimilarityFinder, images=_images, acts=_acts)
 def _gallery_json(finder: SimilarityFinder, folder: Path) -> str:
     "Files relative to the model's folder, so that both can move together."
     paths = [os.path.relpath(f, folder) for f in finder.files]
-    return json.dumps({"files": paths, "labels": finder.labels}, ensure_ascii=False, indent=0)
+    return json.dumps({"files": paths, "labels": finder.labels}, indent=0)
 
 def save(
     self: SimilarityFinder,

@@ -7,6 +7,7 @@ __all__ = ['MANIFEST', 'FORMAT', 'written_whole', 'package_version', 'write_mani
            'read_tensors', 'save_encoder', 'load_encoder']
 
 # %% ../nbs/10b_saving.ipynb #a41f01cb
+import ctypes
 import json
 import os
 import shutil
@@ -38,9 +39,17 @@ def written_whole(
         _replace(folder, beside)
     finally: shutil.rmtree(beside, ignore_errors=True)
 
+def _exchange(a: Path, b: Path) -> bool: # whether the system can
+    "Let two folders change places in one step, so that there is no moment without either (Linux, macOS)."
+    if os.name != "posix": return False
+    libc, names = ctypes.CDLL(None), (os.fsencode(a), os.fsencode(b))
+    if hasattr(libc, "renameat2"): return libc.renameat2(-100, names[0], -100, names[1], 2) == 0 # AT_FDCWD, RENAME_EXCHANGE
+    return hasattr(libc, "renamex_np") and libc.renamex_np(*names, 2) == 0                        # RENAME_SWAP
+
 def _replace(folder: Path, beside: Path) -> None:
     "Move `beside` to `folder`; what was there goes away last."
     if not folder.exists(): return os.rename(beside, folder)
+    if _exchange(folder, beside): return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent)) / "old"
     os.rename(folder, old)
     os.rename(beside, folder)
@@ -55,7 +64,7 @@ def package_version() -> str: # of the installed package
 
 def write_manifest(folder: Path, manifest: dict) -> None:
     "The page that says what the folder holds; written last, so that a folder without one is not finished."
-    text = json.dumps({"format": FORMAT, "version": package_version(), **manifest}, indent=1, ensure_ascii=False)
+    text = json.dumps({"format": FORMAT, "version": package_version(), **manifest}, indent=1)
     (Path(folder) / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 # %% ../nbs/10b_saving.ipynb #de45aa1c

@@ -50,7 +50,7 @@ def model(small, tmp_path):
     copy = small.folder / f"copy-{tmp_path.name}"
     shutil.copytree(small.model, copy)
     yield copy
-    shutil.rmtree(copy)
+    shutil.rmtree(copy, ignore_errors=True)
 
 
 def in_a_process(code, args=(), **options):
@@ -153,11 +153,9 @@ def test_any_format_under_the_name_jpg(small, call, tmp_path, format):
     if format != "GIF": assert out == call("find", small.query, "--model", small.model)[1] # of a GIF the colours differ a little
 
 
-TOO_LONG = pytest.mark.xfail(reason="the explanation of a picture 1,500 times as long as it is wide is drawn far too large")
-
 @pytest.mark.parametrize("image", [
     Image.new("RGB", (1, 1), "red"), Image.new("L", (1, 1), 7),
-    pytest.param(Image.new("RGB", (3000, 2), "blue"), marks=TOO_LONG), pytest.param(Image.new("RGB", (2, 3000), "blue"), marks=TOO_LONG),
+    Image.new("RGB", (3000, 2), "blue"), Image.new("RGB", (2, 3000), "blue"),
     Image.fromarray(np.arange(64 * 48, dtype=np.uint16).reshape(48, 64) * 20), Image.new("RGBA", (30, 30), (1, 2, 3, 0)), Image.new("1", (9, 9))],
     ids=["1x1", "1x1 grey", "3000x2", "2x3000", "16-bit", "transparent", "1-bit"])
 def test_odd_pictures_are_searched_for_explained_and_drawn(small, call, tmp_path, image):
