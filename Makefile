@@ -15,7 +15,6 @@ help:  ## list what there is to do
 
 demo: install  ## draw some pets, train on them, search, and leave pictures of the answer in demo/
 	@$(BIN)/image_similarity demo --out "$(OUT)"
-	@echo "Look at $(OUT)/result.png and $(OUT)/explanation.png"
 
 test: dev  ## check that notebooks, modules and README agree, then run the notebooks and the tests
 	@.ci/test.sh
