@@ -1,0 +1,75 @@
+"""As many rows as are wanted that look like `pooled` of photos: from _million import realistic_rows, realistic_blocks
+
+    rows = realistic_rows(100_000)                 # (100_000, 2560) float32
+    for block in realistic_blocks(1_000_000): ...  # blocks of 10,000 rows, 100 MB each; the first rows are those of `realistic_rows`
+"""
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from image_similarity.drawing import sample_pets
+from image_similarity.encoder import create_encoder, embed, fingerprint
+from image_similarity.images import image_files
+from image_similarity.similarity import normalize, similarity, top_k
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+BLOCK = 10_000
+PHOTOS = ["imagenet_sample", "clothing", "pets/images"]  # folders of DATA, 2,544 photos
+
+
+def photo_pooled(data=DATA) -> np.ndarray:
+    "(photos, 2·nf): `pooled` of every photo in `PHOTOS`, of drawn pets where there is no `data`; kept in the temporary folder."
+    encoder = create_encoder()
+    folders = [folder for name in PHOTOS if (folder := Path(data) / name).is_dir()]
+    folders = folders or [sample_pets(Path(tempfile.gettempdir()) / "drawn-pets", n_breeds=16, n_per_breed=40) / "images"]
+    files = [file for folder in folders for file in image_files(folder)]
+    kept = Path(tempfile.gettempdir()) / f"photos-{len(files)}-{fingerprint(encoder)}.npy"
+    if not kept.exists():
+        beside = kept.with_suffix(".part.npy")
+        np.save(beside, embed(files, encoder).pooled)
+        beside.replace(kept)
+    return np.load(kept)
+
+
+def neighbours(pooled: np.ndarray, k: int = 8) -> np.ndarray:
+    "(photos, k): the photos nearest to each, by cosine of the embedding, itself left out."
+    unit = normalize(pooled[:, pooled.shape[1] // 2:])
+    cosine = similarity(unit, unit)
+    np.fill_diagonal(cosine, -np.inf)
+    return top_k(cosine, k)[0]
+
+
+def jitter_basis(pooled: np.ndarray, near: np.ndarray, rank: int = 256) -> np.ndarray:
+    "(rank, 2·nf): `z @ basis` with `z` standard normal varies as a photo and its neighbours do: same directions, same spectrum."
+    difference = pooled[near].reshape(-1, pooled.shape[1]) - np.repeat(pooled, near.shape[1], axis=0)
+    difference = difference[np.random.default_rng(0).permutation(len(difference))[:4096]]
+    _, s, v = np.linalg.svd(difference, full_matrices=False)
+    return (s[:rank, None] * v[:rank] / np.sqrt(len(difference))).astype(np.float32)
+
+
+def realistic_blocks(n: int, seed: int = 0, data=DATA) -> Iterator[np.ndarray]:
+    """`n` rows in blocks of `BLOCK`; block after block the same for the same seed, however many are asked for.
+
+    A row begins at a photo, drawn at random. It goes a random part of the way, at most half, to one of the photo's eight nearest
+    neighbours, as if there were a picture in between. Then it gets a Gaussian jitter that has the directions and the spectrum of the
+    differences between neighbours, half as large; its length varies with the gamma law from row to row, so that some rows are near
+    copies and others are not. What falls below 0 becomes 0, since the numbers come from ReLU6; at most 6 for the same reason."""
+    pooled = photo_pooled(data)
+    near = neighbours(pooled)
+    basis = jitter_basis(pooled, near)
+    for block, start in enumerate(range(0, n, BLOCK)):
+        rng = np.random.default_rng((seed, block))
+        photo, which = rng.integers(len(pooled), size=BLOCK), rng.integers(near.shape[1], size=BLOCK)
+        way = rng.uniform(0, 0.5, (BLOCK, 1)).astype(np.float32)
+        size = 0.5 * rng.gamma(4, 1 / 4, (BLOCK, 1)).astype(np.float32)
+        rows = pooled[photo] * (1 - way)
+        rows += pooled[near[photo, which]] * way
+        rows += (size * rng.standard_normal((BLOCK, len(basis)), dtype=np.float32)) @ basis
+        yield np.clip(rows, 0, 6, out=rows)[: n - start]
+
+
+def realistic_rows(n: int, seed: int = 0, data=DATA) -> np.ndarray:
+    "The blocks of `realistic_blocks` in one array, (n, 2·nf) float32: 10 kB a row with the default encoder."
+    return np.concatenate(list(realistic_blocks(n, seed, data)))

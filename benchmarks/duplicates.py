@@ -1,0 +1,350 @@
+"""Are copies found and bursts left alone, beside imagededup's two recipes; do clusters follow classes, beside k-means?
+
+Copies are made of photos: flipped, turned, resized, stretched, rotated, cropped, compressed, written on. They lie among photos that
+resemble each other and are no copies: pets of one breed, photos of one object from all sides. What was chosen was chosen on other photos: thresholds of
+copies (ours and the peers') on Flickr8k, COIL-100's training objects and product photos, the way of clustering on COIL-100 and
+product photos. Measured is on imagededup's own files, on copies of its photos and of ImageNet's, among pets and COIL-100's test
+objects; and the clusters of clothing and pets.
+
+    python benchmarks/duplicates.py --data ../shared/data --json benchmarks/results/duplicates.json
+"""
+import argparse
+import csv
+import io
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import faiss
+import numpy as np
+from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
+from scipy.cluster.hierarchy import DisjointSet
+from scipy.fft import dct
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+from _report import report, row
+from image_similarity.clusters import embedding_neighbours, find_clusters
+from image_similarity.duplicates import THRESHOLD, find_duplicates
+from image_similarity.encoder import create_encoder, embed
+from image_similarity.images import ImageError, image_files, label_func, open_image
+from image_similarity.intervals import Interval, bootstrap_interval
+from image_similarity.similarity import normalize
+
+SEEDS = (0, 1, 2)  # of k-means
+
+
+# Copies of a photo.
+
+def _part(image, rng, share):
+    "A random part of the picture, of its shape and with `share` of its area."
+    width, height = (round(side * share**.5) for side in image.size)
+    x, y = rng.integers(image.width - width + 1), rng.integers(image.height - height + 1)
+    return image.crop((x, y, x + width, y + height))
+
+
+def _rotated(image, rng, least, most):
+    return image.rotate(rng.choice((-1, 1)) * rng.uniform(least, most), Image.Resampling.BICUBIC)
+
+
+def _written_on(image, rng):
+    image = image.copy()
+    text = str(rng.choice(["SOLD OUT", "For sale!  $ 25", "SAMPLE PICTURE", "Happy Birthday"]))
+    font = ImageFont.load_default(size=max(10, image.height // 9))
+    place = (.06 * image.width, rng.uniform(.05, .8) * image.height)
+    ImageDraw.Draw(image).text(place, text, tuple(rng.choice((0, 255), 3).tolist()), font, stroke_width=2, stroke_fill="white")
+    return image
+
+
+def _compressed(image, rng):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=int(rng.integers(10, 30)))
+    return Image.open(buffer).convert("RGB")
+
+
+KINDS: dict[str, Callable] = {  # name: picture and random numbers to a copy
+    "flip": lambda image, rng: ImageOps.mirror(image),
+    "turn": lambda image, rng: image.transpose(Image.Transpose.ROTATE_90),
+    "resize": lambda image, rng: image.resize([max(8, round(side * .4)) for side in image.size]),
+    "stretch": lambda image, rng: image.resize((300, 300)),
+    "rotate_slightly": lambda image, rng: _rotated(image, rng, 3, 12),
+    "rotate": lambda image, rng: _rotated(image, rng, 15, 40),
+    "crop": lambda image, rng: _part(image, rng, rng.uniform(.65, .9)),
+    "crop_small": lambda image, rng: _part(image, rng, rng.uniform(.4, .6)),
+    "jpeg": _compressed,
+    "text": _written_on,
+    "grey": lambda image, rng: ImageOps.grayscale(image),
+    "light": lambda image, rng: ImageEnhance.Contrast(ImageEnhance.Brightness(image).enhance(1.3)).enhance(.8),
+    "flip_crop": lambda image, rng: ImageOps.mirror(_part(image, rng, .65)),
+    "crop_text": lambda image, rng: _written_on(_part(image, rng, .75), rng),
+}
+
+
+@dataclass
+class Pictures:
+    "Files, and which photo each shows: two files of one photo are copies."
+    files: list[Path] = field(default_factory=list)
+    photos: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+
+    def add(self, file, photo, kind="") -> None:
+        self.files.append(Path(file)); self.photos.append(photo); self.kinds.append(kind)
+
+    def add_copies(self, file, photo, folder: Path, rng) -> None:
+        "A copy of each kind, drawn into `folder`."
+        image = open_image(file)
+        for kind, made in KINDS.items():
+            copy = folder / f"{len(self.files):05}_{kind}.jpg"
+            made(image, rng).convert("RGB").save(copy, quality=int(rng.integers(60, 95)))
+            self.add(copy, photo, kind)
+
+
+def readable(files) -> list[Path]:
+    def opens(file):
+        try: return bool(open_image(file, at_least=64))
+        except ImageError: return False
+    return [file for file in files if opens(file)]
+
+
+def coil_objects(data: Path, split: str) -> set[str]:
+    "Which objects COIL-100's table of pairs names."
+    rows = csv.DictReader((data / "coil100" / f"{split}.csv").open(encoding="utf-8"))
+    return {row[column].split("__")[0] for row in rows for column in ("Image1", "Image2")}
+
+
+def add_bursts(pictures: Pictures, data: Path, split: str) -> None:
+    "Every view of COIL-100's objects: many photos of one thing, 5° apart, and no two of them the same photo."
+    objects = coil_objects(data, split)
+    for file in image_files(data / "coil100"):
+        if file.name.split("__")[0] in objects: pictures.add(file, str(file))
+
+
+def training_pictures(data: Path, folder: Path) -> Pictures:
+    "For choosing thresholds: copies of 40 photos of Flickr8k, among the others, product photos, and all sides of some objects."
+    pictures, rng = Pictures(), np.random.default_rng(1)
+    photos = image_files(data / "flickr8k_sample")
+    for file in [*photos, *image_files(data / "fashion_clothes")]: pictures.add(file, str(file), "original")
+    for file in photos[:40]: pictures.add_copies(file, str(file), folder, rng)
+    add_bursts(pictures, data, "train")
+    return pictures
+
+
+def measured_pictures(data: Path, folder: Path) -> Pictures:
+    "imagededup's files and copies of its photos, copies of 40 of ImageNet's, among the others, pets, and all sides of other objects."
+    pictures, rng, seen = Pictures(), np.random.default_rng(2), set()
+    for file in readable(image_files(data / "imagededup")):
+        photo = re.sub(r"_.*", "", file.stem)
+        first = "base_images" in file.parts and photo not in seen
+        pictures.add(file, photo, "original" if first else "imagededup")
+        if not first: continue
+        seen.add(photo)
+        pictures.add_copies(file, photo, folder, rng)
+    photos = image_files(data / "imagenet_sample")
+    for file in photos: pictures.add(file, str(file), "original")
+    for i in np.sort(rng.permutation(len(photos))[:40]): pictures.add_copies(photos[i], str(photos[i]), folder, rng)
+    for file in image_files(data / "pets" / "images"): pictures.add(file, str(file))
+    add_bursts(pictures, data, "test")
+    return pictures
+
+
+# The peers. imagededup's own weights cannot be had here, so its CNN recipe runs on our encoder: averages over the last feature map, cosine.
+
+def imagededup_hash(file) -> np.ndarray:
+    "imagededup's pHash: its median leaves the first coefficient out."
+    grey = np.asarray(open_image(file).convert("L").resize((32, 32), Image.Resampling.LANCZOS), np.float64)
+    low = dct(dct(grey, axis=0), axis=1)[:8, :8].ravel()
+    return np.packbits(low >= np.median(low[1:]))
+
+
+def hash_pairs(hashes: np.ndarray, most: int) -> np.ndarray:
+    "(p, 3) pairs whose hashes differ in at most `most` bits, and in how many."
+    index = faiss.IndexBinaryFlat(64)
+    index.add(hashes)
+    ends, distances, items = index.range_search(hashes, most + 1)
+    rows = np.repeat(np.arange(len(hashes)), np.diff(ends).astype(int))
+    return np.stack([rows, items, distances.astype(float)], 1)[rows < items]
+
+
+def cosine_pairs(unit: np.ndarray, least: float) -> np.ndarray:
+    "(p, 3) pairs of at least this cosine, and the cosine."
+    cosines = np.triu(unit @ unit.T, 1)
+    i, j = np.nonzero(cosines >= least)
+    return np.stack([i, j, cosines[i, j]], 1)
+
+
+def joined(pairs: np.ndarray, n: int) -> np.ndarray:
+    "(n,) number of the group of each file when all pairs are joined."
+    groups = DisjointSet(range(n))
+    for i, j in pairs[:, :2].astype(int).tolist(): groups.merge(i, j)
+    return np.unique([groups[i] for i in range(n)], return_inverse=True)[1]
+
+
+def pairs_of_groups(groups: np.ndarray) -> np.ndarray:
+    "(p, 2) every two files of one group."
+    same = np.triu(groups[:, None] == groups[None], 1)
+    return np.argwhere(same)
+
+
+# Figures.
+
+@dataclass(frozen=True)
+class Counts:
+    "Pairs, counted by the photo of the first file, so that photos can be resampled."
+    right: np.ndarray; found: np.ndarray; wanted: np.ndarray
+
+    @classmethod
+    def of(cls, pairs: np.ndarray, pictures: Pictures):
+        numbers = np.unique(pictures.photos, return_inverse=True)[1]
+        i, j = pairs[:, :2].astype(int).T
+        same, n = numbers[i] == numbers[j], numbers.max() + 1
+        members = np.bincount(numbers)
+        return cls(np.bincount(numbers[i][same], minlength=n), np.bincount(numbers[i], minlength=n), members * (members - 1) // 2)
+
+    def precision(self, at=slice(None)) -> float: return self.right[at].sum() / found if (found := self.found[at].sum()) else np.nan
+    def recall(self, at=slice(None)) -> float: return self.right[at].sum() / wanted if (wanted := self.wanted[at].sum()) else np.nan
+    def f1(self) -> float: return 2 * self.right.sum() / (self.found.sum() + self.wanted.sum())
+
+
+def _row(name, interval: Interval, goal=None, better="higher", against=None) -> dict:
+    return row(name, interval.value, interval.low, interval.high, goal, better, against)
+
+
+def copy_rows(name: str, counts: Counts) -> list[dict]:
+    "Precision and recall of one system."
+    n = len(counts.found)
+    return [_row(f"{name}duplicate_precision", bootstrap_interval(counts.precision, n)),
+            _row(f"{name}duplicate_recall", bootstrap_interval(counts.recall, n))]
+
+
+def difference_rows(peer: str, ours: Counts, theirs: Counts) -> list[dict]:
+    "What we have more than a peer, on the same resampled photos."
+    n = len(ours.found)
+    return [_row(f"duplicate_{what}_minus_{peer}", bootstrap_interval(lambda at: getattr(ours, what)(at) - getattr(theirs, what)(at), n), against=peer)
+            for what in ("precision", "recall")]
+
+
+def kind_rows(name: str, groups: np.ndarray, pictures: Pictures) -> list[dict]:
+    "For each kind of copy: how many are in one group with their original."
+    number = {photo: groups[i] for i, (photo, kind) in enumerate(zip(pictures.photos, pictures.kinds)) if kind == "original"}
+    rows = []
+    for kind in KINDS:
+        hit = np.array([float(groups[i] == number[photo]) for i, (photo, k) in enumerate(zip(pictures.photos, pictures.kinds)) if k == kind and photo in number])
+        rows.append(_row(f"{name}duplicate_recall_{kind}", bootstrap_interval(lambda at: float(hit[at].mean()), len(hit))))
+    return rows
+
+
+def burst_rows(name: str, groups: np.ndarray, pictures: Pictures) -> list[dict]:
+    "Photos of one object, 5° apart: how many such pairs are called copies."
+    views = {(m[1], int(m[2])): i for i, f in enumerate(pictures.files) if (m := re.fullmatch(r"(obj\d+)__(\d+)", f.stem))}
+    wrong = np.array([float(groups[i] == groups[views[o, d + 5]]) for (o, d), i in sorted(views.items()) if (o, d + 5) in views])
+    return [_row(f"{name}burst_called_copy", bootstrap_interval(lambda at: float(wrong[at].mean()), len(wrong)), better="lower")]
+
+
+def our_groups(pictures: Pictures, unit: np.ndarray, threshold: float) -> np.ndarray:
+    "(n,) number of the group of each file."
+    groups = np.arange(len(pictures.files))
+    for group in find_duplicates(pictures.files, unit, threshold): groups[[c.place for c in group.copies]] = group.place
+    return groups
+
+
+def best_threshold(pairs: np.ndarray, pictures: Pictures, thresholds, keep: Callable) -> float:
+    "The one with the best F1 of joined pairs on the training pictures."
+    n = len(pictures.files)
+    scored = [(Counts.of(pairs_of_groups(joined(pairs[keep(pairs[:, 2], t)], n)), pictures).f1(), t) for t in thresholds]
+    return max(scored, key=lambda s: s[0])[1]
+
+
+# Clusters.
+
+def labelled(data: Path, name: str) -> tuple[list[Path], list[str]]:
+    "Photos and their classes."
+    files = image_files(data / name)
+    return files, [label_func(f) if name == "pets" else f.parent.name for f in files]
+
+
+def cluster_rows(name: str, files: list[Path], unit: np.ndarray, labels: list[str]) -> list[dict]:
+    """Adjusted Rand index of our clusters and of k-means, which is told the number of classes; and theirs on the same resampled photos.
+
+    A photo that we put into no cluster counts as a cluster of its own."""
+    truth = np.unique(labels, return_inverse=True)[1]
+    clusters = find_clusters(files, embedding_neighbours(unit))
+    ours = np.where(clusters.groups < 0, len(clusters) + np.arange(len(files)), clusters.groups)
+    theirs = [KMeans(truth.max() + 1, n_init=10, random_state=seed).fit_predict(unit) for seed in SEEDS]
+    def our_index(at): return adjusted_rand_score(truth[at], ours[at])
+    def their_index(at): return float(np.mean([adjusted_rand_score(truth[at], t[at]) for t in theirs]))
+    n = len(files)
+    return [_row(f"cluster_ari_{name}", bootstrap_interval(our_index, n)), _row(f"kmeans_cluster_ari_{name}", bootstrap_interval(their_index, n)),
+            _row(f"cluster_ari_{name}_minus_kmeans", bootstrap_interval(lambda at: our_index(at) - their_index(at), n), goal=0, against="kmeans"),
+            row(f"clusters_found_{name}", len(clusters), against=f"{truth.max() + 1} classes"),
+            row(f"share_in_no_cluster_{name}", len(clusters.loners) / n, better="lower")]
+
+
+# All together.
+
+def embeddings_of(files, encoder, description: str) -> np.ndarray:
+    "Embeddings of files that can all be read."
+    found = embed(files, encoder, description=description)
+    if found.bad: raise ValueError(f"{found.bad[0]}: every picture of the benchmark has to be readable")
+    return normalize(found.pooled[:, encoder.nf:])
+
+
+def tuned(pictures: Pictures, unit: np.ndarray, hashes: np.ndarray) -> dict[str, float]:
+    "Thresholds of the peers with the best F1 on the training pictures."
+    return {"phash": best_threshold(hash_pairs(hashes, 16), pictures, range(17), np.less_equal),
+            "cnn": best_threshold(cosine_pairs(unit, .85), pictures, np.arange(.85, 1, .01), np.greater_equal)}
+
+
+def choose(pictures: Pictures, unit: np.ndarray) -> None:
+    "Show what other thresholds of ours would do on the training pictures."
+    for threshold in (.6, .7, .8, .85, .9, .95):
+        groups = our_groups(pictures, unit, threshold)
+        counts = Counts.of(pairs_of_groups(groups), pictures)
+        print(f"threshold {threshold}: precision {counts.precision():.4f}, recall {counts.recall():.4f}, F1 {counts.f1():.4f},"
+              f" bursts called copies {burst_rows('', groups, pictures)[0]['value']:.3f}")
+
+
+def duplicate_rows(pictures: Pictures, unit: np.ndarray, hashes: np.ndarray, thresholds: dict[str, float]) -> list[dict]:
+    "Ours, and each peer as imagededup sets it and with the threshold that did best on the training pictures."
+    n = len(pictures.files)
+    groups = our_groups(pictures, unit, THRESHOLD)
+    found = pairs_of_groups(groups)
+    wrong = [(i, j) for i, j in found if pictures.photos[i] != pictures.photos[j]]
+    for i, j in wrong[:60]: print("called copies:", pictures.files[i].name, pictures.files[j].name)
+    ours = Counts.of(found, pictures)
+    peers = {"phash_": hash_pairs(hashes, 10), "cnn_": cosine_pairs(unit, .9)}
+    peers |= {"phash_tuned_": hash_pairs(hashes, int(thresholds["phash"])), "cnn_tuned_": cosine_pairs(unit, thresholds["cnn"])}
+    rows = copy_rows("", ours) + burst_rows("", groups, pictures) + kind_rows("", groups, pictures)
+    for name, pairs in peers.items():
+        groups = joined(pairs, n)
+        theirs = Counts.of(pairs_of_groups(groups) if "tuned" in name else pairs, pictures)
+        rows += copy_rows(name, theirs) + difference_rows(name.rstrip("_"), ours, theirs) + burst_rows(name, groups, pictures)
+        if "tuned" in name: rows += kind_rows(name, groups, pictures) + [row(f"{name}threshold", float(thresholds[name.split("_")[0]]))]
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with imagededup/, pets/, clothing/ and the others")
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument("--choose", action="store_true", help="show what other thresholds would do on the training pictures, and stop")
+    args = parser.parse_args()
+    encoder = create_encoder()
+    with tempfile.TemporaryDirectory() as folder:
+        training = training_pictures(args.data, Path(folder))
+        unit = embeddings_of(training.files, encoder, "training")
+        if args.choose: return choose(training, unit)
+        thresholds = tuned(training, unit, np.stack([imagededup_hash(f) for f in training.files]))
+    with tempfile.TemporaryDirectory() as folder:
+        measured = measured_pictures(args.data, Path(folder))
+        unit = embeddings_of(measured.files, encoder, "measured")
+        rows = duplicate_rows(measured, unit, np.stack([imagededup_hash(f) for f in measured.files]), thresholds)
+    for name in ("clothing", "pets"):
+        files, labels = labelled(args.data, name)
+        rows += cluster_rows(name, files, embeddings_of(files, encoder, name), labels)
+    report(rows, args.json)
+
+
+if __name__ == "__main__":
+    main()

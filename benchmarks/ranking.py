@@ -1,0 +1,110 @@
+"""What metric learning adds to plain cosine: each loss on real photos, and the Siamese exercise on MNIST, digits never trained on included.
+
+Every loss trains a feature layer on the same cached vectors: of the `train` photos of the seen pets, and of the train and validation folders of
+clothing. Asked are all pairs among the seen breeds' `test` photos, among the photos of the nine unseen breeds, and among clothing's test
+photos. Figures are means over seeds; intervals are bootstraps over images; differences are taken on the same resampled images.
+
+MNIST: of the 10,000 digits the first 8,000 train, the last 2,000 are asked about. Each row of `UNSEEN` is left out of a training once, threshold
+included; the figures are means over these trainings.
+
+    python benchmarks/ranking.py --data ../shared/data --json benchmarks/results/ranking.json
+"""
+import argparse
+import csv
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from fastai.torch_core import no_random
+
+from _report import report, row
+from image_similarity.datasets import LabelledImages, all_pairs
+from image_similarity.digits import Digits, PairDecision, fit_digits, mnist_digits
+from image_similarity.encoder import Embedded, Encoder, create_encoder, embed
+from image_similarity.intervals import Interval, image_bootstrap
+from image_similarity.metrics import auc_statistic, balanced_accuracy
+from image_similarity.ranking import embedding_learner, multi_scale
+from image_similarity.similarity import normalize
+
+SEEDS, AUGMENT = (0, 1, 2), 2
+WAYS = {"contrastive": {}, "triplet": {}, "triplet_offline": {"miner": "offline"}, "deep_ranking": {}, "arcface": {}, "classification": {}}
+UNSEEN = ((7, 8, 9), (0, 3, 5), (1, 4, 6))
+GOALS = {"mnist_seen_accuracy": 0.99, "mnist_unseen_accuracy": 0.90}
+
+
+@dataclass(frozen=True)
+class Photos:
+    "Photos that could be read, their vectors with and without the shallow paths, which ones train, and who is asked."
+    data: LabelledImages
+    wide: Embedded
+    plain: Embedded
+    train: np.ndarray             # (n,) bool
+    asked: dict[str, np.ndarray]  # name of a set to the places of its photos
+
+
+def embedded_twice(data: LabelledImages, encoder: Encoder, wide_encoder: Encoder) -> tuple[LabelledImages, Embedded, Embedded]:
+    "One pass through the multi-scale encoder; the plain vectors are a part of what it gives."
+    wide = embed(data.files, wide_encoder, augment=AUGMENT)
+    columns = np.r_[:encoder.nf, wide_encoder.nf:wide_encoder.nf + encoder.nf]
+    return data.take(wide.kept), wide, Embedded(wide.files, wide.pooled[:, columns], wide.augmented[:, :, columns], wide.bad, wide.kept)
+
+
+def read_pets(folder: Path, *encoders: Encoder) -> Photos:
+    rows = list(csv.DictReader((folder / "split.csv").open(encoding="utf-8")))
+    data = LabelledImages([folder / "images" / r["file"] for r in rows], [r["breed"] for r in rows], [r["split"] == "test" for r in rows])
+    seen_breeds = {r["breed"] for r in rows if r["breed_group"] == "seen"}
+    data, wide, plain = embedded_twice(data, *encoders)
+    seen = np.isin(data.labels, list(seen_breeds))
+    return Photos(data, wide, plain, seen & ~data.held_out, {"pets": np.flatnonzero(seen & data.held_out), "pets_unseen": np.flatnonzero(~seen)})
+
+
+def read_clothing(folder: Path, *encoders: Encoder) -> Photos:
+    files = sorted(folder.glob("*/*/*.jpg"))
+    data = LabelledImages(files, [f.parent.name for f in files], [f.parent.parent.name == "test" for f in files])
+    data, wide, plain = embedded_twice(data, *encoders)
+    return Photos(data, wide, plain, ~data.held_out, {"clothing": data.valid})
+
+
+def rows_of(embedded: Embedded, places: np.ndarray) -> Embedded:
+    return Embedded([embedded.files[i] for i in places], embedded.pooled[places], embedded.augmented[:, places], kept=np.arange(len(places)))
+
+
+def learned_layer(photos: Photos, way: str, seed: int, encoder: Encoder, wide_encoder: Encoder):
+    "What was learned from the training photos: from mean vectors to rows; and which vectors it takes."
+    loss = way.removesuffix("_offline")
+    base, vectors = (wide_encoder, photos.wide) if loss == "deep_ranking" else (encoder, photos.plain)
+    train = np.flatnonzero(photos.train)
+    data = LabelledImages([photos.data.files[i] for i in train], [photos.data.labels[i] for i in train], np.zeros(len(train), bool))
+    learn = embedding_learner(data, encoder=base, loss=loss, embedded=rows_of(vectors, train), seed=seed, progress=False, **WAYS[way])
+    return learn.model.layer.weight.detach().numpy(), vectors.pooled[:, base.nf:]
+
+
+def photo_rows(photos: Photos, encoder: Encoder, wide_encoder: Encoder) -> list[dict]:
+    "For each set and each loss: the area under the curve, and the difference to plain cosine on the same resampled photos."
+    rows = {name: [] for name in photos.asked}
+    cosine = {name: PairSet(photos, places, normalize(photos.plain.pooled[:, encoder.nf:])) for name, places in photos.asked.items()}
+    for name, pairs in cosine.items(): rows[name].append(_row(f"{name}_cosine_auc", pairs.interval(pairs.auc)))
+    for way in WAYS:
+        made = [(vectors @ weight.T) for weight, vectors in (learned_layer(photos, way, seed, encoder, wide_encoder) for seed in SEEDS)]
+        for name, places in photos.asked.items():
+            sets = [PairSet(photos, places, normalize(m)) for m in made]
+            mean = lambda w: float(np.mean([s.auc(w) for s in sets]))
+            rows[name].append(_row(f"{name}_{way}_auc", cosine[name].interval(mean)))
+            rows[name].append(_row(f"{name}_{way}_auc_minus_cosine", cosine[name].interval(lambda w: mean(w) - cosine[name].auc(w)), against="cosine"))
+    return [r for found in rows.values() for r in found]
+
+
+class PairSet:
+    "All pairs among some photos."
+
+    def __init__(self, photos: Photos, places: np.ndarray, unit: np.ndarray):
+        self.pairs, self.n, labels = all_pairs(len(places)), len(places), np.array(photos.data.labels)[places]
+        i, j = self.pairs.T
+        self.auc = auc_statistic((unit[places] @ unit[places].T)[i, j], labels[i] == labels[j])
+
+    def interval(self, statistic) -> Interval: return image_bootstrap(self.pairs, statistic, self.n, n_resamples=300)
+
+
+def _row(name, found: Interval, goal=None, against=None): return row(name, found.value, found.low, found.high, goal, "higher", against)
