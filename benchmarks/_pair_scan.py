@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import faiss
@@ -22,9 +23,11 @@ from _report import interval, report, row
 from numba import njit
 
 from image_similarity.images import image_files, label_func
+from image_similarity.kernels import in_threads, row_logits
 from image_similarity.pair_search import PairIndex, in_bytes, item_rows
-from image_similarity.scorers import PairRows, PairScorer
+from image_similarity.scorers import PairRows, PairScorer, kernel_numbers, kernel_rows
 from image_similarity.siamese import SiameseHead, calibrate, fit_siamese_head, held_out_pairs
+from image_similarity.similarity import top_k
 
 
 def trained_scorer(data=DATA, seed: int = 0) -> PairScorer:
@@ -58,25 +61,21 @@ def one_buffer(scorer: PairScorer, blocks: Iterable[np.ndarray], n: int) -> tupl
 
 @njit(nogil=True, fastmath=True)
 def _sum(numbers):
-    total = numbers[0]
+    total = np.float32(0)
     for i in range(len(numbers)):
         total += numbers[i]
     return total
 
 
 def readings(buffer: np.ndarray, threads: int) -> dict[str, Callable]:
-    "Ways to read all of a buffer once, shared between threads."
-    pieces = np.array_split(buffer, max(threads, len(buffer) // 4_000_000))
-    whole = np.array_split(buffer, threads)
-    at_once = lambda read, parts: lambda: in_pieces(read, parts, threads)
-    return {"numba sum": at_once(_sum, pieces), "numba sum, one piece a thread": at_once(_sum, whole),
-            "numpy sum": at_once(np.sum, pieces), "numpy max": at_once(np.max, pieces)}
+    "Ways to read all of a buffer once, by several threads that share its pieces of 16 MB, or have one long piece each."
+    pieces, long = (np.array_split(buffer, n) for n in (max(threads, len(buffer) >> 22), threads))
+    ways = {"numba sum": (_sum, pieces), "numba sum, long pieces": (_sum, long), "numpy sum": (np.sum, pieces), "numpy max": (np.max, pieces)}
 
-
-def in_pieces(read: Callable, parts: list[np.ndarray], threads: int) -> list:
-    "What `read` says of each part, by several threads."
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(read, parts))
+    def read(way, parts):
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(way, parts))
+    return {name: partial(read, *way) for name, way in ways.items()}
 
 
 def by_turns(sides: dict[str, Callable], repeats: int) -> dict[str, np.ndarray]:
@@ -86,6 +85,71 @@ def by_turns(sides: dict[str, Callable], repeats: int) -> dict[str, np.ndarray]:
         for name, run in sides.items():
             start = time.perf_counter()
             run()
-            if turn:
-                taken[name].append(time.perf_counter() - start)
+            taken[name] += [time.perf_counter() - start] if turn else []
     return {name: np.array(seconds) for name, seconds in taken.items()}
+
+
+def speed_rows(floats: PairIndex, codes: PairIndex, buffer: np.ndarray, query: np.ndarray, repeats: int) -> list[dict]:
+    "One query, ten results: the Siamese head on floats and on bytes, FAISS on the same floats, and reading them."
+    threads, width = torch.get_num_threads(), len(buffer) // len(floats)
+    faiss.omp_set_num_threads(threads)
+    rows, asked = buffer.reshape(-1, width), buffer[None, :width].copy()
+    ways = readings(buffer, threads)
+    taken = by_turns(ways | {"floats": partial(floats.search, query, 10), "bytes": partial(codes.search, query, 10),
+                             "faiss": partial(faiss.knn, asked, rows, 10, metric=faiss.METRIC_INNER_PRODUCT)}, repeats)
+    best = min(ways, key=lambda name: np.median(taken[name]))
+    size = f"{len(floats):,} items of {4 * width:,} bytes, {threads} threads, {repeats} turns"
+    flat = f"FAISS Flat inner product over the same floats, {size}"
+    return [row("siamese_vs_read_bound", *interval(taken[best] / taken["floats"]), goal=0.85, against=f"reading the same floats ({best}), {size}"),
+            row("siamese_vs_faiss_flat", *interval(taken["faiss"] / taken["floats"]), goal=1.5, against=flat),
+            row("siamese_int8_vs_faiss_flat", *interval(taken["faiss"] / taken["bytes"]), goal=4, against=flat),
+            row("siamese_int8_vs_float", *interval(taken["floats"] / taken["bytes"]), against=f"the same head on floats, {size}"),
+            row("siamese_seconds", *interval(taken["floats"]), better="lower"),
+            row("siamese_int8_seconds", *interval(taken["bytes"]), better="lower")]
+
+
+def ten_best(index: PairIndex, queries: np.ndarray) -> np.ndarray:
+    "(Q, 10): the ten best of every logit of some queries, from the floats."
+    rows, numbers = kernel_rows(index.scorer, index.rows), kernel_numbers(index.scorer)
+    asked = PairRows(*(t.numpy() for t in index.scorer.rows(torch.from_numpy(queries))))
+    logits = in_threads(lambda ids: row_logits(asked, rows, ids, *numbers), np.arange(len(index)), torch.get_num_threads())
+    return top_k(np.concatenate(logits, axis=1), 10)[0]
+
+
+def same_rows(codes: PairIndex, queries: np.ndarray, together: int = 8) -> list[dict]:
+    "How many queries have the same ten best from bytes as from all logits, and how many second looks that took."
+    same, looked = [], []
+    for start in range(0, len(queries), together):
+        some = queries[start:start + together]
+        for query, expected in zip(some, ten_best(codes, some)):
+            hits = codes.search(query, 10)
+            same.append(np.array_equal(hits.ids, expected))
+            looked.append(hits.looked)
+    return [row("siamese_int8_same_top10", float(np.mean(same)), goal=1, against=f"every logit from the floats, {len(codes):,} items, {len(queries):,} queries"),
+            row("siamese_int8_second_looks", *interval(looked), better="lower", against=f"{len(codes):,} items")]
+
+
+def pair_scan_rows(n: int = 1_000_000, n_queries: int = 1000, repeats: int = 11, data=DATA) -> list[dict]:
+    "The rows of this benchmark. A million items take 9 GB of memory."
+    scorer = trained_scorer(data)
+    buffer, rows = one_buffer(scorer, realistic_blocks(n, data=data), n)
+    floats, codes = PairIndex(scorer, rows), PairIndex(scorer, rows, *in_bytes(scorer, rows))
+    queries = np.concatenate(list(realistic_blocks(n_queries, seed=1, data=data)))
+    return speed_rows(floats, codes, buffer, queries[0], repeats) + same_rows(codes, queries)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--data", default=DATA, help="a folder with pictures; drawn ones where it is not there")
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=11, help="turns of each side")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="cores to use")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    report(pair_scan_rows(args.items, args.queries, args.repeats, args.data), args.json)
+
+
+if __name__ == "__main__":
+    main()

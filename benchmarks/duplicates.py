@@ -15,6 +15,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import faiss
@@ -24,10 +25,12 @@ from scipy.cluster.hierarchy import DisjointSet
 from scipy.fft import dct
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
+from tqdm import tqdm
 
 from _report import report, row
+from image_similarity.alignment import View, align
 from image_similarity.clusters import embedding_neighbours, find_clusters
-from image_similarity.duplicates import THRESHOLD, find_duplicates
+from image_similarity.duplicates import THRESHOLD, find_duplicates, hash_candidates, neighbour_candidates, read_signatures
 from image_similarity.encoder import create_encoder, embed
 from image_similarity.images import ImageError, image_files, label_func, open_image
 from image_similarity.intervals import Interval, bootstrap_interval
@@ -114,20 +117,27 @@ def coil_objects(data: Path, split: str) -> set[str]:
     return {row[column].split("__")[0] for row in rows for column in ("Image1", "Image2")}
 
 
-def add_bursts(pictures: Pictures, data: Path, split: str) -> None:
-    "Every view of COIL-100's objects: many photos of one thing, 5° apart, and no two of them the same photo."
+def view_of(file: Path) -> tuple[str, int] | None:
+    "Object and angle of one of COIL-100's photos."
+    found = re.fullmatch(r"(obj\d+)__(\d+)", file.stem)
+    return (found[1], int(found[2])) if found else None
+
+
+def add_bursts(pictures: Pictures, data: Path, split: str, up_to: int = 360) -> None:
+    "Views of COIL-100's objects from 0° to `up_to`: many photos of one thing, 5° apart, and no two of them the same photo."
     objects = coil_objects(data, split)
     for file in image_files(data / "coil100"):
-        if file.name.split("__")[0] in objects: pictures.add(file, str(file))
+        name, angle = view_of(file)
+        if name in objects and angle < up_to: pictures.add(file, str(file))
 
 
 def training_pictures(data: Path, folder: Path) -> Pictures:
-    "For choosing thresholds: copies of 40 photos of Flickr8k, among the others, product photos, and all sides of some objects."
+    "For choosing thresholds: copies of 40 photos of Flickr8k, among the others, product photos, and one side of some objects."
     pictures, rng = Pictures(), np.random.default_rng(1)
     photos = image_files(data / "flickr8k_sample")
-    for file in [*photos, *image_files(data / "fashion_clothes")]: pictures.add(file, str(file), "original")
+    for file in [*photos, *image_files(data / "fashion_clothes")[::3]]: pictures.add(file, str(file), "original")
     for file in photos[:40]: pictures.add_copies(file, str(file), folder, rng)
-    add_bursts(pictures, data, "train")
+    add_bursts(pictures, data, "train", up_to=90)
     return pictures
 
 
@@ -237,7 +247,7 @@ def kind_rows(name: str, groups: np.ndarray, pictures: Pictures) -> list[dict]:
 
 def burst_rows(name: str, groups: np.ndarray, pictures: Pictures) -> list[dict]:
     "Photos of one object, 5° apart: how many such pairs are called copies."
-    views = {(m[1], int(m[2])): i for i, f in enumerate(pictures.files) if (m := re.fullmatch(r"(obj\d+)__(\d+)", f.stem))}
+    views = {view: i for i, file in enumerate(pictures.files) if (view := view_of(file))}
     wrong = np.array([float(groups[i] == groups[views[o, d + 5]]) for (o, d), i in sorted(views.items()) if (o, d + 5) in views])
     return [_row(f"{name}burst_called_copy", bootstrap_interval(lambda at: float(wrong[at].mean()), len(wrong)), better="lower")]
 
@@ -297,9 +307,14 @@ def tuned(pictures: Pictures, unit: np.ndarray, hashes: np.ndarray) -> dict[str,
 
 
 def choose(pictures: Pictures, unit: np.ndarray) -> None:
-    "Show what other thresholds of ours would do on the training pictures."
-    for threshold in (.6, .7, .8, .85, .9, .95):
-        groups = our_groups(pictures, unit, threshold)
+    "Show what thresholds of ours do on the training pictures."
+    signatures = read_signatures(pictures.files)
+    views = lru_cache(300)(lambda i: View(open_image(pictures.files[i], at_least=256)))
+    pairs = np.unique(np.concatenate([hash_candidates(signatures), neighbour_candidates(unit)]), axis=0)
+    found = [align(views(i), views(j), 1) for i, j in tqdm(pairs.tolist(), "comparing")]
+    agreements = np.array([f.agreement if f else 0 for f in found])
+    for threshold in (.5, .6, .7, .75, .8, .85, .9, .95):
+        groups = joined(pairs[agreements >= threshold], len(pictures.files))
         counts = Counts.of(pairs_of_groups(groups), pictures)
         print(f"threshold {threshold}: precision {counts.precision():.4f}, recall {counts.recall():.4f}, F1 {counts.f1():.4f},"
               f" bursts called copies {burst_rows('', groups, pictures)[0]['value']:.3f}")

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from fastai.torch_core import no_random
 
 from _report import report, row
 from image_similarity.datasets import LabelledImages, all_pairs
-from image_similarity.digits import Digits, PairDecision, fit_digits, mnist_digits
+from image_similarity.digit_pairs import digit_learner, digit_rows, digit_threshold, pairs_of
+from image_similarity.digits import Digits, mnist_digits
 from image_similarity.encoder import Embedded, Encoder, create_encoder, embed
-from image_similarity.intervals import Interval, image_bootstrap
+from image_similarity.intervals import Interval, bootstrap_interval, image_bootstrap, pair_weights
 from image_similarity.metrics import auc_statistic, balanced_accuracy
 from image_similarity.ranking import embedding_learner, multi_scale
 from image_similarity.similarity import normalize
@@ -31,6 +30,7 @@ from image_similarity.similarity import normalize
 SEEDS, AUGMENT = (0, 1, 2), 2
 WAYS = {"contrastive": {}, "triplet": {}, "triplet_offline": {"miner": "offline"}, "deep_ranking": {}, "arcface": {}, "classification": {}}
 UNSEEN = ((7, 8, 9), (0, 3, 5), (1, 4, 6))
+MNIST = {"epochs": 10, "progress": False}
 GOALS = {"mnist_seen_accuracy": 0.99, "mnist_unseen_accuracy": 0.90}
 
 
@@ -108,3 +108,60 @@ class PairSet:
 
 
 def _row(name, found: Interval, goal=None, against=None): return row(name, found.value, found.low, found.high, goal, "higher", against)
+
+
+@dataclass(frozen=True)
+class Asked:
+    "Answers about all pairs among some of the test digits."
+    places: np.ndarray    # among the test digits
+    cosines: np.ndarray   # (P,)
+    match: np.ndarray     # (P,)
+    threshold: float
+
+    @classmethod
+    def about(cls, test: Digits, kinds, rows: np.ndarray, threshold: float):
+        places = np.flatnonzero(np.isin(test.targets, list(kinds)))
+        return cls(places, *pairs_of(rows[places], test.targets[places]), threshold)
+
+    def accuracy(self, counts: np.ndarray) -> float:
+        "Balanced accuracy when each test digit is there `counts` times."
+        return balanced_accuracy(self.cosines, self.match, self.threshold, pair_weights(all_pairs(len(self.places)), counts[self.places]))
+
+
+def mnist_rows(folder: Path) -> list[dict]:
+    "Accuracy on test digits of the kinds that trained, and of those that did not, as a mean over the trainings."
+    digits = mnist_digits(folder)
+    train, test = digits.part(slice(0, 8000)), digits.part(slice(8000, None))
+    answers, seconds = {"seen": [], "unseen": []}, []
+    for unseen in UNSEEN:
+        seen, start = sorted(set(range(10)) - set(unseen)), time.perf_counter()
+        learn = digit_learner(train.of(seen), **MNIST)
+        seconds.append(time.perf_counter() - start)
+        threshold, rows = digit_threshold(learn, train.of(seen)), digit_rows(learn, test.images)
+        for name, kinds in {"seen": seen, "unseen": unseen}.items(): answers[name].append(Asked.about(test, kinds, rows, threshold))
+
+    def over_digits(statistic):
+        return bootstrap_interval(lambda drawn: statistic(np.bincount(drawn, minlength=len(test))), len(test), n_resamples=100)
+
+    rows = []
+    for name, given in answers.items():
+        for unseen, one in zip(UNSEEN, given): rows.append(_row(f"mnist_{name}_accuracy_without_{''.join(map(str, unseen))}", over_digits(one.accuracy)))
+        rows.append(_row(f"mnist_{name}_accuracy", over_digits(lambda counts: float(np.mean([one.accuracy(counts) for one in given]))), GOALS[f"mnist_{name}_accuracy"]))
+    return rows + [row("mnist_training_seconds", float(np.median(seconds)), min(seconds), max(seconds), better="lower")]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with pets, clothing and mnist_idx")
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    args = parser.parse_args()
+    rows = mnist_rows(args.data / "mnist_idx")
+    report(rows, args.json) # kept, whatever happens next
+    encoder = create_encoder()
+    encoders = encoder, multi_scale(encoder)
+    for photos in (read_pets(args.data / "pets", *encoders), read_clothing(args.data / "clothing", *encoders)): rows += photo_rows(photos, *encoders)
+    report(rows, args.json)
+
+
+if __name__ == "__main__":
+    main()

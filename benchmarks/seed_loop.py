@@ -6,14 +6,16 @@ what makes it no slower than it has to be: learners that open and score a pair w
 
 Both finders have the same learners, the head as the article has it (one order, no cosine term, not calibrated), trained for a moment on
 cached vectors so that its answers spread. The article's encoder is resnet34. Its weights here are random, because the trained ones are not on
-PyPI; what the values are makes no difference to the speed. The `_default` rows are measured with this package's own encoder and its own
-input size, and weights trained on ImageNet. Everything runs eagerly, in float32, and on one core unless --threads says otherwise: with
-two, anything else that runs on the machine makes both sides wait, and by turns.
+PyPI; what the values are makes no difference to the speed. Both sides run eagerly, so that what is measured is the loop. The `_default`
+rows are measured again as a user has it: with this package's own encoder, input size and weights trained on ImageNet, and with the runtime
+that it chooses by itself. Everything is in float32, and on one core unless --threads says otherwise: with two, anything else that runs on
+the machine makes both sides wait, and by turns.
 """
 import argparse
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from image_similarity.blocks import OpenFor
 from image_similarity.classifier import classifier_learner
 from image_similarity.datasets import LabelledImages, labelled_images
 from image_similarity.drawing import sample_pets
-from image_similarity.encoder import create_encoder, embed
+from image_similarity.encoder import create_encoder, embed, runtime_for
 from image_similarity.finder import SimilarityFinder
 from image_similarity.siamese import SiameseImage, siamese_learner
 
@@ -129,7 +131,7 @@ def queries(data: LabelledImages, ours: SimilarityFinder, n: int, compare_n: int
     return found
 
 
-def measure(data: LabelledImages, encoder, repeats: int, suffix: str = "", compare_n: int = 15) -> list[dict]:
+def measure(data: LabelledImages, encoder, repeats: int, suffix: str = "", compare_n: int = 15, tolerance: float = 1e-5) -> list[dict]:
     "The rows for one encoder."
     theirs, ours = make_finders(data, encoder)
     asked = queries(data, ours, repeats, compare_n)
@@ -140,9 +142,9 @@ def measure(data: LabelledImages, encoder, repeats: int, suffix: str = "", compa
         probabilities += [float(p) for p in ours.preds]
     assert np.ptp(probabilities) > 0.1, "the head says the same of every pair, so that they agree means nothing"
     article, predict, differences = np.array(found).T
-    against = f"the article's loop, {encoder.name} at {encoder.size}, {compare_n} candidates, {len(asked)} queries"
+    against = f"the article's loop, {encoder.name} at {encoder.size}, {compare_n} candidates, {len(asked)} queries; ours: {runtime_for(ours.encoder)}"
     return [row(f"speedup{suffix}", *interval(article / predict), goal=20, against=against),
-            row(f"max_probability_difference{suffix}", float(differences.max()), goal=1e-5, better="lower", against=against),
+            row(f"max_probability_difference{suffix}", float(differences.max()), goal=tolerance, better="lower", against=against),
             row(f"article_seconds{suffix}", *interval(article), better="lower"),
             row(f"predict_seconds{suffix}", *interval(predict), better="lower")]
 
@@ -158,8 +160,9 @@ def main():
     torch.set_num_threads(args.threads)
     data = pictures(args.data)
     torch.manual_seed(0)
-    rows = measure(data, create_encoder("resnet34", weights="random", size=224), args.repeats)
-    rows += measure(data, create_encoder(), args.repeats, "_default")
+    with patch("image_similarity.runtimes.only_torch", lambda network: "like the loop"):
+        rows = measure(data, create_encoder("resnet34", weights="random", size=224), args.repeats)
+    rows += measure(data, create_encoder(), args.repeats, "_default", tolerance=1e-4)
     report(rows, args.json)
 
 

@@ -19,11 +19,17 @@ _exports = {
     "calibration": ["Calibration", "expected_calibration_error", "fit_calibration"],
     "scorers": ["PairScorer"],
     "classifier": ["classifier_learner"],
+    "mining": ["mine_hard_negatives"],
     "siamese": ["SiameseImage", "SiameseModel", "SiameseTransform", "siamese_learner", "siamese_splitter"],
     "explain": ["class_map", "pair_maps"],
+    "sheets": ["contact_sheet"],
+    "duplicates": ["find_duplicates"],
+    "clusters": ["find_clusters"],
+    "gallery": ["Gallery"],
     "finder": ["SimilarityFinder"],
     "evaluation": ["Evaluation", "evaluate"],
     "training": ["fit_finder"],
+    "ranking": ["embedding_learner", "load_embedding", "save_embedding"],
 }
 _module_of = {name: module for module, names in _exports.items() for name in names}
 

@@ -7,7 +7,7 @@ __all__ = ['NEIGHBOURS', 'COORDINATES', 'CHUNK', 'neighbours_by', 'embedding_nei
            'spectral_coordinates', 'join_neighbours', 'find_groups', 'Cluster', 'name_clusters', 'Clusters',
            'find_clusters']
 
-# %% ../nbs/09d_clusters.ipynb #03844695
+# %% ../nbs/09d_clusters.ipynb #5667290a
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from scipy import sparse
 from .sheets import Band, Tile, contact_sheet
 from .similarity import normalize
 
-# %% ../nbs/09d_clusters.ipynb #c2b86e60
+# %% ../nbs/09d_clusters.ipynb #168ff447
 NEIGHBOURS, COORDINATES = 8, 8 # links of each picture; numbers that the spectral embedding gives it
 CHUNK = 1024                   # pictures whose similarities to all others are held at once
 
@@ -31,6 +31,7 @@ def neighbours_by(
     k: int = NEIGHBOURS,
 ) -> np.ndarray:                                 # (n, min(k, n - 1)) places, closest first; a picture is no neighbour of itself
     "The closest pictures of each picture."
+    if n < 2: return np.zeros((n, 0), int)
     k, rows = min(k, n - 1), []
     for start in range(0, n, CHUNK):
         block = np.array(similarities(slice(start, start + CHUNK)), np.float32)
@@ -55,7 +56,7 @@ def siamese_neighbours(
     rows = scorer.rows(pooled)
     return neighbours_by(lambda some: scorer.logits(rows.take(some), rows).numpy(), len(pooled))
 
-# %% ../nbs/09d_clusters.ipynb #da3c26b7
+# %% ../nbs/09d_clusters.ipynb #704983dd
 def spectral_coordinates(
     neighbours: np.ndarray,   # (n, k) places
     dimensions: int = COORDINATES,
@@ -94,7 +95,7 @@ def find_groups(
     place = np.argsort(np.argsort(-sizes, kind="stable"))
     return np.where(found < 0, -1, place[found])
 
-# %% ../nbs/09d_clusters.ipynb #b34a3b7e
+# %% ../nbs/09d_clusters.ipynb #9ec307c5
 @dataclass(frozen=True)
 class Cluster:
     "Pictures that belong together."
@@ -120,7 +121,7 @@ def name_clusters(
         clusters.append(Cluster(name, members, agree, counts.total()))
     return clusters
 
-# %% ../nbs/09d_clusters.ipynb #c1af0a25
+# %% ../nbs/09d_clusters.ipynb #d8fe5356
 class Clusters(Sequence):
     "Clusters, the largest first, and the loners. In a notebook they show as a contact sheet."
 
@@ -163,7 +164,7 @@ class Clusters(Sequence):
         if self.loners: bands.append(Band(f"{len(self.loners)} in no cluster", [Tile(self.files[i], self.files[i].name) for i in self.loners]))
         return contact_sheet(bands, path=path, **options)
 
-# %% ../nbs/09d_clusters.ipynb #cd745b47
+# %% ../nbs/09d_clusters.ipynb #17bfa8a4
 def find_clusters(
     files: Sequence[str | Path],
     neighbours: np.ndarray, # (n, k) of each file: `embedding_neighbours`, or `siamese_neighbours`

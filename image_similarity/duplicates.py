@@ -7,7 +7,7 @@ __all__ = ['AT_LEAST', 'HASH_DISTANCE', 'NEIGHBOURS', 'LEAST_COSINE', 'EXACT_UP_
            'read_signatures', 'hash_candidates', 'neighbour_candidates', 'relation', 'best_of', 'Copy',
            'DuplicateGroup', 'Duplicates', 'link_copies', 'find_duplicates']
 
-# %% ../nbs/09c_duplicates.ipynb #5153e3fc
+# %% ../nbs/09c_duplicates.ipynb #bb69365b
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +28,7 @@ from .images import FORMATS, BadImages, ImageError, open_image
 from .sheets import Band, Tile, contact_sheet
 from .similarity import normalize
 
-# %% ../nbs/09c_duplicates.ipynb #221743a1
+# %% ../nbs/09c_duplicates.ipynb #51e385c5
 @dataclass(frozen=True, repr=False)
 class Signature:
     "What finding duplicates needs to know of a file. Made by `read_signature`."
@@ -42,7 +42,7 @@ class Signature:
 
     def __repr__(self): return f"Signature({self.path.name}, {self.width} x {self.height}, {self.n_bytes:,} bytes, {self.hashes[0].tobytes().hex()})"
 
-# %% ../nbs/09c_duplicates.ipynb #4c37cb6e
+# %% ../nbs/09c_duplicates.ipynb #ff776a6e
 AT_LEAST = 256 # pixels of the smaller side to which a JPEG may be decoded: twice what a view needs
 
 def _upright_size(path) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def read_signature(
     plain = float(np.asarray(image.convert("L").resize((32, 32))).std()) < 2
     return Signature(path, content, found.st_size, found.st_mtime, *_upright_size(path), oriented_hashes(image), plain)
 
-# %% ../nbs/09c_duplicates.ipynb #7d00c613
+# %% ../nbs/09c_duplicates.ipynb #9cae2791
 def _read_or_error(file) -> Signature | ImageError:
     try: return read_signature(file)
     except ImageError as e: return e
@@ -76,7 +76,7 @@ def read_signatures(
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         return list(tqdm(pool.map(_read_or_error, files), "looking for copies", total=len(files), disable=not progress, unit=" images"))
 
-# %% ../nbs/09c_duplicates.ipynb #28e07ca2
+# %% ../nbs/09c_duplicates.ipynb #e9739fc0
 HASH_DISTANCE = 11 # bits that the hashes of candidates may differ in
 
 def _sides(n: int, split: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +99,7 @@ def hash_candidates(
     first = np.sort(np.unique(pairs[:, :2], axis=0, return_index=True)[1])
     return pairs[first, :2]
 
-# %% ../nbs/09c_duplicates.ipynb #8c3967e2
+# %% ../nbs/09c_duplicates.ipynb #43e6ad16
 NEIGHBOURS, LEAST_COSINE = 10, .7 # how many neighbours of each picture are candidates, and how alike they are at least
 EXACT_UP_TO = 20_000             # pictures
 
@@ -130,7 +130,7 @@ def neighbour_candidates(
     pairs = np.sort(np.stack([queries[row], items[near[row, column]]], 1), axis=1)
     return np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0).astype(np.int64)
 
-# %% ../nbs/09c_duplicates.ipynb #d020f244
+# %% ../nbs/09c_duplicates.ipynb #900a51d3
 def _turn(linear: np.ndarray) -> tuple[bool, float, float]:
     "Of the linear part of a map: mirrored or not, by how many degrees turned left, and how much longer one side became than the other."
     mirrored = bool(np.linalg.det(linear) < 0)
@@ -169,7 +169,7 @@ def _same_pixels(a: Signature, b: Signature) -> bool:
     if (a.width, a.height) != (b.width, b.height) or (a.hashes[0] != b.hashes[0]).any(): return False
     return np.array_equal(np.asarray(open_image(a.path)), np.asarray(open_image(b.path)))
 
-# %% ../nbs/09c_duplicates.ipynb #d54256f1
+# %% ../nbs/09c_duplicates.ipynb #959e2d81
 _REASONS = [("most pixels", lambda s: -s.width * s.height), ("the largest file of those with most pixels", lambda s: -s.n_bytes),
             ("the oldest of equals", lambda s: s.modified), ("the first by name of equals", lambda s: str(s.path))]
 
@@ -184,7 +184,7 @@ def best_of(
         if len(places) == 1 and len(rest) > 1: return places[0], why
     return places[0], "the only one" if len(signatures) == 1 else "the same file"
 
-# %% ../nbs/09c_duplicates.ipynb #66698134
+# %% ../nbs/09c_duplicates.ipynb #a2ae9934
 @dataclass(frozen=True)
 class Copy:
     "A file that shows the same photo as the one to keep."
@@ -206,10 +206,10 @@ class DuplicateGroup:
         return "\n".join([f"keep {self.keep} ({self.why})", *lines])
 
     def band(self) -> Band: # for a contact sheet
-        tiles = [Tile(c.path, f"{c.relation} ({c.agreement:.2f})") for c in self.copies]
+        tiles = [Tile(c.path, c.relation) for c in self.copies]
         return Band(f"{self.keep.name}: {self.why}", [Tile(self.keep, "keep", framed=True), *tiles])
 
-# %% ../nbs/09c_duplicates.ipynb #7ee065dc
+# %% ../nbs/09c_duplicates.ipynb #2886e951
 class Duplicates(Sequence):
     "Groups of copies, the largest first. In a notebook they show as a contact sheet."
 
@@ -246,7 +246,7 @@ class Duplicates(Sequence):
         "Draw the groups; raises `ValueError` when there is none."
         return contact_sheet([g.band() for g in self[:most]], path=path, **options)
 
-# %% ../nbs/09c_duplicates.ipynb #13bef99f
+# %% ../nbs/09c_duplicates.ipynb #7036edc8
 THRESHOLD = .8 # agreement from which two files count as copies: chosen on made copies and on bursts, see benchmarks/duplicates.py
 
 def _candidates(signatures, embeddings, split) -> np.ndarray:
@@ -285,7 +285,7 @@ def link_copies(
     groups = [sorted(places) for places in linked.subsets() if len(places) > 1]
     return sorted(g for g in groups if split is None or g[0] < split <= g[-1])
 
-# %% ../nbs/09c_duplicates.ipynb #da7580d5
+# %% ../nbs/09c_duplicates.ipynb #15aa67ca
 def _describe(signatures, places, threshold, look) -> tuple[int, str, list[tuple]]:
     "Which of a group to keep (its place), why, and (place, relation, agreement) of the others."
     best, why = best_of([signatures[i] for i in places])
@@ -305,7 +305,7 @@ def _checked(embeddings, n: int) -> np.ndarray | None:
     if embeddings.ndim != 2 or len(embeddings) != n: raise ValueError(f"embeddings of shape {embeddings.shape} for {n} files: a row for each file is wanted")
     return embeddings
 
-# %% ../nbs/09c_duplicates.ipynb #1d614697
+# %% ../nbs/09c_duplicates.ipynb #514c2002
 def find_duplicates(
     files: Sequence[str | Path],
     embeddings: np.ndarray | None = None, # (n, D) of each file; None finds what hashes find: few crops and captions

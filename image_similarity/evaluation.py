@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIGURES', 'Evaluation', 'same_contents', 'Answers', 'ask', 'part_of', 'evaluate', 'new_to']
 
-# %% ../nbs/11b_evaluation.ipynb #354bbd96
+# %% ../nbs/11b_evaluation.ipynb #02630671
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ import torch
 from .calibration import even_odds_weights, expected_calibration_error
 from .datasets import LabelledImages, all_pairs
 from .encoder import Embedded, embed
-from .finder import SimilarityFinder, rank_scores, same_content
+from .finder import SimilarityFinder, class_places, ranking, same_content
 from .images import BadImages
 from .intervals import Interval, bootstrap_interval, image_bootstrap
 from .metrics import auc_statistic, average_precision_at_r, balanced_accuracy, query_recall_at_k
 
-# %% ../nbs/11b_evaluation.ipynb #362382ff
+# %% ../nbs/11b_evaluation.ipynb #6247c37a
 FIGURES = { # name: what it says
     "accuracy": "classifier: right class", "recall_at_1": "search: first result right", "map_at_r": "search: MAP@R",
     "auc": "pairs: AUC", "balanced_accuracy": "pairs: balanced accuracy", "ece": "pairs: calibration error"}
@@ -59,7 +59,7 @@ class Evaluation:
         rows = [{"what": FIGURES[name], **figure} for name, figure in self.to_dict()["figures"].items()]
         return pd.DataFrame(rows, index=list(self.figures), columns=["what", "value", "low", "high"])
 
-# %% ../nbs/11b_evaluation.ipynb #e7ee3d83
+# %% ../nbs/11b_evaluation.ipynb #697ed53f
 def same_contents(
     pooled: torch.Tensor,  # (Q, 2·nf)
     gallery: torch.Tensor, # (G, 2·nf)
@@ -71,7 +71,7 @@ def same_contents(
         same[i, near] = same_content(p, gallery[near])
     return same
 
-# %% ../nbs/11b_evaluation.ipynb #416fba5b
+# %% ../nbs/11b_evaluation.ipynb #2b308945
 @dataclass(frozen=True)
 class Answers:
     "What a finder says about Q images."
@@ -94,14 +94,17 @@ def ask(
     own = finder.class_encoder is not finder.encoder
     of_class = torch.from_numpy(embed(data.files, finder.class_encoder, progress=progress).pooled) if own else pooled
     posterior, rows = finder.classes.log_posterior(of_class), finder.scorer.rows(pooled)
-    itself = same_contents(pooled, finder.pooled)
-    logits = finder.scorer.logits(rows, finder.rows)
-    scores = torch.stack([rank_scores(finder, l, p) for l, p in zip(logits, posterior)]).masked_fill(itself, -torch.inf)
-    relevant = (labels[:, None] == np.array(finder.labels)[None]) & ~itself.numpy()
-    return Answers(labels, posterior, logits.numpy(), scores.numpy(), relevant,
+    gallery = finder.pooled
+    itself = same_contents(pooled, gallery).numpy()
+    logits = finder.scorer.logits(rows, finder.scorer.rows(gallery)).double().numpy()
+    places = class_places(finder.labels, finder.classes.labels)
+    scores = np.stack([ranking("weighted", places, p)[0](np.arange(len(places)), l) for l, p in zip(logits, posterior)])
+    scores[itself] = -np.inf
+    relevant = (labels[:, None] == np.array(finder.labels)[None]) & ~itself
+    return Answers(labels, posterior, logits, scores, relevant,
                    finder.scorer.logits(rows, rows).numpy(), same_contents(pooled, pooled).numpy())
 
-# %% ../nbs/11b_evaluation.ipynb #380e4968
+# %% ../nbs/11b_evaluation.ipynb #3f7615cb
 def _mean_interval(
     values: np.ndarray, # one an image, NaN where there is none
     n_resamples: int, seed: int,
@@ -111,7 +114,7 @@ def _mean_interval(
     values = values[~np.isnan(values)]
     return bootstrap_interval(lambda drawn: values[drawn].mean(), len(values), n_resamples, seed)
 
-# %% ../nbs/11b_evaluation.ipynb #967621b3
+# %% ../nbs/11b_evaluation.ipynb #fdd904eb
 def _class_figures(answers: Answers, vocab: list[str], n_resamples: int, seed: int) -> tuple[dict, dict, list]:
     "Accuracy over the images whose class the classifier knows: figures, what is left out, notes."
     known = np.isin(answers.labels, vocab)
@@ -120,7 +123,7 @@ def _class_figures(answers: Answers, vocab: list[str], n_resamples: int, seed: i
     notes = [] if known.all() else [f"accuracy is over {known.sum():,} images: the classifier does not know the class of the others"]
     return {"accuracy": _mean_interval(right, n_resamples, seed)}, {}, notes
 
-# %% ../nbs/11b_evaluation.ipynb #eb22e1e4
+# %% ../nbs/11b_evaluation.ipynb #64128c7c
 def _search_figures(answers: Answers, n_resamples: int, seed: int) -> tuple[dict, dict, list]:
     "How good the ranking of the gallery is: figures, what is left out, notes."
     have = answers.relevant.any(1)
@@ -131,7 +134,7 @@ def _search_figures(answers: Answers, n_resamples: int, seed: int) -> tuple[dict
     notes = [] if have.all() else [f"search is over {have.sum():,} images: the gallery has none of the class of the others"]
     return {name: _mean_interval(values, n_resamples, seed) for name, values in per_image.items()}, {}, notes
 
-# %% ../nbs/11b_evaluation.ipynb #597c6e7d
+# %% ../nbs/11b_evaluation.ipynb #bf7ea51a
 def _pair_statistics(logits: np.ndarray, match: np.ndarray, threshold: float) -> dict[str, Callable]:
     "What to compute from pairs; each takes the pairs' weights."
     probability = torch.from_numpy(logits).double().sigmoid().numpy()
@@ -139,7 +142,7 @@ def _pair_statistics(logits: np.ndarray, match: np.ndarray, threshold: float) ->
             "balanced_accuracy": lambda weight: balanced_accuracy(logits, match, threshold, weight),
             "ece": lambda weight: expected_calibration_error(probability, match, sample_weight=even_odds_weights(match, weight))}
 
-# %% ../nbs/11b_evaluation.ipynb #681ccee0
+# %% ../nbs/11b_evaluation.ipynb #6b2ae7cc
 def _pair_figures(answers: Answers, threshold: float, max_images: int, n_resamples: int, seed: int) -> tuple[dict, dict, list]:
     "How good the probabilities of pairs are: figures, what is left out, notes."
     n = len(answers.labels)
@@ -158,7 +161,7 @@ def _pair_figures(answers: Answers, threshold: float, max_images: int, n_resampl
     notes = [] if len(chosen) == n else [f"pairs are those of {len(chosen):,} images, drawn from {n:,}"]
     return figures, left_out, notes
 
-# %% ../nbs/11b_evaluation.ipynb #763bdc0a
+# %% ../nbs/11b_evaluation.ipynb #8ff584ec
 def part_of(
     embedded: Embedded,
     rows: np.ndarray,   # which of its images
@@ -166,7 +169,7 @@ def part_of(
     "The vectors of some of the images."
     return Embedded([embedded.files[r] for r in rows], embedded.pooled[rows], embedded.augmented[:, rows], kept=np.arange(len(rows)))
 
-# %% ../nbs/11b_evaluation.ipynb #4ad6d871
+# %% ../nbs/11b_evaluation.ipynb #c0338431
 def evaluate(
     finder: SimilarityFinder,
     data: LabelledImages,             # its held-out images are asked about; all of them if none is held out
@@ -192,7 +195,7 @@ def evaluate(
     figures, left_out = ({k: v for part in parts for k, v in part[i].items()} for i in (0, 1))
     return Evaluation(figures, left_out, [note for part in parts for note in part[2]], len(data), bad)
 
-# %% ../nbs/11b_evaluation.ipynb #06ad6e63
+# %% ../nbs/11b_evaluation.ipynb #dcc503bc
 def new_to(
     finder: SimilarityFinder,
     data: LabelledImages,
@@ -206,7 +209,7 @@ def new_to(
     held[embedded.kept[new]] = True
     return LabelledImages(data.files, data.labels, held)
 
-# %% ../nbs/11b_evaluation.ipynb #baed349c
+# %% ../nbs/11b_evaluation.ipynb #cb5714d0
 def _read(
     data: LabelledImages,
     embedded: Embedded, # of `data.files`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FeatureLayer', 'principal_start', 'FeatureBody', 'with_body', 'ShallowPath', 'MultiScaleBody']
 
-# %% ../nbs/02b_features.ipynb #d4302daf
+# %% ../nbs/02b_features.ipynb #e14bb259
 from copy import deepcopy
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import nn
 from .encoder import Encoder
 from .similarity import METRICS, distance
 
-# %% ../nbs/02b_features.ipynb #fad90ca0
+# %% ../nbs/02b_features.ipynb #8d9b409a
 class FeatureLayer(nn.Module):
     "A linear layer, for rows or for feature maps, that begins at `start` and learns what to change."
 
@@ -36,7 +36,7 @@ class FeatureLayer(nn.Module):
     @property
     def weight(self) -> torch.Tensor: return self.start + self.size * self.change # (d, nf)
 
-# %% ../nbs/02b_features.ipynb #4edb1b22
+# %% ../nbs/02b_features.ipynb #3fb8950c
 def principal_start(
     rows: np.ndarray,       # (n, nf) what the layer is going to see
     n_features: int,        # numbers that the layer gives; as many as there are rows or columns at most
@@ -54,7 +54,7 @@ def principal_start(
     made = made[:: max(1, len(made) // 1000)] # a thousand rows tell the mean distance well enough
     return weight / float(distance(made, made, metric).sum() / max(1, len(made) * (len(made) - 1)))
 
-# %% ../nbs/02b_features.ipynb #0ff9ca14
+# %% ../nbs/02b_features.ipynb #8ebff54f
 class FeatureBody(nn.Module):
     "An encoder and a feature layer, to be the body of another encoder."
 
@@ -75,7 +75,7 @@ def with_body(
     "An encoder with the preprocessing of another one."
     return Encoder(encoder.name, body, encoder.size, encoder.mean, encoder.std, encoder.interpolation).train(encoder.training)
 
-# %% ../nbs/02b_features.ipynb #9185da5a
+# %% ../nbs/02b_features.ipynb #e9c52097
 class ShallowPath(nn.Module):
     "A small picture, one convolution, and where its filters fired: a vector of length 1."
 
@@ -94,7 +94,7 @@ class ShallowPath(nn.Module):
         found = F.relu(self.conv(F.avg_pool2d(x, self.factor)))
         return F.normalize(F.adaptive_max_pool2d(found, self.grid).flatten(1), dim=1)
 
-# %% ../nbs/02b_features.ipynb #970f14d4
+# %% ../nbs/02b_features.ipynb #3b92f5e5
 class MultiScaleBody(nn.Module):
     "The feature map of an encoder with two shallow paths beside it (Wang et al. 2014), to be the body of another encoder."
 

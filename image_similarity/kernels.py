@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['PARTS', 'CHUNK', 'compiled', 'add_hinge', 'add_dot', 'row_logits', 'code_sums', 'encode', 'in_threads']
 
-# %% ../nbs/04d_kernels.ipynb #bf150401
+# %% ../nbs/04d_kernels.ipynb #9914221e
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numba import njit
 
-# %% ../nbs/04d_kernels.ipynb #d25f4dc9
+# %% ../nbs/04d_kernels.ipynb #d3cdaf62
 def compiled(
     function: Callable, # of numbers and arrays, without Python objects inside
 ) -> Callable:          # the same as machine code, which lets other threads run beside it
@@ -21,7 +21,7 @@ def compiled(
     try: return njit(cache=True, **options)(function)
     except RuntimeError: return njit(**options)(function)
 
-# %% ../nbs/04d_kernels.ipynb #c38c0d63
+# %% ../nbs/04d_kernels.ipynb #bab70e6f
 @compiled
 def _hinge(q, g, w):
     total = np.float32(0)
@@ -41,7 +41,7 @@ def add_hinge(
         row = gallery[ids[i]]
         for k in range(len(queries)): out[k, i] += _hinge(queries[k], row, w)
 
-# %% ../nbs/04d_kernels.ipynb #3d9426c6
+# %% ../nbs/04d_kernels.ipynb #00de0e3f
 @compiled
 def _dot(q, g):
     total = np.float32(0)
@@ -61,7 +61,7 @@ def add_dot(
         row = gallery[ids[i]]
         for k in range(len(queries)): out[k, i] += weight * _dot(queries[k], row)
 
-# %% ../nbs/04d_kernels.ipynb #81e8a38a
+# %% ../nbs/04d_kernels.ipynb #53e2a79e
 def row_logits(
     queries: Sequence[np.ndarray], # (Q, h), (Q, h), (Q, d) float32: first and second half of the hidden layer, embedding
     gallery: Sequence[np.ndarray], # (N, h), (N, h), (N, d) float32: the same of the items; no columns where a term does not count
@@ -77,7 +77,7 @@ def row_logits(
     add_dot(queries[2], gallery[2], ids, a, out)
     return out
 
-# %% ../nbs/04d_kernels.ipynb #f55b1cfe
+# %% ../nbs/04d_kernels.ipynb #b0986745
 PARTS = 128 # of a step, in which a query's thresholds are counted: 255 steps of 128 parts fit 16 bits
 
 @compiled
@@ -109,7 +109,7 @@ def code_sums(
         hinges[i] = _hinge_sum(row, cut, weight)
         dots[i] = _dot_sum(row[len(cut):], slope)
 
-# %% ../nbs/04d_kernels.ipynb #4375724b
+# %% ../nbs/04d_kernels.ipynb #1cd67f9f
 @compiled
 def encode(
     rows,  # (n, h + d) float32
@@ -132,7 +132,7 @@ def encode(
             else: square += error * error
         lost[i, 0], lost[i, 1], lost[i, 2], lost[i, 3] = signed, absolute, bulk, np.sqrt(square)
 
-# %% ../nbs/04d_kernels.ipynb #ba0d3b08
+# %% ../nbs/04d_kernels.ipynb #50325812
 CHUNK = 8192 # rows a thread takes at a time: some milliseconds of work
 
 def in_threads(

@@ -6,7 +6,7 @@
 __all__ = ['TRIPLET_MARGIN', 'LOSSES', 'training_distance', 'create_loss', 'create_miner', 'relevance_triplets',
            'balanced_sampler', 'balanced_batches', 'balance']
 
-# %% ../nbs/05c_losses.ipynb #7e22a26c
+# %% ../nbs/05c_losses.ipynb #dd792546
 from collections.abc import Callable
 from functools import partial
 
@@ -20,7 +20,7 @@ from torch import nn
 
 from .similarity import METRICS
 
-# %% ../nbs/05c_losses.ipynb #8fce2a57
+# %% ../nbs/05c_losses.ipynb #28c969aa
 _DISTANCES = {"cosine": CosineSimilarity, "dot": partial(DotProductSimilarity, normalize_embeddings=False),
               "l2": partial(LpDistance, p=2, normalize_embeddings=False), "l1": partial(LpDistance, p=1, normalize_embeddings=False)}
 
@@ -31,7 +31,7 @@ def training_distance(
     if metric not in _DISTANCES: raise ValueError(f"distance={metric!r} is unknown: choose one of {', '.join(METRICS)}")
     return _DISTANCES[metric]()
 
-# %% ../nbs/05c_losses.ipynb #a8a4a2f5
+# %% ../nbs/05c_losses.ipynb #4087954b
 _MARGINS = {True: {"pos_margin": 0.8, "neg_margin": 0.3}, False: {"pos_margin": 0.5, "neg_margin": 1.}} # key: higher means closer
 TRIPLET_MARGIN = 0.2
 LOSSES = ("contrastive", "triplet", "deep_ranking", "arcface", "classification")
@@ -51,7 +51,7 @@ def create_loss(
     if metric != "cosine": raise ValueError(f"distance={metric!r}: arcface is about angles, it needs distance='cosine'")
     return losses.ArcFaceLoss(n_classes, n_features, margin=17, scale=16)
 
-# %% ../nbs/05c_losses.ipynb #2b798876
+# %% ../nbs/05c_losses.ipynb #c580b85a
 _MINERS = {"semihard": partial(miners.TripletMarginMiner, TRIPLET_MARGIN, "semihard"), "hard": miners.BatchHardMiner,
            "multi_similarity": miners.MultiSimilarityMiner}
 
@@ -64,7 +64,7 @@ def create_miner(
     if miner not in _MINERS: raise ValueError(f"miner={miner!r} is unknown: choose one of {', '.join(_MINERS)}, or None")
     return _MINERS[miner](distance=training_distance(metric))
 
-# %% ../nbs/05c_losses.ipynb #91f345f7
+# %% ../nbs/05c_losses.ipynb #0eb37231
 def relevance_triplets(
     golden: torch.Tensor, # (B, d) features that say how alike two images of a class are, by their cosine
     targets: torch.Tensor, # (B,) class of each image
@@ -79,7 +79,7 @@ def relevance_triplets(
     order.diagonal(dim1=0, dim2=2).fill_(False) # no image is its own less relevant one
     return order.nonzero(as_tuple=True)
 
-# %% ../nbs/05c_losses.ipynb #eb8a4795
+# %% ../nbs/05c_losses.ipynb #671a4f51
 def balanced_sampler(
     targets: np.ndarray,  # (n,) class of each image
     per_class: int = 4,   # images of a class in a batch
@@ -92,7 +92,7 @@ def balanced_sampler(
     size = min(max(batch_size // per_class, 2), n_classes) * per_class
     return MPerClassSampler(targets, per_class, size, max(len(targets), size))
 
-# %% ../nbs/05c_losses.ipynb #c1206fc1
+# %% ../nbs/05c_losses.ipynb #3a49a682
 def balanced_batches(
     views: torch.Tensor,   # (V, n, ...) rows or images, in several views
     targets: np.ndarray,   # (n,) class of each image
@@ -109,7 +109,7 @@ def balanced_batches(
     return DataLoader(range(len(targets)), bs=sampler.batch_size, n=len(sampler), drop_last=True, create_batch=create_batch,
                       get_idxs=lambda: list(sampler), num_workers=0)
 
-# %% ../nbs/05c_losses.ipynb #756d9086
+# %% ../nbs/05c_losses.ipynb #813fee94
 def balance(
     loader: DataLoader,   # of the training images; changed in place
     targets: np.ndarray,  # (n,) class of each of its images

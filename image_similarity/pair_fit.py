@@ -6,7 +6,7 @@
 __all__ = ['PRESETS', 'N_FOLDS', 'READING', 'TRAINING', 'Settings', 'read_settings', 'trusted_group', 'held_out_kind',
            'make_splits', 'PairFit', 'joined', 'fit_pairs']
 
-# %% ../nbs/12i_pair_fit.ipynb #b23a0f69
+# %% ../nbs/12i_pair_fit.ipynb #40a93c28
 import sys
 import time
 import warnings
@@ -23,7 +23,7 @@ from .pair_training import METHODS, FittedMatches, Split, fit_matches, fold_spli
 from .pairs import BadRows, LeakCheck, Pairs, item_contents, leak_check, with_common_items, without_items
 from .siamese import SiameseHead
 
-# %% ../nbs/12i_pair_fit.ipynb #5b0088f6
+# %% ../nbs/12i_pair_fit.ipynb #9539e684
 @dataclass(frozen=True)
 class Settings:
     "How to train."
@@ -39,7 +39,7 @@ class Settings:
         for name, value, allowed in (("method", self.method, METHODS), ("held_out", self.held_out, (None, *HELD_OUT))):
             if value not in allowed: raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, allowed))}")
 
-# %% ../nbs/12i_pair_fit.ipynb #f16c7c39
+# %% ../nbs/12i_pair_fit.ipynb #c33edee8
 PRESETS = { # in AutoMM's words: what is given for time
     "medium_quality": {"augment": 0, "epochs": 5},
     "high_quality": {},
@@ -57,7 +57,7 @@ def read_settings(
         if name not in known: raise ValueError(f"hyperparameter {name!r} is unknown; there are {', '.join(known)}")
     return Settings(**{**PRESETS.get(presets, {}), **(hyperparameters or {})})
 
-# %% ../nbs/12i_pair_fit.ipynb #069c12df
+# %% ../nbs/12i_pair_fit.ipynb #66f06e76
 def trusted_group(
     pairs: Pairs, # labelled
 ) -> np.ndarray | None: # (n,) from `match_groups`; None where the labels contradict each other
@@ -71,7 +71,7 @@ def trusted_group(
         warnings.warn("all pairs match: images that no match connects are taken for different", stacklevel=4)
     return None if wrong.any() else group
 
-# %% ../nbs/12i_pair_fit.ipynb #0a30702a
+# %% ../nbs/12i_pair_fit.ipynb #160ac30c
 N_FOLDS = 3
 
 def held_out_kind(
@@ -81,7 +81,7 @@ def held_out_kind(
     "What folds shall hold out: things, if each of them gets two with a match at least."
     return wanted or ("things" if (np.bincount(group) > 1).sum() >= 2 * N_FOLDS else "images")
 
-# %% ../nbs/12i_pair_fit.ipynb #d01be70c
+# %% ../nbs/12i_pair_fit.ipynb #b8ad5554
 def make_splits(
     train: Pairs,
     tuning: Pairs | None,      # of the same items; pairs that may not be used are gone already
@@ -98,7 +98,7 @@ def make_splits(
     if not splits: warnings.warn("there are too few pairs to hold some out: probabilities are not calibrated", stacklevel=4)
     return splits
 
-# %% ../nbs/12i_pair_fit.ipynb #5f2ff0dc
+# %% ../nbs/12i_pair_fit.ipynb #18871f4d
 READING, TRAINING = 0.5, 0.9 # shares of the time limit after which no more is read, and no more is trained
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ class PairFit:
     bad: BadRows             # rows of the two tables that were left out
     leaks: LeakCheck | None  # None where no pairs were given for tuning
 
-# %% ../nbs/12i_pair_fit.ipynb #517b288b
+# %% ../nbs/12i_pair_fit.ipynb #b785a467
 def joined(
     first: Pairs,
     second: Pairs, # of the same items
@@ -128,7 +128,7 @@ def _readable(
     read[vectors.unread] = False
     return without_items(pairs, vectors.bad, index).within(read)
 
-# %% ../nbs/12i_pair_fit.ipynb #da5e38dc
+# %% ../nbs/12i_pair_fit.ipynb #65763074
 def fit_pairs(
     train: Pairs,                    # labelled
     tuning: Pairs | None,            # labelled, to choose and calibrate by; None for folds of the training pairs

@@ -6,7 +6,7 @@
 __all__ = ['BLOCK', 'SAMPLE', 'Floor', 'reaching', 'second_look', 'checked_pooled', 'orders', 'side_by_side', 'PairHits',
            'PairIndex', 'pair_index', 'item_rows', 'in_bytes']
 
-# %% ../nbs/04g_pair_search.ipynb #c11b8547
+# %% ../nbs/04g_pair_search.ipynb #0034ad22
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
@@ -18,7 +18,7 @@ from .kernels import in_threads, row_logits
 from .pair_bytes import ByteGrid, ByteRows, byte_logits, byte_query, byte_rows, fit_grid
 from .scorers import PairRows, PairScorer, kernel_numbers, kernel_rows
 
-# %% ../nbs/04g_pair_search.ipynb #ef6acde2
+# %% ../nbs/04g_pair_search.ipynb #a6a3cdb4
 class Floor:
     "The k-th best value so far; may be raised by several threads."
 
@@ -35,7 +35,7 @@ class Floor:
             self._best = np.partition(best, -self.k)[-self.k:] if len(best) > self.k else best
             if len(self._best) == self.k: self.value = self._best.min()
 
-# %% ../nbs/04g_pair_search.ipynb #28a43f77
+# %% ../nbs/04g_pair_search.ipynb #d3d85d9f
 def reaching(
     bounds: Callable, # of ids: their lowest and highest possible scores
     ids: np.ndarray,  # (n,) int64 to search
@@ -56,7 +56,7 @@ def reaching(
     near = high >= floor.value
     return ids[near], high[near]
 
-# %% ../nbs/04g_pair_search.ipynb #27009040
+# %% ../nbs/04g_pair_search.ipynb #3302bceb
 def second_look(
     exact: Callable,  # of ids: their scores
     ids: np.ndarray,  # (n,) int64 candidates, ascending
@@ -74,7 +74,7 @@ def second_look(
     best = np.lexsort([looked, -scores])
     return looked[best], scores[best]
 
-# %% ../nbs/04g_pair_search.ipynb #621abb6b
+# %% ../nbs/04g_pair_search.ipynb #5991a8a9
 def checked_pooled(
     scorer: PairScorer,
     pooled,    # (n, 2·nf) numbers
@@ -101,7 +101,7 @@ def side_by_side(
 ) -> np.ndarray:      # (n, m + d) float32: the columns in the order of `orders`, then the embedding
     return np.concatenate([rows.gallery[some], rows.query[some], rows.unit[some]], axis=1)
 
-# %% ../nbs/04g_pair_search.ipynb #391cb2e5
+# %% ../nbs/04g_pair_search.ipynb #5e2565e6
 @dataclass(frozen=True)
 class PairHits:
     "The best items of a search, best first."
@@ -112,7 +112,7 @@ class PairHits:
 
     def __len__(self): return len(self.ids)
 
-# %% ../nbs/04g_pair_search.ipynb #da3bc5c0
+# %% ../nbs/04g_pair_search.ipynb #faed8bb8
 @dataclass(frozen=True)
 class PairIndex:
     "A gallery, ready to be searched by a Siamese head. Made by `pair_index`, or by `open_pair_files`."
@@ -152,7 +152,7 @@ class PairIndex:
 
     def __repr__(self): return f"PairIndex({len(self)} items, {'bytes and then ' if self.items else ''}floats, {self.scorer})"
 
-# %% ../nbs/04g_pair_search.ipynb #1f7bbc42
+# %% ../nbs/04g_pair_search.ipynb #9491cf97
 def _query_rows(index: PairIndex, pooled) -> PairRows:
     pooled = checked_pooled(index.scorer, pooled[None])
     with torch.no_grad(): return PairRows(*(t.numpy() for t in index.scorer.rows(pooled)))
@@ -179,7 +179,7 @@ def _bounds(index: PairIndex, query: PairRows) -> Callable: # of ids: their lowe
     asked = byte_query(index.grid, hidden, unit, w, a, c)
     return lambda ids: byte_logits(asked, index.items, ids)
 
-# %% ../nbs/04g_pair_search.ipynb #9f09daf0
+# %% ../nbs/04g_pair_search.ipynb #e7330570
 BLOCK = 4096 # images whose rows are made at a time
 
 def pair_index(
@@ -205,7 +205,7 @@ def item_rows(
     "Raises `ValueError` for rows that are not finite."
     with torch.no_grad(): return kernel_rows(scorer, scorer.rows(checked_pooled(scorer, pooled, first)))
 
-# %% ../nbs/04g_pair_search.ipynb #364d5265
+# %% ../nbs/04g_pair_search.ipynb #7ab6020d
 SAMPLE = 20_000 # items that a grid of bytes is fitted to
 
 def in_bytes(

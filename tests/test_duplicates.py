@@ -27,7 +27,7 @@ def folder(tmp_path, pets):
     "Six drawings, no two alike; copies of the first."
     for i, pet in enumerate(pets): pet.save(tmp_path / f"pet{i}.png")
     pets[0].resize((180, 180)).save(tmp_path / "small.jpg")
-    ImageOps.mirror(pets[0]).save(tmp_path / "mirrored.png")
+    ImageOps.mirror(pets[0]).save(tmp_path / "mirrored.jpg")
     shutil.copy(tmp_path / "pet0.png", tmp_path / "again.png")
     return tmp_path
 
@@ -38,8 +38,8 @@ def found(folder, **options):
 
 def test_copies_are_found_and_other_drawings_are_not(folder):
     group, = found(folder)
-    assert {group.keep.name, *(c.path.name for c in group.copies)} == {"pet0.png", "small.jpg", "mirrored.png", "again.png"}
-    assert {c.path.name: c.relation for c in group.copies if c.relation != "same bytes"} == {"small.jpg": "resized", "mirrored.png": "mirrored"}
+    assert {group.keep.name, *(c.path.name for c in group.copies)} == {"pet0.png", "small.jpg", "mirrored.jpg", "again.png"}
+    assert {c.path.name: c.relation for c in group.copies if c.relation != "same bytes"} == {"small.jpg": "resized", "mirrored.jpg": "mirrored"}
 
 
 def test_two_drawings_of_one_breed_are_no_copies_even_when_their_embeddings_are_the_same(pets, tmp_path):

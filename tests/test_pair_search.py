@@ -60,7 +60,7 @@ def bounds(index: PairIndex, query) -> tuple[np.ndarray, np.ndarray]:
 
 # --- the same as something else
 
-@pytest.mark.parametrize("dtype, symmetric, cosine", product(DTYPES, [True, False], [5., -5., 0.]))
+@pytest.mark.parametrize("dtype, symmetric, cosine", list(product(DTYPES, [True, False], [5., -5., 0.])))
 def test_search_is_brute_force(dtype, symmetric, cosine):
     scorer, pooled = made_up_scorer(cosine=cosine, symmetric=symmetric), made_up_pooled(3000)
     index = pair_index(scorer, pooled, dtype)
@@ -72,7 +72,7 @@ def test_search_is_brute_force(dtype, symmetric, cosine):
         np.testing.assert_allclose(index.logits(query), expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("symmetric, cosine", product([True, False], [4., 0.]))
+@pytest.mark.parametrize("symmetric, cosine", list(product([True, False], [4., 0.])))
 def test_logits_are_the_models(symmetric, cosine):
     torch.manual_seed(0)
     head = SiameseHead(24, hidden=32, cosine=cosine, symmetric=symmetric).eval()
@@ -141,7 +141,7 @@ def test_any_shape_and_any_scale(n, nf, h, k, cosine, symmetric, spread, scale, 
 
 # --- bytes
 
-@pytest.mark.parametrize("spread, symmetric", product([0., 3.], [True, False]))
+@pytest.mark.parametrize("spread, symmetric", list(product([0., 3.], [True, False])))
 def test_no_logit_is_beyond_its_bounds(spread, symmetric):
     scorer = made_up_scorer(h=64, spread=spread, symmetric=symmetric)
     pooled = made_up_pooled(2000)
@@ -179,6 +179,22 @@ def test_the_same_ten_of_many_queries_from_bytes_and_from_floats():
         np.testing.assert_array_equal(hits.logits, expected.logits)
         looked.append(hits.looked)
     assert 10 <= np.mean(looked) < 1000
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_bounds_are_no_wider_than_what_is_lost(sign):
+    "One hidden unit whose numbers are 0 to 255 loses nothing; thresholds between parts of a step lose half a part at most."
+    x, w = np.arange(256, dtype=np.float32)[:, None], np.array([sign], np.float32)
+    grid = fit_grid(x, w)
+    items = byte_rows(grid, x, w, 0.)
+    nothing, everything = np.empty(0, np.float32), np.arange(256)
+    shares = []
+    for t in np.random.default_rng(0).uniform(-300, 50, 300).astype(np.float32):
+        low, high = byte_logits(byte_query(grid, np.array([t]), nothing, w, 0., 1.), items, everything)
+        exact = 1 + sign * np.maximum(x[:, 0].astype(np.float64) + t, 0)
+        assert (low <= exact).all() and (exact <= high).all() and (high - low).max() < 1.1 / PARTS
+        shares.append(np.abs(exact - (low + high) / 2).max() / (high - low).max())
+    assert max(shares) > .45 # half would be the tightest that bounds can be
 
 
 def test_sums_of_bytes_fit_into_32_bits():
@@ -272,3 +288,15 @@ def test_an_error_in_a_thread_is_raised():
         raise RuntimeError("seen")
     with pytest.raises(RuntimeError, match="seen"):
         in_threads(fail, np.arange(3 * CHUNK), 2)
+
+
+# --- machine code
+
+def test_where_nothing_can_be_kept_the_loops_are_compiled_all_the_same(monkeypatch):
+    def no_folder(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+    real = kernels.njit
+    monkeypatch.setattr(kernels, "njit", no_folder)
+    assert kernels.compiled(lambda x: x + 1)(2) == 3
