@@ -18,6 +18,7 @@ from torch import nn
 from image_similarity.datasets import labelled_images
 from image_similarity.drawing import sample_pets
 from image_similarity.encoder import create_encoder, embed, pool, pooled_of, preprocess, runtime_for
+from image_similarity.gallery import Gallery
 from image_similarity.images import image_files
 from image_similarity.training import fit_finder
 
@@ -131,12 +132,18 @@ def in_turns(arms: dict, repeats: int) -> dict[str, np.ndarray]:
     return {name: np.array(found) for name, found in times.items()}
 
 
-def embed_rows(files: list[Path], store, repeats: int) -> list[dict]:
+def into_gallery(files: list[Path], encoder) -> None:
+    "From files to `pooled` on disk, in a gallery of their own."
+    with tempfile.TemporaryDirectory() as folder:
+        Gallery(Path(folder) / "gallery", encoder=encoder).add(files, progress=False)
+
+
+def embed_rows(files: list[Path], repeats: int) -> list[dict]:
     "Ours from the files beside the peers on ready tensors."
     encoder = create_encoder()
     pictures = torch.stack([preprocess(file, encoder) for file in files])
     embed(files * (1 + 128 // len(files)), encoder, progress=False)  # so that it is converted
-    arms = {"files": lambda: store(files, encoder), "ours": lambda: pooled_of(encoder, pictures), **peer_arms(encoder, pictures)}
+    arms = {"files": lambda: into_gallery(files, encoder), "ours": lambda: pooled_of(encoder, pictures), **peer_arms(encoder, pictures)}
     times = in_turns(arms, repeats)
     peers = {name: took for name, took in times.items() if name not in ("files", "ours")}
     best = min(peers, key=lambda name: np.median(peers[name]))
@@ -164,10 +171,6 @@ def cold_rows(repeats: int) -> list[dict]:
             row("cold_find_seconds", *interval(times["find"]), better="lower")]
 
 
-def _embed(files, encoder):
-    embed(files, encoder, progress=False)
-
-
-def runtime_rows(data: Path, store=_embed, repeats: int = 9, n_files: int = 96) -> list[dict]:
-    "The rows; `data` holds pets/images, and `store(files, encoder)` is what is timed from the files: embedding them, or adding them to a gallery."
-    return embed_rows(image_files(Path(data) / "pets" / "images")[:n_files], store, repeats) + cold_rows(repeats)
+def runtime_rows(data: Path, repeats: int = 7, n_files: int = 160) -> list[dict]:
+    "All rows; `data` holds pets/images."
+    return embed_rows(image_files(Path(data) / "pets" / "images")[:n_files], repeats) + cold_rows(repeats)

@@ -142,7 +142,7 @@ def training_pictures(data: Path, folder: Path) -> Pictures:
 
 
 def measured_pictures(data: Path, folder: Path) -> Pictures:
-    "imagededup's files and copies of its photos, copies of 40 of ImageNet's, among the others, pets, and all sides of other objects."
+    "imagededup's files and copies of its photos and of 30 of ImageNet's, among the others, pets, and two sides of other objects."
     pictures, rng, seen = Pictures(), np.random.default_rng(2), set()
     for file in readable(image_files(data / "imagededup")):
         photo = re.sub(r"_.*", "", file.stem)
@@ -153,9 +153,9 @@ def measured_pictures(data: Path, folder: Path) -> Pictures:
         pictures.add_copies(file, photo, folder, rng)
     photos = image_files(data / "imagenet_sample")
     for file in photos: pictures.add(file, str(file), "original")
-    for i in np.sort(rng.permutation(len(photos))[:40]): pictures.add_copies(photos[i], str(photos[i]), folder, rng)
+    for i in np.sort(rng.permutation(len(photos))[:30]): pictures.add_copies(photos[i], str(photos[i]), folder, rng)
     for file in image_files(data / "pets" / "images"): pictures.add(file, str(file))
-    add_bursts(pictures, data, "test")
+    add_bursts(pictures, data, "test", up_to=180)
     return pictures
 
 

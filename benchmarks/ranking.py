@@ -30,7 +30,7 @@ from image_similarity.similarity import normalize
 SEEDS, AUGMENT = (0, 1, 2), 2
 WAYS = {"contrastive": {}, "triplet": {}, "triplet_offline": {"miner": "offline"}, "deep_ranking": {}, "arcface": {}, "classification": {}}
 UNSEEN = ((7, 8, 9), (0, 3, 5), (1, 4, 6))
-MNIST = {"epochs": 10, "progress": False}
+MNIST = {"loss": "triplet", "epochs": 6, "progress": False}
 GOALS = {"mnist_seen_accuracy": 0.99, "mnist_unseen_accuracy": 0.90}
 
 

@@ -25,7 +25,8 @@ _exports = {
     "sheets": ["contact_sheet"],
     "duplicates": ["find_duplicates"],
     "clusters": ["find_clusters"],
-    "gallery": ["Gallery"],
+    "gallery": [],
+    "gallery_groups": ["Gallery"], # with `duplicates` and `clusters`, which that module adds
     "finder": ["SimilarityFinder"],
     "evaluation": ["Evaluation", "evaluate"],
     "training": ["fit_finder"],

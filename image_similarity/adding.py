@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BATCH', 'chosen_files', 'labels_for', 'metadata_for', 'content_hash', 'Plan', 'planned', 'Added', 'add_files']
 
-# %% ../nbs/09h_adding.ipynb #cda01dcd
+# %% ../nbs/09h_adding.ipynb #04d647f2
 import hashlib
 import json
 import os
@@ -21,7 +21,7 @@ from .gallery_encoder import GalleryEncoder
 from .images import BadImages, ImageError, folder_label, image_files, label_func
 from .tables import by_file
 
-# %% ../nbs/09h_adding.ipynb #b6aea488
+# %% ../nbs/09h_adding.ipynb #7905d3bb
 def chosen_files(
     files: str | Path | Sequence, # a folder, a picture, or many pictures
 ) -> tuple[list[Path], Path | None]: # pictures, and the folder they were looked for in
@@ -60,7 +60,7 @@ def metadata_for(
         except (TypeError, ValueError) as e: raise ValueError(f"metadata of {file}: cannot be kept as JSON ({e})") from e
     return found
 
-# %% ../nbs/09h_adding.ipynb #37d4e462
+# %% ../nbs/09h_adding.ipynb #42bc0ee0
 def content_hash(
     file: Path,
 ) -> str:      # 32 hex digits
@@ -114,7 +114,7 @@ def planned(
         except OSError as e: plan.bad.append(ImageError(file, (e.strerror or str(e)).lower()))
     return plan
 
-# %% ../nbs/09h_adding.ipynb #6dfdb937
+# %% ../nbs/09h_adding.ipynb #633977cd
 BATCH = 128 # files between two commits
 
 @dataclass

@@ -7,7 +7,7 @@ __all__ = ['VIEW', 'COARSE', 'DIAMETERS', 'TURNS', 'ROUGH', 'FINE', 'PATCH', 'PL
            'CORRELATED', 'PROMISING', 'grey_view', 'apply_map', 'invert_map', 'frame_map', 'Templates',
            'disc_templates', 'find_discs', 'refine', 'patch_agreements', 'Alignment', 'View', 'align']
 
-# %% ../nbs/08g_alignment.ipynb #35d73454
+# %% ../nbs/08g_alignment.ipynb #4ec3ad84
 import functools
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from scipy import fft, ndimage
 
-# %% ../nbs/08g_alignment.ipynb #dca7195d
+# %% ../nbs/08g_alignment.ipynb #526edc5b
 VIEW = 128 # longer side of a view, pixels
 
 def grey_view(
@@ -26,7 +26,7 @@ def grey_view(
     size = [max(16, round(side * scale)) for side in image.size]
     return np.asarray(image.convert("L").resize(size, Image.Resampling.LANCZOS), np.float32)
 
-# %% ../nbs/08g_alignment.ipynb #1255a024
+# %% ../nbs/08g_alignment.ipynb #9f5babb1
 def apply_map(
     matrix: np.ndarray, # (2, 3)
     places: np.ndarray, # (2, n) rows of y and of x
@@ -50,7 +50,7 @@ def _inside(places, shape) -> np.ndarray:
     "(n,) bool: which places lie on a view."
     return ((places > -.51) & (places < np.array(shape)[:, None] - .49)).all(0)
 
-# %% ../nbs/08g_alignment.ipynb #1c258a74
+# %% ../nbs/08g_alignment.ipynb #8c0d2f59
 def _standardised(pixels) -> np.ndarray:
     "Mean 0 and length 1 along the last axis; what is plain becomes nearly 0."
     pixels = pixels - pixels.mean(-1, keepdims=True)
@@ -74,7 +74,7 @@ def frame_map(
     linear = np.diag(half) @ turn @ np.diag(1 / other)
     return np.column_stack([linear, half - linear @ other])
 
-# %% ../nbs/08g_alignment.ipynb #05bcef7f
+# %% ../nbs/08g_alignment.ipynb #8f9738a9
 COARSE = 48                                           # longer side of a view in the search, pixels
 DIAMETERS = tuple(round(COARSE / 1.1**i) for i in range(11)) # of the disc in it, pixels: down to 0.39 of the longer side
 TURNS = np.deg2rad(np.arange(0, 360, 15))
@@ -96,7 +96,7 @@ def _linear_maps() -> np.ndarray:
     turns = np.array([[np.cos(TURNS), -np.sin(TURNS)], [np.sin(TURNS), np.cos(TURNS)]]).transpose(2, 0, 1)
     return np.concatenate([turns, turns * [1, -1]])
 
-# %% ../nbs/08g_alignment.ipynb #57fc2ea0
+# %% ../nbs/08g_alignment.ipynb #1909682b
 @dataclass(frozen=True)
 class Templates:
     "Discs from the middle of a view, ready to be looked for. Made by `disc_templates`."
@@ -118,7 +118,7 @@ def disc_templates(
         linear.append(maps)
     return Templates(np.stack(spectra), np.stack(linear), centre)
 
-# %% ../nbs/08g_alignment.ipynb #b7c7e82d
+# %% ../nbs/08g_alignment.ipynb #8fcd8970
 @functools.cache
 def _plain_disc(diameter: int) -> tuple[np.ndarray, int]:
     "The spectrum of a disc of ones, and its area."
@@ -160,7 +160,7 @@ def _map_from(middle, linear, scale, centre) -> np.ndarray:
     back = np.linalg.inv(linear) / scale
     return np.column_stack([back, (middle + .5) / scale - .5 - back @ centre])
 
-# %% ../nbs/08g_alignment.ipynb #f93c3dc0
+# %% ../nbs/08g_alignment.ipynb #feb18d10
 def _sampled(pictures, places) -> list[np.ndarray]:
     "Each picture at some places, between the pixels too."
     return [ndimage.map_coordinates(picture, places, order=1, mode="nearest") for picture in pictures]
@@ -185,7 +185,7 @@ def _improved(matrix, target, gradient, places, values) -> np.ndarray | None:
     normal[np.diag_indices(8)] = normal[np.diag_indices(8)] * 1.0001 + 1e-6
     return matrix + np.linalg.solve(normal, (columns * weights[:, None]).T @ errors)[:6].reshape(2, 3)
 
-# %% ../nbs/08g_alignment.ipynb #4f5df67e
+# %% ../nbs/08g_alignment.ipynb #33333dec
 ROUGH, FINE = 2., 1. # how much the views are blurred before they are fitted, pixels
 
 def refine(
@@ -205,7 +205,7 @@ def refine(
         if change < .02: break
     return matrix
 
-# %% ../nbs/08g_alignment.ipynb #c5da3163
+# %% ../nbs/08g_alignment.ipynb #baeac19b
 PATCH, PLAIN = 16, 4.  # width of a patch in pixels; deviation of its luminance below which there is nothing to compare
 STRAY = .5             # pixels by which a patch may want to move and still agree by half
 LEAST_PATCHES = 6      # with fewer there is no telling
@@ -240,7 +240,7 @@ def patch_agreements(
     agreements = correlations / (1 + (_shifts(second - gain[:, None] * first, down, right) / STRAY)**2)
     return agreements[np.maximum(*deviations) > PLAIN]
 
-# %% ../nbs/08g_alignment.ipynb #f08b37b1
+# %% ../nbs/08g_alignment.ipynb #cf0e299b
 @dataclass(frozen=True)
 class Alignment:
     "One picture laid over another."
@@ -264,7 +264,7 @@ def _measured(first, second, matrix, patches) -> Alignment:
                      float(_inside(apply_map(invert_map(matrix), _places(first.shape)), second.shape).mean()),
                      float(_inside(apply_map(matrix, _places(second.shape)), first.shape).mean()))
 
-# %% ../nbs/08g_alignment.ipynb #408238c8
+# %% ../nbs/08g_alignment.ipynb #ee2703d6
 class View:
     "A grey view, and the discs cut out of it, made when they are first needed."
 
@@ -276,7 +276,7 @@ class View:
     @functools.cached_property
     def templates(self) -> Templates: return disc_templates(self.pixels)
 
-# %% ../nbs/08g_alignment.ipynb #4b39b1fe
+# %% ../nbs/08g_alignment.ipynb #b9ba57a3
 PLACES = 3          # of the search that are looked at more closely
 CORRELATED = .5     # of the disc, below which a place is not looked at
 PROMISING = .2      # agreement after the rough fit, below which there is no fine one
@@ -307,7 +307,7 @@ def _best_fit(first, second, matrices) -> Alignment | None:
     try: return _measured(first, second, *_fitted(first, second, rough, FINE))
     except np.linalg.LinAlgError: return None
 
-# %% ../nbs/08g_alignment.ipynb #3d0d8e5d
+# %% ../nbs/08g_alignment.ipynb #c759dc49
 def align(
     first: View,
     second: View,

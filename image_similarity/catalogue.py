@@ -7,7 +7,7 @@ __all__ = ['SCHEMA_VERSION', 'APPLICATION_ID', 'BUSY_SECONDS', 'Item', 'conditio
            'set_fact', 'items_where', 'items_by_id', 'items_by_path', 'put_items', 'remove_items', 'vectors_since',
            'pooled_in_order']
 
-# %% ../nbs/09e_catalogue.ipynb #aad1096c
+# %% ../nbs/09e_catalogue.ipynb #6cecfa70
 import json
 import os
 import sqlite3
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-# %% ../nbs/09e_catalogue.ipynb #feb005ec
+# %% ../nbs/09e_catalogue.ipynb #615db7c6
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x67616C31 # tells our files from other SQLite files
 BUSY_SECONDS = 60           # how long to wait for another writer
@@ -37,7 +37,7 @@ CREATE TABLE revisions(number INTEGER PRIMARY KEY, mark TEXT NOT NULL);
 CREATE TABLE facts(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-# %% ../nbs/09e_catalogue.ipynb #443c15d5
+# %% ../nbs/09e_catalogue.ipynb #2a6594e7
 @dataclass(frozen=True)
 class Item:
     "What a gallery knows of one picture, `pooled` aside."
@@ -52,7 +52,7 @@ class Item:
     def to_record(self) -> dict: # for JSON and data frames
         return {"id": self.id, "path": str(self.path), "label": self.label, "metadata": self.metadata, "hash": self.hash, "size": self.size}
 
-# %% ../nbs/09e_catalogue.ipynb #18129899
+# %% ../nbs/09e_catalogue.ipynb #e19d24fa
 def condition(
     where: dict | None, # name to value, or to a list of values
 ) -> tuple[str, list]:  # SQL over `items`, and its parameters
@@ -73,7 +73,7 @@ def condition(
         clauses.append(f"({clause})")
     return " AND ".join(clauses), parameters
 
-# %% ../nbs/09e_catalogue.ipynb #12d5da38
+# %% ../nbs/09e_catalogue.ipynb #0d0fd6b1
 def kept_path(
     path: str | Path,
     folder: Path | None, # of the gallery; None in memory
@@ -94,7 +94,7 @@ def full_path(
     path = os.fsdecode(kept)
     return Path(path) if folder is None else Path(os.path.normpath(folder / path))
 
-# %% ../nbs/09e_catalogue.ipynb #05e7ce4d
+# %% ../nbs/09e_catalogue.ipynb #f042350c
 class Catalogue:
     "Items in an SQLite file, or in memory. Every method is safe in any thread; `writing()` makes several writes one."
 
@@ -167,7 +167,7 @@ def _make_tables(catalogue: Catalogue) -> None:
         catalogue.run(f"PRAGMA application_id = {APPLICATION_ID}")
         catalogue.run(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-# %% ../nbs/09e_catalogue.ipynb #4e8b8fd0
+# %% ../nbs/09e_catalogue.ipynb #d734eb10
 def fact(
     catalogue: Catalogue,
     name: str,
@@ -182,7 +182,7 @@ def set_fact(
 ) -> None:      # what is there already, stays
     with catalogue.writing(): catalogue.run("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
 
-# %% ../nbs/09e_catalogue.ipynb #b81ca999
+# %% ../nbs/09e_catalogue.ipynb #59a536be
 _COLUMNS = "id, path, label, metadata, hash, size, mtime_ns"
 
 def items_where(
@@ -215,7 +215,7 @@ def items_by_path(
 def _as_row(catalogue: Catalogue, item: Item) -> tuple:
     return item.id, kept_path(item.path, catalogue.folder), item.label, json.dumps(item.metadata, allow_nan=False), item.hash, item.size, item.mtime_ns
 
-# %% ../nbs/09e_catalogue.ipynb #a6dc2798
+# %% ../nbs/09e_catalogue.ipynb #17a12aab
 def put_items(
     catalogue: Catalogue,
     items: Sequence[Item],             # without an id: new; with one: changed
@@ -249,7 +249,7 @@ def remove_items(
         catalogue.connection.executemany("DELETE FROM items WHERE id = ?", [(i,) for _, i in chosen])
         return before - len(catalogue)
 
-# %% ../nbs/09e_catalogue.ipynb #49af8a0b
+# %% ../nbs/09e_catalogue.ipynb #7d6ac040
 def vectors_since(
     catalogue: Catalogue,
     revision: int = -1, # only what was changed after it

@@ -6,7 +6,7 @@
 __all__ = ['app', 'Images', 'Model', 'Labels', 'Split', 'FIGURE_FORMATS', 'OURS', 'guess_labels', 'train', 'found_json', 'find',
            'evaluate', 'demo', 'run', 'main']
 
-# %% ../nbs/16_cli.ipynb #92ceeec1
+# %% ../nbs/16_cli.ipynb #d4bf9334
 import json as to_json
 import os
 import sys
@@ -21,7 +21,7 @@ from . import gallery_commands
 from .console import one_line, report, say, shown_path
 from .gallery_commands import AsJson, Where, conditions, open_gallery
 
-# %% ../nbs/16_cli.ipynb #0427df74
+# %% ../nbs/16_cli.ipynb #f01e35ff
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Find the images that are similar to this one, say how sure you are, and show why.")
 
@@ -34,7 +34,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")] = False): pass
 
-# %% ../nbs/16_cli.ipynb #12fd8784
+# %% ../nbs/16_cli.ipynb #91064e26
 def guess_labels(
     images: Path,        # folder of pictures
     labels: str | None,  # what the user asked for
@@ -44,14 +44,14 @@ def guess_labels(
     from image_similarity.images import image_files
     return "name" if len({f.parent for f in image_files(images)}) == 1 else "folder"
 
-# %% ../nbs/16_cli.ipynb #2754129f
+# %% ../nbs/16_cli.ipynb #4d27244f
 Images = Annotated[Path, typer.Argument(help="Folder of pictures; its subfolders are searched too.", metavar="IMAGES", show_default=False)]
 Model = Annotated[Path, typer.Option(help="Folder that `train` or `demo` wrote.", metavar="MODEL", show_default=False)]
 Labels = Annotated[str, typer.Option(metavar="name|folder|CSV", show_default=False, help="Where labels come from: the names (Beagle_12.jpg), the folders, or a CSV file "
                                      "with the columns file and label. Without it: folders if there are several, else names.")]
 Split = Annotated[Path, typer.Option(metavar="CSV", show_default=False, help="CSV file with the columns file and split (train, valid or test).")]
 
-# %% ../nbs/16_cli.ipynb #f5491f6e
+# %% ../nbs/16_cli.ipynb #9a2975ab
 @app.command()
 def train(
     images: Images,
@@ -77,7 +77,7 @@ def train(
     if len(data.valid): print(evaluate(finder, data, embedded))
     else: say("no picture was held out, so nothing is measured")
 
-# %% ../nbs/16_cli.ipynb #4396f98a
+# %% ../nbs/16_cli.ipynb #a1c27c89
 FIGURE_FORMATS = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
 
 def _check_figure(path: Path) -> None:
@@ -86,7 +86,7 @@ def _check_figure(path: Path) -> None:
     if path.is_dir(): raise ValueError(f"{path}: is a folder, the name of a picture is wanted")
     if not path.parent.is_dir(): raise FileNotFoundError(f"{path.parent}: there is no such folder to put {path.name} into")
 
-# %% ../nbs/16_cli.ipynb #1ce205cd
+# %% ../nbs/16_cli.ipynb #1ea253d9
 def found_json(
     query: Path,
     results,                      # `Results`
@@ -97,7 +97,7 @@ def found_json(
     said = {} if predicted is None else {"predicted": dict(zip(("label", "probability"), predicted))}
     return to_json.dumps({"query": str(query), **said, "results": records}, indent=1)
 
-# %% ../nbs/16_cli.ipynb #b2726527
+# %% ../nbs/16_cli.ipynb #f4e3bc11
 @app.command()
 def find(
     query: Annotated[Path, typer.Argument(help="A picture.", metavar="QUERY", show_default=False)],
@@ -136,7 +136,7 @@ def _find_in_gallery(query, gallery, top_k, where, approximate, explain, json):
     if json: print(found_json(query, results))
     else: print(*(f"{r.score:.4f}\t{shown_path(r.path)}" for r in results), sep="\n")
 
-# %% ../nbs/16_cli.ipynb #e5661c1e
+# %% ../nbs/16_cli.ipynb #7ecf0559
 @app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder that `train` or `demo` wrote.", metavar="MODEL", show_default=False)],
@@ -160,18 +160,18 @@ def evaluate(
     measured = evaluation.evaluate(finder, evaluation.new_to(finder, data, embedded), embedded, progress=False)
     print(to_json.dumps(measured.to_dict(), indent=1) if json else measured)
 
-# %% ../nbs/16_cli.ipynb #d332d1a4
+# %% ../nbs/16_cli.ipynb #4da82051
 for command in (gallery_commands.index, gallery_commands.duplicates, gallery_commands.clusters): app.command()(command)
 app.add_typer(gallery_commands.gallery_app, name="gallery")
 
-# %% ../nbs/16_cli.ipynb #e57a9f70
+# %% ../nbs/16_cli.ipynb #7fde3d04
 @app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder to write into.", metavar="DIR")] = Path("demo")):
     "Draw cats and dogs, learn to tell them apart, search, and show why: all in a few minutes, without a network."
     from image_similarity.demo import run_demo
     run_demo(out)
 
-# %% ../nbs/16_cli.ipynb #0a15a62a
+# %% ../nbs/16_cli.ipynb #a7196e10
 OURS = r"image_similarity(\.|$)" # modules whose warnings are for the user; those of libraries are not
 
 @contextmanager
@@ -188,7 +188,7 @@ def _reader_left() -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
-# %% ../nbs/16_cli.ipynb #2a247c60
+# %% ../nbs/16_cli.ipynb #fe75b737
 def run(
     args: list[str], # what stands after `image_similarity`
 ) -> int:            # exit code
@@ -210,7 +210,7 @@ def _failed(message: str, code: int) -> int:
     say(message)
     return code
 
-# %% ../nbs/16_cli.ipynb #a1f46d0b
+# %% ../nbs/16_cli.ipynb #d060dd23
 def main(
     args: list[str] | None = None, # what stands after `image_similarity`; None for the arguments of this process
 ):

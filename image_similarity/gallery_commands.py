@@ -6,7 +6,7 @@
 __all__ = ['Folder', 'Place', 'Where', 'Sheet', 'AsJson', 'gallery_app', 'open_gallery', 'conditions', 'read_metadata', 'index',
            'info', 'check', 'remove', 'export', 'duplicates', 'clusters']
 
-# %% ../nbs/15c_gallery_commands.ipynb #da648edf
+# %% ../nbs/15c_gallery_commands.ipynb #197187c5
 import json as to_json
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ import typer
 
 from .console import report, say, shown_path
 
-# %% ../nbs/15c_gallery_commands.ipynb #9e0a202b
+# %% ../nbs/15c_gallery_commands.ipynb #be60760f
 Folder = Annotated[Path, typer.Option("--gallery", help="Folder of the gallery.", metavar="GALLERY", show_default=False)]
 Place = Annotated[Path, typer.Argument(help="Folder of the gallery.", metavar="GALLERY", show_default=False)]
 Where = Annotated[list[str], typer.Option("--where", metavar="NAME=VALUE", show_default=False, help="Only items with this label (label=cat) or metadata (year=2020). "
@@ -23,7 +23,7 @@ Where = Annotated[list[str], typer.Option("--where", metavar="NAME=VALUE", show_
 Sheet = Annotated[Path, typer.Option("--sheet", metavar="OUT.png", show_default=False, help="Draw a contact sheet there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# %% ../nbs/15c_gallery_commands.ipynb #01b73f02
+# %% ../nbs/15c_gallery_commands.ipynb #28782adf
 def open_gallery(
     folder: Path, # of a gallery that is there
 ):                # `Gallery`
@@ -32,7 +32,7 @@ def open_gallery(
     if not is_gallery(folder): raise FileNotFoundError(f"{folder}: there is no gallery; `image_similarity index IMAGES --gallery {folder}` makes one")
     return Gallery(folder)
 
-# %% ../nbs/15c_gallery_commands.ipynb #3aee170e
+# %% ../nbs/15c_gallery_commands.ipynb #dc177db0
 def conditions(
     where: list[str] | None, # NAME=VALUE
 ) -> dict | None:            # name to values, as `Gallery.search` takes them; a value that looks like a number or truth value may be that too
@@ -50,7 +50,7 @@ def _as_number(text: str) -> list:
     except ValueError: return []
     return [value] if isinstance(value, (bool, int, float)) else []
 
-# %% ../nbs/15c_gallery_commands.ipynb #52799464
+# %% ../nbs/15c_gallery_commands.ipynb #c3bff6a1
 def read_metadata(
     table: Path,            # CSV
     files: list[Path],
@@ -67,13 +67,14 @@ def read_metadata(
     labels = [row[label_column] or None for row in rows] if label_column else [None] * len(rows)
     return by_file(names, labels, files, folder, str(table)), by_file(names, facts, files, folder, str(table))
 
-# %% ../nbs/15c_gallery_commands.ipynb #f1bf0f89
+# %% ../nbs/15c_gallery_commands.ipynb #0a55c30a
 def index(
     images: Annotated[Path, typer.Argument(help="Folder of pictures, with its subfolders, or a picture.", metavar="IMAGES", show_default=False)],
     gallery: Folder,
     labels: Annotated[str, typer.Option(metavar="name|folder|CSV", show_default=False, help="Where labels come from: the names (Beagle_12.jpg), the folders, or a CSV "
                                         "file with a column file, perhaps a column label, and others that are kept as metadata. Without it there are no labels.")] = None,
     arch: Annotated[str, typer.Option(metavar="NAME", show_default=False, help="Encoder of a new gallery, by timm's name, e.g. resnet34.")] = None,
+    model: Annotated[Path, typer.Option(metavar="MODEL", show_default=False, help="Take the encoder of this model, so that the model can search the gallery.")] = None,
 ):
     "Add pictures to a gallery, which is made if it is not there. Known pictures are passed over, so it may be stopped and run again."
     from image_similarity.gallery import Gallery
@@ -81,17 +82,25 @@ def index(
     files = image_files(images) if images.is_dir() else [images]
     metadata = None
     if labels not in (None, "name", "folder"): labels, metadata = read_metadata(Path(labels), files, images)
-    kept = Gallery(gallery, None if arch is None else _encoder(arch))
+    kept = Gallery(gallery, _encoder(arch, model))
     added = kept.add(files if images.is_dir() else images, labels, metadata)
     report(added.bad)
     say(f"{added.new:,} new, {added.changed:,} changed, {added.moved:,} moved, {added.unchanged:,} as before; {len(kept):,} in {shown_path(gallery)}")
 
-def _encoder(arch: str):
+def _encoder(arch: str | None, model: Path | None):
+    "The encoder that was asked for; None leaves it to the gallery."
+    if model is not None and arch is not None: raise ValueError(f"--arch {arch} and --model {model}: the model has its own encoder, leave one of them away")
+    if model is not None: return _finder(model).encoder
+    if arch is None: return None
     from image_similarity.encoder import create_encoder
     return create_encoder(arch)
 
-# %% ../nbs/15c_gallery_commands.ipynb #01522322
-gallery_app = typer.Typer(help="Look into a gallery, check it, take items out, write all of it into a table.", no_args_is_help=True)
+def _finder(model: Path):
+    from image_similarity.finder import SimilarityFinder
+    return SimilarityFinder.load(model)
+
+# %% ../nbs/15c_gallery_commands.ipynb #ab33b975
+gallery_app = typer.Typer(help="Look into a gallery, check it, take items out, write all of it into a table.")
 
 @gallery_app.command()
 def info(gallery: Place, json: AsJson = False):
@@ -128,7 +137,7 @@ def export(
     "Write all items into a table."
     say(f"written to {shown_path(open_gallery(gallery).export(out))}")
 
-# %% ../nbs/15c_gallery_commands.ipynb #5d6fb325
+# %% ../nbs/15c_gallery_commands.ipynb #2a8943f4
 def duplicates(
     gallery: Folder,
     threshold: Annotated[float, typer.Option(min=0, max=1, show_default=False, help="How well two pictures must agree to be called copies.")] = None,
@@ -155,12 +164,8 @@ def clusters(
 ):
     "Sort pictures into clusters: a line each, the cluster's name, a tab, and the path. Labels that are there name the clusters."
     import image_similarity.gallery_groups # adds `clusters` to galleries
-    found = open_gallery(gallery).clusters(min_size=min_size, scorer=None if model is None else _scorer(model))
+    found = open_gallery(gallery).clusters(min_size=min_size, scorer=None if model is None else _finder(model).scorer)
     if sheet is not None: found.show(sheet)
     if json: return print(to_json.dumps(found.to_records(), indent=1))
     print(*(f"{name or '-'}\t{shown_path(path)}" for path, name in zip(found.files, found.names)), sep="\n")
     say(found)
-
-def _scorer(model: Path):
-    from image_similarity.finder import SimilarityFinder
-    return SimilarityFinder.load(model).scorer

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHUNK', 'pool_images', 'ItemVectors', 'ImageItems']
 
-# %% ../nbs/12f_items.ipynb #f78cf380
+# %% ../nbs/12f_items.ipynb #5d9a0869
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from .encoder import Encoder, embed, open_for
 from .images import ImageError
 
-# %% ../nbs/12f_items.ipynb #fb8de2c4
+# %% ../nbs/12f_items.ipynb #b172af97
 def pool_images(
     pooled: np.ndarray, # (..., images, 2·nf) of the images of one item
 ) -> np.ndarray:        # (..., 2·nf)
@@ -25,7 +25,7 @@ def pool_images(
     nf = pooled.shape[-1] // 2
     return np.concatenate([pooled[..., :nf].max(-2), pooled[..., nf:].mean(-2)], axis=-1)
 
-# %% ../nbs/12f_items.ipynb #ec4021e9
+# %% ../nbs/12f_items.ipynb #50ac764e
 @dataclass(frozen=True, eq=False, repr=False)
 class ItemVectors:
     "Vectors of n items, where there are any."
@@ -37,7 +37,7 @@ class ItemVectors:
         n = self.views.shape[1] - len(self.bad) - len(self.unread)
         return f"ItemVectors({n} items, {len(self.views) - 1} augmented views, {len(self.bad)} bad, {len(self.unread)} unread)"
 
-# %% ../nbs/12f_items.ipynb #241b4fc0
+# %% ../nbs/12f_items.ipynb #0a81eaaa
 CHUNK = 16 # images between two looks at the clock
 
 class ImageItems:
@@ -45,7 +45,7 @@ class ImageItems:
 
     def __init__(self,
         encoder: Encoder,
-        kept: int = 20_000, # vectors that are kept from one call to the next, 10 kB each with the packaged encoder
+        kept: int = 20_000, # vectors that are kept from one call to the next, augmented ones among them; 10 kB each with the packaged encoder
     ):
         self.encoder, self.kept, self._known = encoder, kept, {}
         self.dim = 2 * encoder.nf # numbers of a vector
@@ -69,7 +69,7 @@ class ImageItems:
 
     def _read(self, files: list[Path], augment: int, until: float | None, progress: bool) -> tuple[dict, dict]:
         "Of each file its views (V, 2·nf), or why it cannot be read."
-        found = {f: self._known[key] for f in files if not augment and (key := _state(f)) in self._known}
+        found = {f: known[:1 + augment] for f in files if len(known := self._known.get(_state(f), ())) > augment}
         reasons, left = {}, [f for f in files if f not in found]
         with tqdm(desc="reading images", total=len(left), disable=not progress, unit=" images") as bar:
             for chunk in (left[i:i + CHUNK] for i in range(0, len(left), CHUNK)):
@@ -97,11 +97,14 @@ class ImageItems:
         except (ImageError, FileNotFoundError) as e: return str(e)
 
     def _remember(self, found: dict):
-        "Keep the images' own vectors, the latest if there are too many."
-        self._known.update({_state(f): v[:1] for f, v in found.items()})
-        self._known = dict(list(self._known.items())[-self.kept:])
+        "Keep vectors, the latest if there are too many."
+        for file, views in found.items():
+            state = _state(file)
+            self._known[state] = max(views, self._known.pop(state, ()), key=len)
+        room = np.cumsum([len(views) for views in reversed(self._known.values())]) <= self.kept
+        self._known = dict(list(self._known.items())[len(room) - room.sum():])
 
-# %% ../nbs/12f_items.ipynb #3c2e2f32
+# %% ../nbs/12f_items.ipynb #1935894f
 def _state(file: Path) -> tuple:
     "What changes when a file changes; a file that is gone has no vector."
     try: stat = file.stat()

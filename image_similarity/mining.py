@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HardNegatives', 'mine_hard_negatives', 'mined_batches']
 
-# %% ../nbs/05d_mining.ipynb #5e048f8f
+# %% ../nbs/05d_mining.ipynb #1109d76a
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from fastai.data.load import DataLoader
 
 from .similarity import similarity, top_k
 
-# %% ../nbs/05d_mining.ipynb #91f02385
+# %% ../nbs/05d_mining.ipynb #cb37fcfb
 @dataclass(frozen=True)
 class HardNegatives:
     "Pairs of images that are alike and are not of one class, the most alike ones of each image first."
@@ -26,7 +26,7 @@ class HardNegatives:
     def __len__(self): return len(self.anchor)
     def __repr__(self): return f"HardNegatives({len(self)} pairs of {len(np.unique(self.anchor))} images, similarity up to {self.score.max(initial=-np.inf):.3f})"
 
-# %% ../nbs/05d_mining.ipynb #0b057822
+# %% ../nbs/05d_mining.ipynb #985c7c03
 def mine_hard_negatives(
     rows: np.ndarray,       # (n, d) embeddings of a gallery
     labels: Sequence,       # (n,) label of each
@@ -34,7 +34,8 @@ def mine_hard_negatives(
     metric: str = "cosine", # see `similarity.METRICS`
     chunk: int = 1024,      # images that are compared with all others at a time
 ) -> HardNegatives:
-    "The nearest images of other classes, for every image; raises `ValueError` when all are of one class."
+    "The nearest images of other classes, for every image; raises `ValueError` when all are of one class, or one has no label."
+    if None in list(labels): raise ValueError(f"{list(labels).count(None)} of {len(labels)} images have no label: leave them out")
     _, targets = np.unique(np.asarray(labels), return_inverse=True)
     if len(targets) != len(rows): raise ValueError(f"{len(rows)} rows and {len(targets)} labels: give one label for each row")
     if targets.max(initial=0) == 0: raise ValueError("all images are of one class: there is no negative to find")
@@ -49,7 +50,7 @@ def mine_hard_negatives(
     real = score > -np.inf # of a class that is nearly everything, there are fewer others than were asked for
     return HardNegatives(anchor[real], negative[real], score[real])
 
-# %% ../nbs/05d_mining.ipynb #2e39ce5c
+# %% ../nbs/05d_mining.ipynb #96e32ca8
 def mined_batches(
     views: torch.Tensor,   # (V, n, nf) rows in several views
     targets: np.ndarray,   # (n,) class of each image

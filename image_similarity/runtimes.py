@@ -6,7 +6,7 @@
 __all__ = ['PIECE', 'KEPT', 'TOLERANCE', 'WORTH_CONVERTING', 'Eager', 'convert', 'OpenVino', 'cached_file', 'keep_converted',
            'kept_converted', 'fastest', 'only_torch', 'weights_state', 'choose']
 
-# %% ../nbs/01b_runtimes.ipynb #df130ce9
+# %% ../nbs/01b_runtimes.ipynb #57e1f905
 import hashlib
 import os
 import sys
@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-# %% ../nbs/01b_runtimes.ipynb #fbb4517e
+# %% ../nbs/01b_runtimes.ipynb #29772703
 class Eager:
     "A network as torch runs it, layer by layer, on the device it is on."
 
@@ -48,7 +48,7 @@ class Eager:
 
     def __repr__(self): return f"torch {torch.__version__}" + (f" ({self.why})" if self.why else "")
 
-# %% ../nbs/01b_runtimes.ipynb #209f6270
+# %% ../nbs/01b_runtimes.ipynb #3a3671e3
 def _openvino():
     "OpenVINO without its telemetry, which is a package of its own; raises `ImportError` where there is no OpenVINO."
     absent = sys.modules.setdefault("openvino_telemetry", None) is None
@@ -57,7 +57,7 @@ def _openvino():
         if absent: del sys.modules["openvino_telemetry"]
     return openvino
 
-# %% ../nbs/01b_runtimes.ipynb #088ae4c0
+# %% ../nbs/01b_runtimes.ipynb #6378bea7
 def convert(
     network: nn.Module,   # in eval mode, on the CPU; (N, 3, h, w) float32 to (N, d)
     shape: Sequence[int], # (3, h, w) of one input
@@ -70,7 +70,7 @@ def convert(
         openvino.save_model(model, f"{folder}/model.xml", compress_to_fp16=False)
         return {part: np.fromfile(f"{folder}/model.{part}", np.uint8) for part in ("xml", "bin")}
 
-# %% ../nbs/01b_runtimes.ipynb #c8946448
+# %% ../nbs/01b_runtimes.ipynb #e62cfd19
 PIECE = 2 # pictures that one core computes together: few, so that what lies between two layers stays in its cache
 
 class OpenVino:
@@ -101,7 +101,7 @@ class OpenVino:
 
     def __repr__(self): return f"OpenVINO {self.version}, {self.n_threads} thread{'s' if self.n_threads > 1 else ''}"
 
-# %% ../nbs/01b_runtimes.ipynb #611bfa4d
+# %% ../nbs/01b_runtimes.ipynb #47bda01a
 KEPT = 8 # converted networks that stay in the cache
 
 def cached_file(
@@ -114,7 +114,7 @@ def cached_file(
 def _digest(parts: dict[str, np.ndarray]) -> np.ndarray:
     return np.frombuffer(hashlib.sha256(parts["xml"]).digest() + hashlib.sha256(parts["bin"]).digest(), np.uint8)
 
-# %% ../nbs/01b_runtimes.ipynb #402123f5
+# %% ../nbs/01b_runtimes.ipynb #d74ea1a5
 def keep_converted(
     parts: dict[str, np.ndarray], # what `convert` gave
     key: str,                     # tells networks apart
@@ -129,7 +129,7 @@ def keep_converted(
         for old in sorted(file.parent.glob("*.safetensors"), key=os.path.getmtime)[:-KEPT]: old.unlink(missing_ok=True)
     except (OSError, SafetensorError): pass
 
-# %% ../nbs/01b_runtimes.ipynb #ef2a8284
+# %% ../nbs/01b_runtimes.ipynb #7aa68e1a
 def kept_converted(
     key: str, # tells networks apart
 ) -> dict[str, np.ndarray] | None: # what `convert` gave
@@ -142,7 +142,7 @@ def kept_converted(
     except (OSError, SafetensorError, KeyError): return None
     return parts
 
-# %% ../nbs/01b_runtimes.ipynb #3b6c5228
+# %% ../nbs/01b_runtimes.ipynb #28c0f79a
 TOLERANCE = 1e-4 # largest difference from torch, relative to the largest number where that is above 1
 
 def fastest(
@@ -165,7 +165,7 @@ def fastest(
     keep_converted(parts, key)
     return runtime
 
-# %% ../nbs/01b_runtimes.ipynb #6f625f2e
+# %% ../nbs/01b_runtimes.ipynb #8361e494
 def only_torch(
     network: nn.Module,
 ) -> str: # empty if it may be converted
@@ -176,7 +176,7 @@ def only_torch(
         if t.is_floating_point() and t.dtype != torch.float32: return f"its weights are {t.dtype}"
     return ""
 
-# %% ../nbs/01b_runtimes.ipynb #7eff9875
+# %% ../nbs/01b_runtimes.ipynb #7ef61613
 def weights_state(
     network: nn.Module, # on the CPU
 ) -> tuple:             # of another value when a weight has changed
@@ -186,7 +186,7 @@ def weights_state(
     bits = [int(np.bitwise_xor.reduce(t.numpy().reshape(-1).view(np.int32))) for t in tensors if t.is_floating_point()]
     return places, bits
 
-# %% ../nbs/01b_runtimes.ipynb #736a16c8
+# %% ../nbs/01b_runtimes.ipynb #deb97b02
 WORTH_CONVERTING = 128 # pictures through the same weights that make up for the seconds of a conversion
 
 @dataclass
@@ -213,7 +213,7 @@ def _convert_for(choice: _Choice, network: nn.Module, shape: Sequence[int], key:
         choice.why = str(e)
         warnings.warn(f"{e}; torch computes the encoder, slower", stacklevel=2)
 
-# %% ../nbs/01b_runtimes.ipynb #452a840a
+# %% ../nbs/01b_runtimes.ipynb #70aa9c95
 def choose(
     owner: nn.Module,         # what the choice is remembered for, as long as it lives
     network: nn.Module,       # what is to be run: `owner`, or made of it

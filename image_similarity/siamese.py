@@ -7,7 +7,7 @@ __all__ = ['SiameseImage', 'SiameseTransform', 'siamese_dls', 'SiameseModel', 's
            'SiameseHead', 'PairTrainer', 'fit_siamese_head', 'held_out_pairs', 'calibrate', 'siamese_learner',
            'rebuilt_siamese', 'pair_scorer']
 
-# %% ../nbs/07_siamese.ipynb #aad82c58
+# %% ../nbs/07_siamese.ipynb #cf15e2f0
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ from .images import label_func
 from .metrics import best_threshold
 from .scorers import PairScorer, embedding, fold_pair_head, join_pair, pair_layers, split_pair
 
-# %% ../nbs/07_siamese.ipynb #b8b7488f
+# %% ../nbs/07_siamese.ipynb #87a3eb44
 class SiameseImage(fastuple):
     "Two images and, if known, whether they match: `SiameseImage(im1, im2, True)`. A third item of type `str` is a title."
 
@@ -62,7 +62,7 @@ class SiameseImage(fastuple):
         ctx.set_title(_pair_title(*more))
         return ctx
 
-# %% ../nbs/07_siamese.ipynb #7f2e6357
+# %% ../nbs/07_siamese.ipynb #72e63e47
 def _as_array(im) -> np.ndarray: # (h, w, 3) in 0..1
     "A PIL image, or a tensor (3, h, w) of bytes or of 0..1."
     if isinstance(im, torch.Tensor):
@@ -81,7 +81,7 @@ def _pair_title(match=None) -> str:
     if match is None or isinstance(match, str): return match or ""
     return "match" if bool(match) else "no match"
 
-# %% ../nbs/07_siamese.ipynb #4579cca7
+# %% ../nbs/07_siamese.ipynb #f8588bd7
 class SiameseTransform(Transform):
     "From a file to a `SiameseImage` of it and a partner, of the same class with probability 0.5."
 
@@ -116,7 +116,7 @@ class SiameseTransform(Transform):
 
     def _choose(self, options): return options[self.rng.integers(len(options))]
 
-# %% ../nbs/07_siamese.ipynb #193cb8d1
+# %% ../nbs/07_siamese.ipynb #0a325f3f
 def siamese_dls(
     data: LabelledImages,
     encoder: Encoder,
@@ -130,7 +130,7 @@ def siamese_dls(
         bs=batch_size, after_item=[FitEncoder(encoder), ToTensor()],
         after_batch=[IntToFloatTensor(), normalize_for(encoder)], num_workers=loader_workers())
 
-# %% ../nbs/07_siamese.ipynb #3830bd3f
+# %% ../nbs/07_siamese.ipynb #bdafad9b
 class SiameseModel(nn.Module):
     "One encoder for both images; their feature maps side by side go into one head."
 
@@ -143,12 +143,12 @@ class SiameseModel(nn.Module):
 
     def forward(self, x1, x2): return self.head(torch.cat([self.encoder(x1), self.encoder(x2)], dim=1))
 
-# %% ../nbs/07_siamese.ipynb #34981c68
+# %% ../nbs/07_siamese.ipynb #b8359177
 def siamese_splitter(model: SiameseModel) -> list: # parameters of the encoder, and of the head
     "Two groups, so that the encoder can be frozen, or learn more slowly."
     return [params(model.encoder), params(model.head)]
 
-# %% ../nbs/07_siamese.ipynb #bd6b273d
+# %% ../nbs/07_siamese.ipynb #ed3a0318
 def siamese_loss(
     logits: torch.Tensor, # (N,) or (N, 1)
     match: torch.Tensor,  # (N,) 0 or 1, of any type
@@ -160,7 +160,7 @@ def pair_accuracy(logits: torch.Tensor, match: torch.Tensor) -> torch.Tensor:
     "Share of pairs that are on the right side of a probability of 0.5."
     return ((logits.reshape(-1) > 0) == match.reshape(-1).bool()).float().mean()
 
-# %% ../nbs/07_siamese.ipynb #a3341150
+# %% ../nbs/07_siamese.ipynb #cf5d29b0
 class SiameseHead(nn.Module):
     "fastai's concatenation head in both orders, and a cosine term."
 
@@ -201,7 +201,7 @@ class SiameseHead(nn.Module):
         self.cosine.mul_(scale)
         self.offset.mul_(scale).add_(offset)
 
-# %% ../nbs/07_siamese.ipynb #ae09fa09
+# %% ../nbs/07_siamese.ipynb #f4561e68
 class PairTrainer(nn.Module):
     "A `SiameseHead` on a batch of `pair_batches`: the work of an image is done once, however many pairs it is in."
 
@@ -228,7 +228,7 @@ class PairTrainer(nn.Module):
         cosine = (unit.index_select(0, first) * unit.index_select(0, second)).sum(1)
         return logits + self.head.cosine * cosine + self.head.offset
 
-# %% ../nbs/07_siamese.ipynb #08f1269c
+# %% ../nbs/07_siamese.ipynb #dc7aec2a
 def fit_siamese_head(
     head: SiameseHead,     # trained in place
     views: torch.Tensor,   # (V, n, 2·nf) of the training images
@@ -244,7 +244,7 @@ def fit_siamese_head(
     trainer = PairTrainer(head, views.flatten(0, 1))
     return fit_head(trainer, pair_batches(views, targets), valid, siamese_loss, epochs, lr, wd, [pair_accuracy], seed, progress)
 
-# %% ../nbs/07_siamese.ipynb #167d49be
+# %% ../nbs/07_siamese.ipynb #c5a9f5cb
 def held_out_pairs(
     make_head: Callable[[], SiameseHead], # a new, untrained head
     views: torch.Tensor,  # (V, n, 2·nf)
@@ -266,7 +266,7 @@ def held_out_pairs(
         matches.append(targets[own[i]] == targets[own[j]])
     return np.concatenate([*logits, np.empty(0)]), np.concatenate([*matches, np.empty(0, bool)])
 
-# %% ../nbs/07_siamese.ipynb #5386eeb5
+# %% ../nbs/07_siamese.ipynb #805018ea
 def calibrate(
     head: SiameseHead,    # changed in place
     logits: np.ndarray,   # (P,) of pairs it was not trained on
@@ -279,7 +279,7 @@ def calibrate(
     head.rescale(fitted.scale, fitted.offset)
     head.threshold.fill_(best_threshold(fitted(logits), matches))
 
-# %% ../nbs/07_siamese.ipynb #ae563e61
+# %% ../nbs/07_siamese.ipynb #71f55f1c
 def siamese_learner(
     data: LabelledImages,             # images, labels, and which are held out
     encoder: Encoder | None = None,   # the packaged one if not given
@@ -310,7 +310,7 @@ def siamese_learner(
     learn.bad = embedded.bad
     return learn
 
-# %% ../nbs/07_siamese.ipynb #a398002c
+# %% ../nbs/07_siamese.ipynb #9175bd0c
 def _as_learner(data: LabelledImages, encoder: Encoder, head: SiameseHead, made_with: dict) -> Learner:
     "A learner of pairs. It has an encoder of its own: fine-tuning it changes no other learner."
     model = SiameseModel(deepcopy(encoder), head)
@@ -319,7 +319,7 @@ def _as_learner(data: LabelledImages, encoder: Encoder, head: SiameseHead, made_
     learn.freeze()
     return learn.to_fp16() if torch.cuda.is_available() else learn
 
-# %% ../nbs/07_siamese.ipynb #79a3ed44
+# %% ../nbs/07_siamese.ipynb #86c4a883
 def rebuilt_siamese(
     data: LabelledImages,  # images that it can draw pairs from
     encoder: Encoder,
@@ -331,7 +331,7 @@ def rebuilt_siamese(
     fresh.load_state_dict(head)
     return _as_learner(data, encoder, fresh.eval(), made_with)
 
-# %% ../nbs/07_siamese.ipynb #fe2cde9e
+# %% ../nbs/07_siamese.ipynb #c3b23f24
 def _valid_pairs(data: LabelledImages, embedded: Embedded):
     "Pairs of held-out images to watch while training; None where they make no match."
     targets = data.targets[data.valid]
@@ -339,7 +339,7 @@ def _valid_pairs(data: LabelledImages, embedded: Embedded):
     if len(counts) < 2 or counts.max() < 2: return None
     return pair_batches(stack_views(embedded, data.valid), targets, n_batches=1, seed=0)
 
-# %% ../nbs/07_siamese.ipynb #c7b7e35d
+# %% ../nbs/07_siamese.ipynb #09f301f5
 @patch
 def siampredict(self: Learner,
     item: SiameseImage, # two images
@@ -352,7 +352,7 @@ def siampredict(self: Learner,
     with torch.no_grad(): logit = self.model(x1, x2).reshape(-1).cpu()
     return logit, logit.sigmoid()
 
-# %% ../nbs/07_siamese.ipynb #ab261efd
+# %% ../nbs/07_siamese.ipynb #c272eeff
 def pair_scorer(
     learn: Learner,              # with a `SiameseModel`
     symmetric: bool | None = None, # for a plain `create_head`: average both orders (default) or score one

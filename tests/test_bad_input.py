@@ -3,6 +3,7 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from image_similarity import ImageError, SimilarityFinder, cli, labelled_images, open_image
+from image_similarity import Gallery, ImageError, SimilarityFinder, cli, create_encoder, labelled_images, open_image
 
 ROOT = Path(__file__).resolve().parent.parent
 ODD = Path(os.environ.get("IMAGE_SIMILARITY_DATA") or ROOT.parent / "shared" / "data") / "odd"
@@ -199,7 +200,7 @@ def test_broken_files_are_skipped_and_named(small, quick, call, tmp_path):
     assert code == 0
     skipped = [line for line in err.splitlines() if line.startswith("skipped: ")]
     assert len(skipped) == 6 and all(f"_{90 + i}.jpg: " in "\n".join(skipped) for i in range(6))
-    gallery = json.loads((tmp_path / "model" / "gallery.json").read_text())["files"]
+    gallery = Gallery(tmp_path / "model").files
     assert len(gallery) == 8 and not any("_9" in Path(f).name for f in gallery)
 
 
@@ -293,7 +294,7 @@ def test_no_such_encoder(small, refused, tmp_path, arch):
 
 # --- models that do not fit
 
-PARTS = ["manifest.json", "scorers.safetensors", "heads.safetensors", "gallery.safetensors", "gallery.json"]
+PARTS = ["manifest.json", "scorers.safetensors", "heads.safetensors", "gallery.sqlite"]
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -303,7 +304,7 @@ def test_a_damaged_part(model, part, damage):
     content = file.read_bytes()
     if damage == "missing": file.unlink()
     else: file.write_bytes({"empty": b"", "cut off": content[:len(content) * 2 // 3], "garbage": os.urandom(500)}[damage])
-    with pytest.raises((ValueError, FileNotFoundError), match=f"{part}.*(train again|missing)"):
+    with pytest.raises((ValueError, FileNotFoundError), match=f"{part}.*(train again|missing|damaged)"):
         SimilarityFinder.load(model).clearn # the heads are read when a learner is asked for
 
 
@@ -344,17 +345,24 @@ def change(model, part, **tensors):
 @pytest.mark.parametrize("part, tensors", [
     ("scorers.safetensors", {"A": None}), ("scorers.safetensors", {"class.weight": None}), ("scorers.safetensors", {"stray": torch.ones(2)}),
     ("scorers.safetensors", {"A": torch.ones(512, 8)}), ("scorers.safetensors", {"B": torch.ones(512, 8)}), ("scorers.safetensors", {"w": torch.ones(3)}),
-    ("scorers.safetensors", {"class.weight": torch.ones(4, 8)}), ("gallery.safetensors", {"pooled": None}),
-    ("gallery.safetensors", {"pooled": torch.ones(3, 2560)}), ("gallery.safetensors", {"pooled": torch.ones(24, 8)})],
+    ("scorers.safetensors", {"class.weight": torch.ones(4, 8)})],
     ids=lambda x: x if isinstance(x, str) else "-".join(f"{k}{'' if v is None else tuple(v.shape)}" for k, v in x.items()))
 def test_tensors_of_another_model(small, model, refused, part, tensors):
     change(model, part, **tensors)
     assert "train again" in refused("find", small.query, "--model", model)
 
 
-@pytest.mark.parametrize("gallery", [{}, [], {"files": [], "labels": []}, {"files": ["a.jpg"], "labels": ["a"]}, {"files": 3, "labels": 3}], ids=str)
-def test_a_gallery_of_another_model(small, model, refused, gallery):
-    (model / "gallery.json").write_text(json.dumps(gallery))
+@pytest.mark.parametrize("kind", ["of another encoder", "of vectors", "of nothing", "another database"])
+def test_a_gallery_of_another_model(small, model, refused, tmp_path, kind):
+    if kind == "another database":
+        with sqlite3.connect(tmp_path / "gallery.sqlite") as other: other.execute("CREATE TABLE thesis(page)")
+    else:
+        other = Gallery(tmp_path / "other", create_encoder(size=64) if kind != "of vectors" else None)
+        if kind == "of another encoder": other.add(small.data.files[:2], progress=False)
+        if kind == "of vectors": other.import_embeddings(["a.jpg"], np.ones((1, 8), np.float32))
+        other.close()
+    for file in model.glob("gallery.sqlite*"): file.unlink()
+    shutil.copy(next(tmp_path.rglob("gallery.sqlite")), model)
     assert "train again" in refused("find", small.query, "--model", model)
 
 
@@ -389,8 +397,8 @@ KILLED = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-import json
 from functools import lru_cache
+from image_similarity.gallery import Gallery
 from image_similarity.finder import SimilarityFinder
 from image_similarity import saving
 from image_similarity.saving import read_manifest, read_tensors
@@ -400,13 +408,18 @@ saving.create_encoder = lru_cache(saving.create_encoder) # it is compared with w
 def state():
     "Whose labels the model folder has now; raises when anything is missing or damaged."
     read_manifest(folder)
-    for part in ("scorers", "heads", "gallery"): read_tensors(f"{folder}/{part}.safetensors")
-    return json.load(open(f"{folder}/gallery.json"))["labels"][0]
+    for part in ("scorers", "heads"): read_tensors(f"{folder}/{part}.safetensors")
+    gallery = Gallery(folder)
+    try: return gallery.labels[0]
+    finally: gallery.close()
 
 folder, touched, last = sys.argv[1], 0, 0
 finder = SimilarityFinder.load(folder)
 finder.clearn, finder.slearn # before the folder is touched
-finder.labels = ["new"] * len(finder)
+renamed = Gallery(encoder=finder.encoder) # in memory: an SQLite file must not be used by two processes of one fork
+renamed.import_embeddings(finder.files, finder.gallery.pooled, ["new"] * len(finder))
+finder.gallery.close()
+finder.gallery = renamed
 WRITES = ("os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "shutil.rmtree", "ctypes.dlsym", "ctypes.dlopen")
 
 def audit(event, args):

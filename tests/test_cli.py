@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import image_similarity
-from image_similarity import cli
+from image_similarity import Gallery, cli
 
 pytestmark = pytest.mark.usefixtures("elsewhere", "same_encoder")
 COMMANDS = ["train", "find", "evaluate", "demo"]
@@ -211,8 +211,7 @@ def test_train_takes_labels_and_split_from_a_csv(call, small, quick, tmp_path):
     table = ["--labels", tmp_path / "all.csv", "--split", tmp_path / "all.csv"]
     code, out, err = call("train", tmp_path / "pets", "--out", tmp_path / "model", *table)
     assert code == 0 and "8 held out" in err and out.startswith("8 images")
-    gallery = json.loads((tmp_path / "model" / "gallery.json").read_text())
-    assert [Path(f).stem for f in gallery["files"]] == [f"{i:03}" for i in range(len(names)) if i % 4]
+    assert [f.stem for f in Gallery(tmp_path / "model").files] == [f"{i:03}" for i in range(len(names)) if i % 4]
 
     code, measured, _ = call("evaluate", tmp_path / "model", tmp_path / "pets", *table, "--json")
     measured = json.loads(measured)

@@ -1,14 +1,15 @@
 "`MatchPredictor`: tables in, right answers or clear errors out."
 import json
 import time
-import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from image_similarity.datasets import all_pairs, draw_pairs, labelled_images
+from image_similarity import pair_training
+from image_similarity.datasets import draw_pairs, labelled_images
 from image_similarity.drawing import sample_pets
 from image_similarity.encoder import create_encoder, embed
 from image_similarity.items import ImageItems
@@ -18,7 +19,16 @@ from image_similarity.metrics import pair_auc
 from image_similarity.pair_groups import PairSource, contradictions, item_folds, match_groups
 from image_similarity.pairs import BadRows, Pairs, leak_check
 
-QUICK = {"size": 64, "augment": 1, "epochs": 2}
+QUICK = {"augment": 1, "epochs": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_pairs():
+    "Train on fewer pairs, with fewer steps: enough for a test."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair_training, "drawn_batches", partial(pair_training.drawn_batches, n_batches=3, n_pairs=192))
+        patch.setattr(pair_training, "REFINEMENTS", (None, 0, 5))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +54,9 @@ def test(data): return table_of(data, range(7, 10), 60)
 
 @pytest.fixture(scope="module")
 def shared_column():
-    "Reads each picture once for all tests."
-    return ImageItems(create_encoder(size=64))
+    "Reads each picture once for all tests, with a small encoder that has learned nothing: colours are enough here."
+    torch.manual_seed(0)
+    return ImageItems(create_encoder("mobilenetv3_small_050", weights="random", size=64))
 
 
 @pytest.fixture
@@ -75,7 +86,7 @@ def test_the_tutorial_runs_and_its_types_are_right(fitted, test):
     assert isinstance(pred, pd.Series) and pred.name == "Label" and list(pred.index) == list(test.index[:3]) and set(pred) <= {0, 1}
     assert isinstance(proba, pd.DataFrame) and list(proba.columns) == [0, 1]
     embeddings = fitted.extract_embedding({"Image1": test["Image1"][:5].tolist()})
-    assert embeddings.shape == (5, 1280) and isinstance(embeddings, np.ndarray)
+    assert embeddings.shape == (5, fitted.column.encoder.nf) and isinstance(embeddings, np.ndarray)
 
 
 def test_absolute_paths_a_dict_and_a_csv_give_the_same(fitted, test, data, tmp_path):
@@ -101,7 +112,8 @@ def test_several_images_in_a_cell_are_one_thing(fitted, data):
     names = [f.name for f in data.files]
     several = {"Image1": [f"{names[0]};{names[1]}"], "Image2": [names[2]]}
     pooled = embed(data.files[:2], fitted.column.encoder, progress=False).pooled
-    both = np.concatenate([pooled[:, :1280].max(0), pooled[:, 1280:].mean(0)])
+    nf = fitted.column.encoder.nf
+    both = np.concatenate([pooled[:, :nf].max(0), pooled[:, nf:].mean(0)])
     expected = fitted.model.embed(torch.from_numpy(both[None])).numpy()
     assert np.allclose(fitted.extract_embedding(several), expected, atol=1e-4)
 
@@ -182,7 +194,7 @@ def test_a_bad_row_is_left_out_of_training(new, train):
 
 def test_before_fit_it_is_the_plain_cosine_and_says_so(new, test, data):
     predictor, place = new(), {f.name: i for i, f in enumerate(data.files)}
-    unit = embed(data.files, predictor.column.encoder, progress=False).pooled[:, 1280:]
+    unit = embed(data.files, predictor.column.encoder, progress=False).pooled[:, predictor.column.encoder.nf:]
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     cosine = [unit[place[a]] @ unit[place[b]] for a, b in zip(test["Image1"], test["Image2"])]
     with pytest.warns(UserWarning, match="not calibrated"): auc = predictor.evaluate(test)["auc"]

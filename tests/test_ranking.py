@@ -152,9 +152,9 @@ def test_the_same_seed_gives_the_same_embedding(pets):
 def test_end_to_end_the_encoder_learns_too(pets):
     learn = learned(pets, loss="triplet")
     before = fingerprint(learn.model.base)
-    learn.dls.train.n = 8 # a batch or so
+    learn.unfreeze()
     with learn.no_bar(), learn.no_logging():
-        learn.fine_tune(1, freeze_epochs=0)
+        learn.fit(1, 1e-4)
     assert fingerprint(learn.model.base) != before
 
 
@@ -254,6 +254,21 @@ def test_a_network_of_someone_else_is_not_saved(tmp_path):
     with pytest.raises(TypeError, match="Learner.export"):
         save_embedding(learn, tmp_path / "digits")
     assert not (tmp_path / "digits").exists()
+
+
+# --- in a gallery
+
+def test_it_serves_a_gallery(pets, saved):
+    from image_similarity.gallery import Gallery
+
+    learn, folder = saved
+    gallery = Gallery(encoder=load_embedding(folder))
+    gallery.add(pets.data.files, labels=pets.data.labels, progress=False)
+    unit = units(pets.data.files, learn.model.encoder)
+    found = gallery.search(pets.data.files[3], top_k=5)
+    np.testing.assert_allclose([r.score for r in found], np.sort(unit @ unit[3])[:-6:-1], atol=1e-4)
+    hard = mine_hard_negatives(embedding(torch.tensor(gallery.pooled)), gallery.labels, per_image=2)
+    assert len(hard) == 2 * len(pets.data)
 
 
 # --- digits

@@ -1,0 +1,206 @@
+"""Pairs of photos: `MatchPredictor`, the plain cosine, and AutoMM's recipe, on the same encoder and the same pairs.
+
+coil100: folds over its 17 objects, all pairs of the fold that was held out. clothing: pairs of its training and validation
+photos, all pairs of its test photos. pets and pets_unseen: pairs of the seen breeds' training photos, all pairs of their
+test photos and of the photos of the unseen breeds. What will be asked is told to the predictor (`held_out`): new things for
+coil100 and pets_unseen, new photos of known things for the others.
+
+AutoMM's recipe is fine-tuning of the whole encoder with a contrastive loss of the cosine (margins 0.8 and 0.2), a match
+beginning at (cos + 1) / 2 = 0.5; it has the seconds that our fit took, reading included. Its batch norms stay as they are.
+Intervals are bootstraps over photos; differences are taken on the same resampled photos.
+
+    python benchmarks/pairs.py --data ../shared/data --json benchmarks/results/pairs.json
+    python benchmarks/pairs.py --sets clothing       # one set only; rows of the others stay in the file
+"""
+import argparse
+import csv
+import json
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_metric_learning.distances import CosineSimilarity
+from pytorch_metric_learning.losses import ContrastiveLoss
+
+from _report import report, row
+from image_similarity.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error
+from image_similarity.datasets import all_pairs, draw_pairs
+from image_similarity.encoder import create_encoder, embed, preprocess
+from image_similarity.intervals import Interval, pair_weights, percentile_interval
+from image_similarity.items import ImageItems
+from image_similarity.matching import MatchPredictor
+from image_similarity.metrics import auc_statistic, balanced_accuracy, best_threshold
+from image_similarity.scorers import embedding
+
+N_TRAIN, N_FOLDS, RESAMPLES, SEED = 4000, 4, 500, 0
+SETS = ("coil100", "clothing", "pets", "pets_unseen")
+
+
+# What is asked: files with labels, training ones and others.
+
+@dataclass(frozen=True)
+class Task:
+    "Photos to draw training pairs from, and photos of which all pairs are asked about."
+    files: np.ndarray
+    labels: np.ndarray
+    train: np.ndarray   # (n,) bool
+    asked: np.ndarray   # (n,) bool
+    held_out: str       # what the predictor holds out
+
+    def table(self, i, j) -> pd.DataFrame:
+        return pd.DataFrame({"Image1": self.files[i], "Image2": self.files[j], "Label": (self.labels[i] == self.labels[j]).astype(int)})
+
+    def train_table(self) -> pd.DataFrame:
+        own = np.flatnonzero(self.train)
+        return self.table(*(own[k] for k in draw_pairs(self.labels[own], N_TRAIN, SEED)))
+
+
+def coil100(folder: Path) -> list[Task]:
+    files = sorted((folder / "coil100" / "images").glob("*.png"))
+    labels = np.array([f.name.split("__")[0] for f in files])
+    objects = np.random.default_rng(SEED).permutation(np.unique(labels))
+    held = [np.isin(labels, objects[fold::N_FOLDS]) for fold in range(N_FOLDS)]
+    return [Task(np.array(files, str), labels, ~h, h, "things") for h in held]
+
+
+def clothing(folder: Path) -> list[Task]:
+    files = sorted((folder / "clothing").glob("*/*/*.*"))
+    test = np.array([f.parent.parent.name == "test" for f in files])
+    return [Task(np.array(files, str), np.array([f.parent.name for f in files]), ~test, test, "images")]
+
+
+def pets(folder: Path, unseen: bool = False) -> list[Task]:
+    rows = list(csv.DictReader((folder / "pets" / "split.csv").open(encoding="utf-8")))
+    files, labels = np.array([str(folder / "pets" / "images" / r["file"]) for r in rows]), np.array([r["breed"] for r in rows])
+    seen, test = np.array([r["breed_group"] == "seen" for r in rows]), np.array([r["split"] == "test" for r in rows])
+    return [Task(files, labels, seen & ~test, ~seen if unseen else seen & test, "things" if unseen else "images")]
+
+
+TASKS = {"coil100": coil100, "clothing": clothing, "pets": pets, "pets_unseen": lambda folder: pets(folder, unseen=True)}
+
+
+# What answers.
+
+@dataclass(frozen=True)
+class Answer:
+    "What three systems say about all pairs of a task."
+    pairs: np.ndarray     # (P, 2) photos
+    match: np.ndarray     # (P,) bool
+    n_photos: int
+    logits: np.ndarray    # ours
+    threshold: float
+    surer: float          # probability from which 99 % of what is called a match shall be one
+    cosine: np.ndarray
+    automm: np.ndarray    # (cos + 1) / 2 after its fine-tuning
+
+
+def automm_recipe(task: Task, encoder, seconds: float):
+    "The encoder, fine-tuned on the training pairs for some seconds; batches of eight pairs, AdamW, learning rate 1e-4."
+    tuned, table, rng = deepcopy(encoder).eval(), task.train_table(), np.random.default_rng(SEED)
+    loss_func = ContrastiveLoss(pos_margin=0.8, neg_margin=0.2, distance=CosineSimilarity())
+    optimizer, end = torch.optim.AdamW(tuned.parameters(), lr=1e-4, weight_decay=1e-3), time.monotonic() + seconds
+    while time.monotonic() < end:
+        rows = table.iloc[rng.integers(0, len(table), 8)]
+        x = torch.stack([preprocess(file, tuned) for file in [*rows["Image1"], *rows["Image2"]]])
+        things = torch.arange(16)
+        things[8:][torch.from_numpy(rows["Label"].to_numpy() == 1)] = things[:8][torch.from_numpy(rows["Label"].to_numpy() == 1)]
+        loss = loss_func(tuned(x).mean((2, 3)), things)
+        optimizer.zero_grad(); loss.backward(); optimizer.step()
+    return tuned
+
+
+def cosines(encoder, files, pairs) -> np.ndarray:
+    unit = embedding(torch.from_numpy(embed(list(files), encoder, progress=False).pooled)).numpy()
+    return (unit[pairs[:, 0]] * unit[pairs[:, 1]]).sum(1).astype(float)
+
+
+def answers(name: str, folder: Path, column: ImageItems) -> list[Answer]:
+    "Train and ask; one answer a fold. The recipe has the seconds of the first fit, in which all photos are read."
+    found, seconds = [], None
+    for task in TASKS[name](folder):
+        predictor = MatchPredictor("Image1", "Image2", "Label", hyperparameters={"held_out": task.held_out})
+        predictor._column = column
+        start = time.monotonic()
+        predictor.fit(task.train_table(), progress=False)
+        seconds = seconds or time.monotonic() - start
+        print(f"{name}: {predictor.fitted}, {seconds:.0f} s", flush=True)
+        asked = np.flatnonzero(task.asked)
+        pairs = all_pairs(len(asked))
+        i, j = asked[pairs].T
+        _, logits = predictor._logits(task.table(i, j), None)
+        tuned = automm_recipe(task, column.encoder, seconds)
+        found.append(Answer(pairs, task.labels[i] == task.labels[j], len(asked), logits, predictor.model.threshold, predictor.threshold(0.99),
+                            cosines(column.encoder, task.files[asked], pairs), (cosines(tuned, task.files[asked], pairs) + 1) / 2))
+    return found
+
+
+# Rows.
+
+def sigmoid(x): return 1 / (1 + np.exp(-x))
+
+
+def statistics(a: Answer) -> dict:
+    "Figures of one answer, as functions of the pairs' weights."
+    p, surer = sigmoid(a.logits), sigmoid(a.logits) >= a.surer
+    ece = lambda q: lambda w: expected_calibration_error(q, a.match, sample_weight=even_odds_weights(a.match, w))
+    even = lambda w: even_odds_weights(a.match, w)
+    found = {"auc": auc_statistic(a.logits, a.match), "cosine_auc": auc_statistic(a.cosine, a.match), "automm_auc": auc_statistic(a.automm, a.match),
+             "accuracy": lambda w: balanced_accuracy(a.logits, a.match, a.threshold, w),
+             "best_accuracy": lambda w: balanced_accuracy(a.logits, a.match, best_threshold(a.logits, a.match, w), w),
+             "automm_accuracy": lambda w: balanced_accuracy(a.automm, a.match, 0.5, w),
+             "ece": ece(p), "automm_ece": ece(a.automm.clip(0, 1)),
+             "precision_at_99": lambda w: even(w) @ (surer & a.match) / max(even(w) @ surer, 1e-9),
+             "recall_at_99": lambda w: w @ (surer & a.match) / max(w @ a.match, 1e-9)}
+    for ours, theirs in (("auc", "cosine_auc"), ("auc", "automm_auc"), ("accuracy", "best_accuracy"), ("accuracy", "automm_accuracy")):
+        found[f"{ours}_minus_{theirs}"] = lambda w, x=found[ours], y=found[theirs]: x(w) - y(w)
+    return found
+
+
+def intervals(found: list[Answer]) -> dict[str, Interval]:
+    "Means over folds, with their intervals; photos are drawn within each fold."
+    rng, each = np.random.default_rng(SEED), [statistics(a) for a in found]
+    values = lambda weights: {name: np.mean([s[name](w) for s, w in zip(each, weights)]) for name in each[0]}
+    drawn = [[pair_weights(a.pairs, np.bincount(rng.integers(a.n_photos, size=a.n_photos), minlength=a.n_photos)) for a in found] for _ in range(RESAMPLES)]
+    resampled = [values(weights) for weights in drawn]
+    return {name: percentile_interval(v, [r[name] for r in resampled]) for name, v in values([np.ones(len(a.pairs)) for a in found]).items()}
+
+
+def rows_of(name: str, found: list[Answer]) -> list[dict]:
+    figures = intervals(found)
+    floors = [ece_noise_floor(sigmoid(a.logits), prior=float(a.match.mean()), n_sim=200) for a in found]
+    floor = Interval(*(float(np.mean([getattr(f, end) for f in floors])) for end in ("value", "low", "high")))
+    goals = {"ece": floor.value + 0.01, "accuracy": figures["best_accuracy"].value - 0.01, "precision_at_99": 0.99,
+             "auc": max(figures["cosine_auc"].value, figures["automm_auc"].value)}
+    against = {"auc_minus_cosine_auc": "cosine", "auc_minus_automm_auc": "automm", "accuracy_minus_automm_accuracy": "automm"}
+    lower = {"ece", "automm_ece"}
+    rows = [row(f"{name}_{figure}", i.value, i.low, i.high, goals.get(figure), "lower" if figure in lower else "higher", against.get(figure))
+            for figure, i in figures.items()]
+    return rows + [row(f"{name}_ece_floor", floor.value, floor.low, floor.high, better="lower")]
+
+
+def kept_rows(path: Path | None, sets) -> list[dict]:
+    "Rows of the other sets from an earlier run."
+    if path is None or not path.is_file(): return []
+    other = [s for s in SETS if s not in sets]
+    belongs = lambda r: max((s for s in SETS if r["name"].startswith(f"{s}_")), key=len, default=None)
+    return [r for r in json.loads(path.read_text(encoding="utf-8"))["rows"] if belongs(r) in other]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with coil100, clothing and pets")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="which sets to measure")
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    args = parser.parse_args()
+    column, rows = ImageItems(create_encoder()), kept_rows(args.json, args.sets)
+    for name in args.sets:
+        rows += rows_of(name, answers(name, args.data, column))
+        report(rows, args.json) # kept, whatever happens to the next set
+
+
+if __name__ == "__main__":
+    main()
