@@ -22,8 +22,9 @@ from _million import DATA, photo_pooled, realistic_blocks
 from _report import interval, report, row
 from numba import njit
 
+from image_similarity.chunks import in_threads
 from image_similarity.images import image_files, label_func
-from image_similarity.kernels import in_threads, row_logits
+from image_similarity.kernels import row_logits
 from image_similarity.pair_search import PairIndex, in_bytes, item_rows
 from image_similarity.scorers import PairRows, PairScorer, kernel_numbers, kernel_rows
 from image_similarity.siamese import SiameseHead, calibrate, fit_siamese_head, held_out_pairs

@@ -7,7 +7,7 @@ __all__ = ['SCHEMA_VERSION', 'APPLICATION_ID', 'BUSY_SECONDS', 'Item', 'conditio
            'set_fact', 'items_where', 'items_by_id', 'items_by_path', 'put_items', 'remove_items', 'vectors_since',
            'pooled_in_order']
 
-# %% ../nbs/09e_catalogue.ipynb #6cecfa70
+# %% ../nbs/09e_catalogue.ipynb #cd1979e3
 import json
 import os
 import sqlite3
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-# %% ../nbs/09e_catalogue.ipynb #615db7c6
+# %% ../nbs/09e_catalogue.ipynb #87ee0c83
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x67616C31 # tells our files from other SQLite files
 BUSY_SECONDS = 60           # how long to wait for another writer
@@ -37,7 +37,7 @@ CREATE TABLE revisions(number INTEGER PRIMARY KEY, mark TEXT NOT NULL);
 CREATE TABLE facts(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-# %% ../nbs/09e_catalogue.ipynb #2a6594e7
+# %% ../nbs/09e_catalogue.ipynb #b1eca6ba
 @dataclass(frozen=True)
 class Item:
     "What a gallery knows of one picture, `pooled` aside."
@@ -52,7 +52,7 @@ class Item:
     def to_record(self) -> dict: # for JSON and data frames
         return {"id": self.id, "path": str(self.path), "label": self.label, "metadata": self.metadata, "hash": self.hash, "size": self.size}
 
-# %% ../nbs/09e_catalogue.ipynb #e19d24fa
+# %% ../nbs/09e_catalogue.ipynb #d0a67142
 def condition(
     where: dict | None, # name to value, or to a list of values
 ) -> tuple[str, list]:  # SQL over `items`, and its parameters
@@ -73,18 +73,22 @@ def condition(
         clauses.append(f"({clause})")
     return " AND ".join(clauses), parameters
 
-# %% ../nbs/09e_catalogue.ipynb #0d0fd6b1
+# %% ../nbs/09e_catalogue.ipynb #45bd1c1c
 def kept_path(
     path: str | Path,
     folder: Path | None, # of the gallery; None in memory
 ) -> str | bytes:        # bytes for names that are not text
     "How a path is written down."
+    path = os.fspath(path)
     if folder is not None:
         path = os.path.abspath(path)
-        if Path(path).is_relative_to(folder.parent): path = Path(os.path.relpath(path, folder)).as_posix()
-    try: str(path).encode()
+        for root, way in ((os.path.join(folder, ""), ""), (os.path.join(os.path.dirname(folder), ""), "../")):
+            if path.startswith(root):
+                path = way + path[len(root):].replace(os.sep, "/")
+                break
+    try: path.encode()
     except UnicodeEncodeError: return os.fsencode(path)
-    return str(path)
+    return path
 
 def full_path(
     kept: str | bytes,   # what `kept_path` gave
@@ -92,9 +96,9 @@ def full_path(
 ) -> Path:
     "Where the file is now."
     path = os.fsdecode(kept)
-    return Path(path) if folder is None else Path(os.path.normpath(folder / path))
+    return Path(path if folder is None else os.path.normpath(os.path.join(folder, path)))
 
-# %% ../nbs/09e_catalogue.ipynb #f042350c
+# %% ../nbs/09e_catalogue.ipynb #f63f2563
 class Catalogue:
     "Items in an SQLite file, or in memory. Every method is safe in any thread; `writing()` makes several writes one."
 
@@ -126,7 +130,7 @@ class Catalogue:
         except sqlite3.Error as e:
             if "locked" in str(e) or "busy" in str(e): raise TimeoutError(f"{self.file}: another process has been writing for {BUSY_SECONDS} s; try again when it is done") from e
             if "readonly" in str(e): raise PermissionError(f"{self.file}: may only be read; copy the gallery to a place that may be written") from e
-            if "unable to open" in str(e) or "disk" in str(e): raise OSError(f"{self.file}: {e}; look at its permissions and the space on the disk") from e
+            if any(what in str(e) for what in ("unable to open", "disk I/O", "disk is full")): raise OSError(f"{self.file}: {e}; look at its permissions and the space on the disk") from e
             if not isinstance(e, sqlite3.DatabaseError) or isinstance(e, (sqlite3.ProgrammingError, sqlite3.IntegrityError)): raise
             raise ValueError(f"{self.file}: not a gallery, or damaged ({e}); restore it from a backup, or add the pictures again") from e
 
@@ -167,7 +171,7 @@ def _make_tables(catalogue: Catalogue) -> None:
         catalogue.run(f"PRAGMA application_id = {APPLICATION_ID}")
         catalogue.run(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-# %% ../nbs/09e_catalogue.ipynb #d734eb10
+# %% ../nbs/09e_catalogue.ipynb #ff83108e
 def fact(
     catalogue: Catalogue,
     name: str,
@@ -182,7 +186,7 @@ def set_fact(
 ) -> None:      # what is there already, stays
     with catalogue.writing(): catalogue.run("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
 
-# %% ../nbs/09e_catalogue.ipynb #59a536be
+# %% ../nbs/09e_catalogue.ipynb #83d8f1cf
 _COLUMNS = "id, path, label, metadata, hash, size, mtime_ns"
 
 def items_where(
@@ -215,7 +219,7 @@ def items_by_path(
 def _as_row(catalogue: Catalogue, item: Item) -> tuple:
     return item.id, kept_path(item.path, catalogue.folder), item.label, json.dumps(item.metadata, allow_nan=False), item.hash, item.size, item.mtime_ns
 
-# %% ../nbs/09e_catalogue.ipynb #17a12aab
+# %% ../nbs/09e_catalogue.ipynb #60c1a370
 def put_items(
     catalogue: Catalogue,
     items: Sequence[Item],             # without an id: new; with one: changed
@@ -249,7 +253,7 @@ def remove_items(
         catalogue.connection.executemany("DELETE FROM items WHERE id = ?", [(i,) for _, i in chosen])
         return before - len(catalogue)
 
-# %% ../nbs/09e_catalogue.ipynb #7d6ac040
+# %% ../nbs/09e_catalogue.ipynb #9b056a8e
 def vectors_since(
     catalogue: Catalogue,
     revision: int = -1, # only what was changed after it

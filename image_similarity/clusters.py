@@ -7,7 +7,7 @@ __all__ = ['NEIGHBOURS', 'CHUNK', 'COORDINATES', 'REMEMBERED', 'LARGE', 'neighbo
            'siamese_neighbours', 'link_graph', 'spectral_coordinates', 'join_neighbours', 'find_groups', 'Cluster',
            'name_clusters', 'Clusters', 'find_clusters']
 
-# %% ../nbs/09d_clusters.ipynb #0fc04ddf
+# %% ../nbs/09d_clusters.ipynb #249caed9
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from scipy.sparse.linalg import eigsh
 from .sheets import Band, Tile, contact_sheet
 from .similarity import normalize
 
-# %% ../nbs/09d_clusters.ipynb #2ce843f6
+# %% ../nbs/09d_clusters.ipynb #605589b4
 NEIGHBOURS = 8 # links of each picture
 CHUNK = 1024   # pictures whose similarities to all others are held at once
 
@@ -57,7 +57,7 @@ def siamese_neighbours(
     rows = scorer.rows(pooled)
     return neighbours_by(lambda some: scorer.logits(rows.take(some), rows).numpy(), len(pooled))
 
-# %% ../nbs/09d_clusters.ipynb #aa056694
+# %% ../nbs/09d_clusters.ipynb #8b115086
 COORDINATES, REMEMBERED = 8, .9 # how many coordinates at most; eigenvalue from which one counts
 LARGE = .2                      # share of all pictures above which a piece may be more than one cluster
 
@@ -93,7 +93,7 @@ def join_neighbours(
         if not joins.any(): return groups
         groups[alone[joins]] = votes[joins].argmax(1)
 
-# %% ../nbs/09d_clusters.ipynb #ed1c6a52
+# %% ../nbs/09d_clusters.ipynb #1d1781b0
 def _split_piece(links, min_size: int) -> np.ndarray:
     "(n,) number of the group of each picture of a large piece, -1 for none; all 0 when it is one cluster."
     from sklearn.cluster import HDBSCAN # here, because it takes long to load
@@ -119,7 +119,7 @@ def find_groups(
     place = np.argsort(np.argsort(-sizes, kind="stable"))
     return np.where(found < 0, -1, place[found])
 
-# %% ../nbs/09d_clusters.ipynb #1671b9b5
+# %% ../nbs/09d_clusters.ipynb #79d26668
 @dataclass(frozen=True)
 class Cluster:
     "Pictures that belong together."
@@ -145,7 +145,7 @@ def name_clusters(
         clusters.append(Cluster(name, members, agree, counts.total()))
     return clusters
 
-# %% ../nbs/09d_clusters.ipynb #76cee114
+# %% ../nbs/09d_clusters.ipynb #eeb1163d
 class Clusters(Sequence):
     "Clusters, the largest first, and the loners. In a notebook they show as a contact sheet."
 
@@ -188,7 +188,7 @@ class Clusters(Sequence):
         if self.loners: bands.append(Band(f"{len(self.loners)} in no cluster", [Tile(self.files[i], self.files[i].name) for i in self.loners]))
         return contact_sheet(bands, path=path, **options)
 
-# %% ../nbs/09d_clusters.ipynb #e9f1b8b0
+# %% ../nbs/09d_clusters.ipynb #e8668448
 def find_clusters(
     files: Sequence[str | Path],
     neighbours: np.ndarray, # (n, k) of each file: `embedding_neighbours`, or `siamese_neighbours`

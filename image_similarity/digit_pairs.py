@@ -6,7 +6,7 @@
 __all__ = ['TURNS', 'warped', 'small_moves', 'moved', 'digit_batches', 'DigitNet', 'digit_learner', 'digit_rows', 'pairs_of',
            'same_different', 'digit_threshold']
 
-# %% ../nbs/12b_digit_pairs.ipynb #21cea64d
+# %% ../nbs/12b_digit_pairs.ipynb #5431e08a
 from contextlib import nullcontext
 
 import numpy as np
@@ -26,7 +26,7 @@ from .metrics import balanced_accuracy, best_threshold
 from .ranking import embedding_learner
 from .similarity import similarity
 
-# %% ../nbs/12b_digit_pairs.ipynb #40400c83
+# %% ../nbs/12b_digit_pairs.ipynb #22a907f8
 def warped(
     images: torch.Tensor, # (n, 1, h, w)
     affine: torch.Tensor, # (n, 2, 3) from places in the result to places in the image, both from -1 to 1
@@ -46,7 +46,7 @@ def small_moves(
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([(1 + up_to(0.15)) * cos, slant - sin, up_to(0.16), sin, (1 + up_to(0.15)) * cos, up_to(0.16)], 1).view(n, 2, 3)
 
-# %% ../nbs/12b_digit_pairs.ipynb #cad425d2
+# %% ../nbs/12b_digit_pairs.ipynb #19469ff1
 TURNS = torch.tensor([[[1., 0], [0, 1]], [[0, 1], [-1, 0]], [[-1, 0], [0, -1]], [[0, -1], [1, 0]],
                       [[-1, 0], [0, 1]], [[0, 1], [1, 0]], [[1, 0], [0, -1]], [[0, -1], [-1, 0]]]) # the eight ways to lay a square
 
@@ -58,7 +58,7 @@ def moved(
     moves, wobble = small_moves(len(images)), torch.randn(len(images), 2, 6, 6) * 0.06
     return warped(images, torch.cat([moves[:, :, :2] @ TURNS[turn], moves[:, :, 2:]], 2), wobble)
 
-# %% ../nbs/12b_digit_pairs.ipynb #97247e98
+# %% ../nbs/12b_digit_pairs.ipynb #0cebb844
 def digit_batches(
     digits: Digits,
     n_digits: int = 192,  # in a batch; every second one lies in one of eight ways
@@ -77,7 +77,7 @@ def digit_batches(
 
     return DataLoader(range(n_batches), bs=1, create_batch=create_batch, num_workers=0)
 
-# %% ../nbs/12b_digit_pairs.ipynb #65039326
+# %% ../nbs/12b_digit_pairs.ipynb #d9a8c73d
 class DigitNet(nn.Sequential):
     "Five convolutions; a digit to 64 numbers."
 
@@ -89,7 +89,7 @@ class DigitNet(nn.Sequential):
         super().__init__(*conv(1, width), nn.MaxPool2d(2), *conv(width, 2 * width), *conv(2 * width, 2 * width), nn.MaxPool2d(2),
                          *conv(2 * width, 4 * width), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(36 * width, n_features))
 
-# %% ../nbs/12b_digit_pairs.ipynb #5552ffc1
+# %% ../nbs/12b_digit_pairs.ipynb #6eb3f1b5
 def digit_learner(
     digits: Digits,             # to learn from
     loss: str = "contrastive",  # or 'triplet'
@@ -107,7 +107,7 @@ def digit_learner(
         with nullcontext() if progress else learn.no_bar(), nullcontext() if progress else learn.no_logging(): learn.fit_one_cycle(epochs, lr)
     return learn
 
-# %% ../nbs/12b_digit_pairs.ipynb #c749321e
+# %% ../nbs/12b_digit_pairs.ipynb #b2e87b05
 @torch.no_grad()
 def digit_rows(
     learn: Learner,       # as `digit_learner` makes it

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FONTS', 'SCRIPTS', 'read_idx', 'Digits', 'embedded_digits', 'mnist_digits', 'letters']
 
-# %% ../nbs/12a_digits.ipynb #035fa3a7
+# %% ../nbs/12a_digits.ipynb #6121f78e
 import gzip
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
-# %% ../nbs/12a_digits.ipynb #6d788532
+# %% ../nbs/12a_digits.ipynb #e298dbcb
 _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"} # high byte first
 
 def read_idx(
@@ -36,7 +36,7 @@ def read_idx(
     if len(data) != start + dtype.itemsize * int(np.prod(shape)): raise ValueError(f"{file}: {len(data) - start} bytes for {shape} of {dtype}; get it again")
     return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
 
-# %% ../nbs/12a_digits.ipynb #629b877a
+# %% ../nbs/12a_digits.ipynb #85052ce1
 @dataclass(frozen=True)
 class Digits:
     "Pictures of digits, and which digit each is."
@@ -58,7 +58,7 @@ class Digits:
 
     def __repr__(self): return f"Digits({len(self):,} images of {', '.join(map(str, np.unique(self.targets)))})"
 
-# %% ../nbs/12a_digits.ipynb #420da009
+# %% ../nbs/12a_digits.ipynb #102d443e
 def embedded_digits() -> Digits: # the 1,797 of scikit-learn (Alpaydin and Kaynak 1998), in MNIST's size
     from sklearn.datasets import load_digits
     found = load_digits()
@@ -78,13 +78,15 @@ def mnist_digits(
     if images.shape != (len(targets), 28, 28): raise ValueError(f"{folder}: images of shape {images.shape} for {len(targets)} labels of {part}; get them again")
     return Digits(torch.tensor(images, dtype=torch.float32)[:, None] / 255, targets.astype(np.int64))
 
-# %% ../nbs/12a_digits.ipynb #7860ed31
+# %% ../nbs/12a_digits.ipynb #c22ca683
 FONTS = ("DejaVuSans", "DejaVuSerif", "DejaVuSansMono", "DejaVuSans-Oblique", "DejaVuSerif-Italic", "DejaVuSans-Bold", "DejaVuSerif-Bold",
          "STIXGeneral", "STIXGeneralItalic", "cmr10", "cmtt10", "cmss10")
 SCRIPTS = { # first and last character
-    "Latin": "AZ", "Latin, small": "az", "phonetic": "\u0250\u02af", "Greek": "\u0391\u03c9", "Cyrillic": "\u0410\u044f", "Armenian": "\u0531\u0587", "Hebrew": "\u05d0\u05ea",
-    "Arabic": "\u0621\u064a", "Lao": "\u0e81\u0eae", "Georgian": "\u10d0\u10f6", "syllabics": "\u1401\u1675", "Tifinagh": "\u2d30\u2d67", "signs": "\u2200\u22ff", "Lisu": "\ua4d0\ua4f7"}
+    "Latin": "AZ", "Latin, small": "az", "phonetic": "\u0250\u02af", "Greek": "\u0391\u03c9", "Cyrillic": "\u0410\u044f",
+    "Armenian": "\u0531\u0587", "Hebrew": "\u05d0\u05ea", "Arabic": "\u0621\u064a", "Lao": "\u0e81\u0eae", "Georgian": "\u10d0\u10f6",
+    "syllabics": "\u1401\u1675", "Tifinagh": "\u2d30\u2d67", "signs": "\u2200\u22ff", "Lisu": "\ua4d0\ua4f7"}
 
+# %% ../nbs/12a_digits.ipynb #50429b82
 def _drawn(char: str, font: ImageFont.FreeTypeFont) -> np.ndarray | None: # (28, 28) 0..1, as MNIST has it: 20 pixels, and a margin
     left, top, right, bottom = font.getbbox(char)
     side = max(right - left, bottom - top)
@@ -95,14 +97,14 @@ def _drawn(char: str, font: ImageFont.FreeTypeFont) -> np.ndarray | None: # (28,
     whole.paste(image.resize((20, 20), Image.Resampling.LANCZOS), (4, 4))
     return np.asarray(whole, np.float32) / 255
 
-# %% ../nbs/12a_digits.ipynb #4051d569
+# %% ../nbs/12a_digits.ipynb #73d8ae00
 def _outline(image: np.ndarray) -> np.ndarray: # (784,) of length 1 and mean 0
     "What two shapes are compared by: where there is ink, roughly."
     blurred = F.avg_pool2d(torch.tensor(image)[None], 5, 1, 2).numpy().ravel()
     blurred = blurred - blurred.mean()
     return blurred / np.linalg.norm(blurred).clip(1e-6)
 
-# %% ../nbs/12a_digits.ipynb #fb8f9ead
+# %% ../nbs/12a_digits.ipynb #fddeaac2
 @cache
 def letters(
     alike: float = 0.88, # correlation from which two shapes, blurred, are one

@@ -6,7 +6,7 @@
 __all__ = ['pool', 'Encoder', 'fingerprint', 'create_encoder', 'load_encoder_weights', 'center_box', 'random_box', 'resize_to',
            'to_tensor', 'open_for', 'preprocess', 'runtime_for', 'pooled_of', 'Embedded', 'embed']
 
-# %% ../nbs/02_encoder.ipynb #30791f3a
+# %% ../nbs/02_encoder.ipynb #8bb2ca1a
 import difflib
 import hashlib
 import math
@@ -25,17 +25,17 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .images import BadImages, ImageError, open_image
-from .runtimes import WORTH_CONVERTING, Eager, OpenVino, choose
+from .runtimes import Eager, OpenVino, choose
 from .weights import DEFAULT_ENCODER, PACKAGED, load_by_position, packaged_weights, read_weights
 
-# %% ../nbs/02_encoder.ipynb #ca1b8ea3
+# %% ../nbs/02_encoder.ipynb #9dddf11c
 def _check_name(name: str) -> None:
     "Only timm's own names: no URL, no `hf-hub:` address, whoever wrote the name."
     if isinstance(name, str) and timm.is_model(name.split(".")[0]) and ":" not in name: return
     near = difflib.get_close_matches(str(name), timm.list_models(), 3)
     raise ValueError(f"{name}: timm has no model of that name" + (f" (near: {', '.join(near)})" if near else "; see timm.list_models()"))
 
-# %% ../nbs/02_encoder.ipynb #db8d36df
+# %% ../nbs/02_encoder.ipynb #67be6aea
 def _fetch(name: str, **kwargs) -> nn.Module:
     "A timm model with its own pretrained weights, from timm's cache or its hub."
     try: return timm.create_model(name, pretrained=True, **kwargs)
@@ -45,21 +45,21 @@ def _fetch(name: str, **kwargs) -> nn.Module:
             f"{name}: no weights, neither in the cache ({cache}) nor from the hub ({type(e).__name__}). Give a file "
             f"(weights=FILE), or take the packaged {DEFAULT_ENCODER}, which needs no network") from e
 
-# %% ../nbs/02_encoder.ipynb #76fbd55f
+# %% ../nbs/02_encoder.ipynb #4c02b937
 def _as_grid(body: nn.Module, x: torch.Tensor) -> torch.Tensor:
     "Whatever layout the body ends in, as (N, nf, h, w): some of timm's put channels last, some make a list of tokens."
     if x.ndim == 4: return x.permute(0, 3, 1, 2) if "NHWC" in str(getattr(body, "output_fmt", "")) else x
     tokens = x[:, getattr(body, "num_prefix_tokens", 0):]
     return tokens.transpose(1, 2).unflatten(2, body.patch_embed.grid_size)
 
-# %% ../nbs/02_encoder.ipynb #dc38ddc0
+# %% ../nbs/02_encoder.ipynb #ba9c3822
 def pool(
     features: torch.Tensor, # (N, nf, h, w) feature maps
 ) -> torch.Tensor:          # (N, 2·nf): maxima, then means, the order of fastai's AdaptiveConcatPool2d
     "Max- and mean-pool side by side."
     return torch.cat([features.amax((2, 3)), features.mean((2, 3))], dim=1)
 
-# %% ../nbs/02_encoder.ipynb #0519aa83
+# %% ../nbs/02_encoder.ipynb #4af0bf13
 class Encoder(nn.Module):
     "Image to feature map, with the preprocessing that belongs to its weights. Made by `create_encoder`."
 
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
 
     def __repr__(self): return f"Encoder({self.name}, {self.size} px, {self.nf} channels)"
 
-# %% ../nbs/02_encoder.ipynb #7bff6833
+# %% ../nbs/02_encoder.ipynb #40fe8d86
 def fingerprint(
     encoder: Encoder, # any encoder
 ) -> str:             # 16 hex digits
@@ -96,7 +96,7 @@ def fingerprint(
         if tensor.is_floating_point(): digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
-# %% ../nbs/02_encoder.ipynb #d557f0bc
+# %% ../nbs/02_encoder.ipynb #2c02b08a
 def create_encoder(
     name: str = DEFAULT_ENCODER,       # timm's name for the architecture
     weights: str | Path | None = None, # a file; "random"; None for the packaged ones, or else timm's cache or hub
@@ -119,7 +119,7 @@ def create_encoder(
     if weights not in (None, "random"): load_encoder_weights(encoder, weights)
     return encoder.eval()
 
-# %% ../nbs/02_encoder.ipynb #27f45b8e
+# %% ../nbs/02_encoder.ipynb #6a4eb93b
 def load_encoder_weights(
     encoder: Encoder,  # changed in place
     file: str | Path,  # a state dict of the encoder, of its body, or of the whole timm model
@@ -134,7 +134,7 @@ def load_encoder_weights(
                          f"{len(wrong)} have another shape (first: {(missing + wrong)[0]})")
     encoder.body.load_state_dict({k: v for k, v in weights.items() if k in own}, strict=False)
 
-# %% ../nbs/02_encoder.ipynb #23cc250f
+# %% ../nbs/02_encoder.ipynb #03649ff6
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 def center_box(
@@ -145,7 +145,7 @@ def center_box(
     left, upper = (width - side) / 2, (height - side) / 2
     return left, upper, left + side, upper + side
 
-# %% ../nbs/02_encoder.ipynb #458672ed
+# %% ../nbs/02_encoder.ipynb #95458b56
 def random_box(
     width: int, height: int,     # of an image, pixels
     rng: np.random.Generator,
@@ -160,7 +160,7 @@ def random_box(
             return left, upper, left + w, upper + h
     return center_box(width, height)
 
-# %% ../nbs/02_encoder.ipynb #446de58a
+# %% ../nbs/02_encoder.ipynb #c725afb7
 def resize_to(
     image: Image.Image,  # RGB
     encoder: Encoder,    # says the size and the interpolation
@@ -170,7 +170,7 @@ def resize_to(
     size = encoder.size
     return image.resize((size, size), _RESAMPLE.get(encoder.interpolation, Image.Resampling.BICUBIC), box or center_box(*image.size))
 
-# %% ../nbs/02_encoder.ipynb #00d13512
+# %% ../nbs/02_encoder.ipynb #1ed09335
 def to_tensor(
     image: Image.Image, # RGB, in the encoder's size
     encoder: Encoder,   # says mean and standard deviation
@@ -182,7 +182,7 @@ def to_tensor(
     x -= mean / std
     return torch.from_numpy(x)
 
-# %% ../nbs/02_encoder.ipynb #4ad9fe61
+# %% ../nbs/02_encoder.ipynb #be397750
 def open_for(
     file: str | Path | bytes | Image.Image, # anything that `open_image` takes, or an image already open
     encoder: Encoder,                       # who is going to look at it
@@ -190,7 +190,7 @@ def open_for(
     "Open an image no larger than an encoder has use for."
     return file if isinstance(file, Image.Image) else open_image(file, at_least=2 * encoder.size)
 
-# %% ../nbs/02_encoder.ipynb #3ff72686
+# %% ../nbs/02_encoder.ipynb #9189298a
 def preprocess(
     file: str | Path | bytes | Image.Image, # anything that `open_image` takes, or an image already open
     encoder: Encoder,                       # who is going to look at it
@@ -198,7 +198,7 @@ def preprocess(
     "From a file to the numbers that an encoder takes."
     return to_tensor(resize_to(open_for(file, encoder), encoder), encoder)
 
-# %% ../nbs/02_encoder.ipynb #ee8574b4
+# %% ../nbs/02_encoder.ipynb #2918a424
 class _Pooled(nn.Module):
     "An encoder with `pool` behind it, so that both are converted together."
     def __init__(self, encoder: Encoder):
@@ -207,7 +207,7 @@ class _Pooled(nn.Module):
 
     def forward(self, x): return pool(self.encoder(x))
 
-# %% ../nbs/02_encoder.ipynb #f161d518
+# %% ../nbs/02_encoder.ipynb #e95bb533
 def runtime_for(
     encoder: Encoder,
     n_images: int = 0, # pictures that are about to go through it
@@ -215,7 +215,7 @@ def runtime_for(
     "What computes `pooled` fastest, for the weights as they are now."
     return choose(encoder, _Pooled(encoder), (3, encoder.size, encoder.size), lambda: fingerprint(encoder), n_images)
 
-# %% ../nbs/02_encoder.ipynb #a3470b8d
+# %% ../nbs/02_encoder.ipynb #022363fd
 def pooled_of(
     encoder: Encoder,
     x: torch.Tensor,  # (N, 3, size, size), normalised
@@ -224,7 +224,7 @@ def pooled_of(
     if x.shape[1:] != (3, encoder.size, encoder.size): return Eager(_Pooled(encoder))(x)
     return runtime_for(encoder, len(x))(x)
 
-# %% ../nbs/02_encoder.ipynb #4821b23a
+# %% ../nbs/02_encoder.ipynb #bee4d38d
 @dataclass(frozen=True)
 class Embedded:
     "What `embed` gives: vectors of the files that could be read, and a report of the others."
@@ -238,7 +238,7 @@ class Embedded:
         n, d = self.pooled.shape
         return f"Embedded({n} images, {d} numbers each, {len(self.augmented)} augmented views, {len(self.bad)} bad)"
 
-# %% ../nbs/02_encoder.ipynb #71e8f080
+# %% ../nbs/02_encoder.ipynb #71dbae3d
 def _views(file, encoder: Encoder, augment: int, seed: tuple) -> torch.Tensor | ImageError | FileNotFoundError:
     "(1 + augment, 3, size, size): the image, then random parts of it; or the error that it raised."
     try: image = open_for(file, encoder)
@@ -249,7 +249,7 @@ def _views(file, encoder: Encoder, augment: int, seed: tuple) -> torch.Tensor | 
         views.append(view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else view)
     return torch.stack([to_tensor(v, encoder) for v in views])
 
-# %% ../nbs/02_encoder.ipynb #10683242
+# %% ../nbs/02_encoder.ipynb #d3046741
 def _in_order(work: Callable, items: Iterable, n_threads: int, ahead: int) -> Iterator:
     "`map` with threads that never runs more than `ahead` items before what was taken."
     with ThreadPoolExecutor(n_threads) as pool:
@@ -259,7 +259,7 @@ def _in_order(work: Callable, items: Iterable, n_threads: int, ahead: int) -> It
             if len(waiting) > ahead: yield waiting.popleft().result()
         while waiting: yield waiting.popleft().result()
 
-# %% ../nbs/02_encoder.ipynb #d51a804f
+# %% ../nbs/02_encoder.ipynb #b0ca1244
 def _look_at(chunk: list, runtime: Callable, encoder: Encoder, augment: int) -> list:
     "(1 + augment, 2·nf) for each (file, seed), or the error that it raised."
     views = [_views(file, encoder, augment, seed) for file, seed in chunk]
@@ -267,7 +267,7 @@ def _look_at(chunk: list, runtime: Callable, encoder: Encoder, augment: int) -> 
     found = iter(runtime(torch.cat(readable)).reshape(len(readable), 1 + augment, -1)) if readable else iter(())
     return [x if isinstance(x, Exception) else next(found) for x in views]
 
-# %% ../nbs/02_encoder.ipynb #44ee7422
+# %% ../nbs/02_encoder.ipynb #6052dd32
 def embed(
     files: Sequence,              # paths, encoded bytes or open images
     encoder: Encoder,

@@ -6,7 +6,7 @@
 __all__ = ['CANDIDATES', 'same_content', 'SimilarityFinder', 'predicted_class', 'class_places', 'item_log_posterior', 'ranking',
            'search', 'explain', 'predict', 'show_best', 'similar_cams', 'save', 'load']
 
-# %% ../nbs/11_finder.ipynb #8f81abcf
+# %% ../nbs/11_finder.ipynb #5610e59b
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ from .saving import load_encoder, read_manifest, read_tensors, save_encoder, wri
 from .scorers import ClassScorer, PairScorer
 from .searching import rows_of_ids
 
-# %% ../nbs/11_finder.ipynb #363980f9
+# %% ../nbs/11_finder.ipynb #4bb0362d
 CANDIDATES = ("weighted", "class", "all")
 
 def same_content(
@@ -40,7 +40,7 @@ def same_content(
     tolerance = 1e-3 * pooled.abs() + 1e-3
     return ((gallery - pooled).abs() <= tolerance).all(1)
 
-# %% ../nbs/11_finder.ipynb #2bf09c7a
+# %% ../nbs/11_finder.ipynb #ff0f0402
 class SimilarityFinder:
     "Finds the most similar images of a gallery. Made from two learners, or loaded from a folder."
 
@@ -96,7 +96,7 @@ def _in_memory(files, encoder, labels, embedded, progress) -> tuple[Gallery, Bad
     gallery.import_embeddings(embedded.files, embedded.pooled, labels)
     return gallery, embedded.bad
 
-# %% ../nbs/11_finder.ipynb #007c6137
+# %% ../nbs/11_finder.ipynb #bfd21bb7
 def _made_when_asked(cls: type, **makers: Callable) -> None:
     "Give `cls` an attribute for each maker."
     for name, maker in makers.items():
@@ -104,7 +104,7 @@ def _made_when_asked(cls: type, **makers: Callable) -> None:
         attribute.__set_name__(cls, name)
         setattr(cls, name, attribute)
 
-# %% ../nbs/11_finder.ipynb #612aa556
+# %% ../nbs/11_finder.ipynb #6bca2a55
 def _look_at(finder: SimilarityFinder, query) -> tuple[torch.Tensor, torch.Tensor]:
     "`pooled` (2·nf,) of a query, and the log posterior (classes,) of its class."
     image = open_for(query, finder.encoder)
@@ -113,7 +113,7 @@ def _look_at(finder: SimilarityFinder, query) -> tuple[torch.Tensor, torch.Tenso
         pooled_of(finder.class_encoder, preprocess(query, finder.class_encoder)[None]))
     return pooled[0], finder.classes.log_posterior(of_class)[0]
 
-# %% ../nbs/11_finder.ipynb #9e448317
+# %% ../nbs/11_finder.ipynb #b8e68c16
 def predicted_class(
     finder: SimilarityFinder,
     query,   # path, bytes or image
@@ -123,7 +123,7 @@ def predicted_class(
     k = int(posterior.argmax())
     return finder.classes.labels[k], float(posterior[k].exp())
 
-# %% ../nbs/11_finder.ipynb #183908bd
+# %% ../nbs/11_finder.ipynb #9a1ff48e
 def class_places(
     labels: Sequence[str | None], # of N items
     classes: Sequence[str],       # that the classifier knows
@@ -138,7 +138,7 @@ def item_log_posterior(
     "How likely the query is of each item's class."
     return np.append(log_posterior.double().numpy(), -np.log(len(log_posterior)))[places]
 
-# %% ../nbs/11_finder.ipynb #30870052
+# %% ../nbs/11_finder.ipynb #767a5bbf
 def ranking(
     candidates: str,             # 'weighted', 'class' or 'all'
     places: np.ndarray,          # (N,) as `class_places` gives them
@@ -152,7 +152,7 @@ def ranking(
     every = np.ones(len(places), bool) if candidates == "all" else places == int(log_posterior.argmax())
     return lambda ids, logits: logits, every
 
-# %% ../nbs/11_finder.ipynb #94a1efc5
+# %% ../nbs/11_finder.ipynb #78943dec
 def _now(finder: SimilarityFinder) -> tuple[PairView, np.ndarray]:
     "What there is to compare with, and the place of each row's class."
     now = finder._pairs.current()
@@ -183,7 +183,7 @@ def _best(finder: SimilarityFinder, now: PairView, pooled, score, candidates, me
         wanted *= 2 # the gallery holds the query several times
     return list(zip(hits.ids[other], hits.scores[other], hits.logits[other]))[:top_k]
 
-# %% ../nbs/11_finder.ipynb #90d852ac
+# %% ../nbs/11_finder.ipynb #be3f7cdc
 def search(
     self: SimilarityFinder,
     query,                        # path, encoded bytes or image
@@ -209,7 +209,7 @@ def search(
 
 SimilarityFinder.search = search
 
-# %% ../nbs/11_finder.ipynb #7904d571
+# %% ../nbs/11_finder.ipynb #51aee846
 def explain(
     self: SimilarityFinder,
     result: Result, # of a search
@@ -219,7 +219,7 @@ def explain(
 
 SimilarityFinder.explain = explain
 
-# %% ../nbs/11_finder.ipynb #f5d327db
+# %% ../nbs/11_finder.ipynb #35ad4d67
 def _compared(finder: SimilarityFinder, now: PairView, places, query, pooled, posterior, compare_n: int) -> list[int]:
     "Rows of the items that `predict` compares: the first of the predicted class, or the best of all by weight when it has none."
     of_class = np.flatnonzero((places == int(posterior.argmax())) & now.alive)
@@ -232,7 +232,7 @@ def _compared(finder: SimilarityFinder, now: PairView, places, query, pooled, po
     warnings.warn(f"the gallery has no other {finder.classes.labels[posterior.argmax()]}, the class predicted for {query}; comparing all, weighted")
     return [row for row, _, _ in _best(finder, now, pooled, *ranking("weighted", places, posterior), now.alive, compare_n)]
 
-# %% ../nbs/11_finder.ipynb #afc64b86
+# %% ../nbs/11_finder.ipynb #4a2e4708
 def predict(
     self: SimilarityFinder,
     fn,                  # path, encoded bytes or image
@@ -255,7 +255,7 @@ def predict(
 
 SimilarityFinder.predict = predict
 
-# %% ../nbs/11_finder.ipynb #37205b3e
+# %% ../nbs/11_finder.ipynb #dc5b9537
 def show_best(
     finder: SimilarityFinder, # after `predict`
 ):                            # matplotlib axes
@@ -264,7 +264,7 @@ def show_best(
     query, best = (open_for(f, finder.encoder) for f in finder.fns[finder.idx])
     return SiameseImage(query, best, f"{finder.preds[finder.idx].item() * 100:.2f}% Similarity").show()
 
-# %% ../nbs/11_finder.ipynb #9034143b
+# %% ../nbs/11_finder.ipynb #e9088740
 def _last_pair(finder: SimilarityFinder) -> tuple:
     if not getattr(finder, "fns", None): raise ValueError("nothing to show yet: call predict(file) first")
     return finder.fns[finder.idx]
@@ -279,7 +279,7 @@ def similar_cams(
 
 SimilarityFinder.similar_cams = similar_cams
 
-# %% ../nbs/11_finder.ipynb #eec9bc89
+# %% ../nbs/11_finder.ipynb #74d2c346
 def _images(self: SimilarityFinder) -> list[tuple[Image.Image, Image.Image]]:
     "The pairs that the last `predict` compared, opened."
     _last_pair(self)
@@ -293,7 +293,7 @@ def _acts(self: SimilarityFinder) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 _made_when_asked(SimilarityFinder, images=_images, acts=_acts)
 
-# %% ../nbs/11_finder.ipynb #8d7214af
+# %% ../nbs/11_finder.ipynb #a7762078
 def save(
     self: SimilarityFinder,
     folder: str | Path, # made, or replaced if it is a model folder
@@ -315,14 +315,14 @@ def save(
 
 SimilarityFinder.save = save
 
-# %% ../nbs/11_finder.ipynb #0e4bff16
+# %% ../nbs/11_finder.ipynb #34e9a7d3
 def _learner_record(learn) -> dict: # what is needed to build its head again
     "Raises `TypeError` for a learner that we could not build again."
     if not hasattr(learn, "made_with"):
         raise TypeError("only learners made by classifier_learner and siamese_learner can be saved here; keep others with Learner.export")
     return learn.made_with
 
-# %% ../nbs/11_finder.ipynb #632246ed
+# %% ../nbs/11_finder.ipynb #b0ce0c0f
 def load(
     folder: str | Path, # that `save` wrote
     gallery: Gallery | str | Path | None = None, # another gallery to search; None for the model's own
@@ -337,16 +337,17 @@ def load(
     return finder
 
 def _assembled(folder: Path, manifest: dict) -> SimilarityFinder:
-    "A finder of the parts in a folder, tried on one image of its gallery."
+    "A finder of the parts in a folder, whose heads were tried."
     tensors = read_tensors(folder / "scorers.safetensors")
     encoder = load_encoder(folder, manifest["encoder"])
     class_encoder = load_encoder(folder, manifest["class_encoder"]) if manifest["class_encoder"] else encoder
     classes = ClassScorer(tensors.pop("class.weight"), tensors.pop("class.bias"), manifest["labels"])
-    finder = SimilarityFinder.__new__(SimilarityFinder)
-    finder._set_up(encoder, class_encoder, classes, PairScorer(**tensors, symmetric=manifest["symmetric"]), _own_gallery(folder, encoder))
-    finder._saved, finder.bad = (folder, manifest["learners"]), BadImages()
+    scorer = PairScorer(**tensors, symmetric=manifest["symmetric"])
     classes.log_posterior(torch.zeros(1, 2 * class_encoder.nf))
-    finder.scorer.pair_logits(*torch.zeros(2, 1, 2 * encoder.nf))
+    scorer.pair_logits(*torch.zeros(2, 1, 2 * encoder.nf))
+    finder = SimilarityFinder.__new__(SimilarityFinder)
+    finder._set_up(encoder, class_encoder, classes, scorer, _own_gallery(folder, encoder))
+    finder._saved, finder.bad = (folder, manifest["learners"]), BadImages()
     return finder
 
 def _own_gallery(folder: Path, encoder: Encoder) -> Gallery:
@@ -360,7 +361,7 @@ def _own_gallery(folder: Path, encoder: Encoder) -> Gallery:
 
 SimilarityFinder.load = staticmethod(load)
 
-# %% ../nbs/11_finder.ipynb #0e7144a0
+# %% ../nbs/11_finder.ipynb #5d83171f
 def _saved_learner(finder: SimilarityFinder, which: str, build: Callable):
     "Build a learner again from the folder that a finder was loaded from."
     from image_similarity.datasets import LabelledImages

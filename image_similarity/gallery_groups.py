@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['duplicates', 'clusters']
 
-# %% ../nbs/10d_groups.ipynb #a09ccafe
+# %% ../nbs/10d_groups.ipynb #7607ae18
 import numpy as np
 
 from .catalogue import fact, pooled_in_order
@@ -14,7 +14,7 @@ from .duplicates import THRESHOLD, Duplicates, find_duplicates
 from .gallery import Gallery
 from .gallery_encoder import compared_rows
 
-# %% ../nbs/10d_groups.ipynb #587aa5c6
+# %% ../nbs/10d_groups.ipynb #dca13249
 def _chosen(gallery: Gallery, where: dict | None) -> tuple[list, np.ndarray, np.ndarray]:
     "Items that meet all conditions, their `pooled`, and their embeddings."
     items = gallery.items(where)
@@ -28,7 +28,7 @@ def _same_encoder(one: Gallery, other: Gallery) -> None:
     if first and second and first["fingerprint"] != second["fingerprint"]:
         raise ValueError(f"{other!r} was made with another encoder ({second['fingerprint']}, not {first['fingerprint']}): add its pictures to a gallery of this encoder first")
 
-# %% ../nbs/10d_groups.ipynb #d36ceb26
+# %% ../nbs/10d_groups.ipynb #6674cbce
 def duplicates(
     self: Gallery,
     threshold: float = THRESHOLD,    # agreement from which two files count as copies, 0 to 1
@@ -47,7 +47,7 @@ def duplicates(
 
 Gallery.duplicates = duplicates
 
-# %% ../nbs/10d_groups.ipynb #bf25f273
+# %% ../nbs/10d_groups.ipynb #197b9970
 def clusters(
     self: Gallery,
     min_size: int = 10,         # pictures of the smallest cluster, at least 2

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HardNegatives', 'mine_hard_negatives', 'mined_batches']
 
-# %% ../nbs/05d_mining.ipynb #1109d76a
+# %% ../nbs/05d_mining.ipynb #66c818e8
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from fastai.data.load import DataLoader
 
 from .similarity import similarity, top_k
 
-# %% ../nbs/05d_mining.ipynb #cb37fcfb
+# %% ../nbs/05d_mining.ipynb #b419a2d6
 @dataclass(frozen=True)
 class HardNegatives:
     "Pairs of images that are alike and are not of one class, the most alike ones of each image first."
@@ -26,7 +26,7 @@ class HardNegatives:
     def __len__(self): return len(self.anchor)
     def __repr__(self): return f"HardNegatives({len(self)} pairs of {len(np.unique(self.anchor))} images, similarity up to {self.score.max(initial=-np.inf):.3f})"
 
-# %% ../nbs/05d_mining.ipynb #985c7c03
+# %% ../nbs/05d_mining.ipynb #92892b89
 def mine_hard_negatives(
     rows: np.ndarray,       # (n, d) embeddings of a gallery
     labels: Sequence,       # (n,) label of each
@@ -50,7 +50,7 @@ def mine_hard_negatives(
     real = score > -np.inf # of a class that is nearly everything, there are fewer others than were asked for
     return HardNegatives(anchor[real], negative[real], score[real])
 
-# %% ../nbs/05d_mining.ipynb #96e32ca8
+# %% ../nbs/05d_mining.ipynb #98721272
 def mined_batches(
     views: torch.Tensor,   # (V, n, nf) rows in several views
     targets: np.ndarray,   # (n,) class of each image

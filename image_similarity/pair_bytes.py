@@ -5,15 +5,13 @@
 # %% auto #0
 __all__ = ['LARGEST', 'ByteGrid', 'fit_grid', 'rounding', 'ByteRows', 'byte_rows', 'ByteQuery', 'byte_query', 'byte_logits']
 
-# %% ../nbs/04f_pair_bytes.ipynb #1f6af0ef
+# %% ../nbs/04f_pair_bytes.ipynb #ffe4eed1
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from .kernels import PARTS, code_sums, encode
-
-# %% ../nbs/04f_pair_bytes.ipynb #1f2dfecc
+# %% ../nbs/04f_pair_bytes.ipynb #beebccdb
 LARGEST = 2**31 - 1 # that 32 bits hold
 
 @dataclass(frozen=True)
@@ -26,12 +24,13 @@ class ByteGrid:
 
     def __repr__(self): return f"ByteGrid({len(self.weight)} hidden units, {len(self.low) - len(self.weight)} numbers of the embedding)"
 
-# %% ../nbs/04f_pair_bytes.ipynb #722f1041
+# %% ../nbs/04f_pair_bytes.ipynb #54599a62
 def fit_grid(
     sample: np.ndarray, # (n, m + d) float32 rows of some items, hidden units first; an item beyond them gets a larger margin
     w: np.ndarray,      # (m,) float32 weights of the hidden units
 ) -> ByteGrid:
     "The finest grid that the sample fits in. Raises `ValueError` for an empty sample, or more units than 32 bits can add up."
+    from image_similarity.kernels import PARTS # needs numba, which a small search does without
     m, sums = len(w), LARGEST // (255 * PARTS)
     if not len(sample): raise ValueError("no rows to fit a grid of bytes to: give one at least")
     if 2 * m > sums: raise ValueError(f"{m} weights of hidden units: bytes can add up {sums // 2}, score this head from floats")
@@ -44,7 +43,7 @@ def fit_grid(
     step[:m] = np.divide(weight * worth, size, out=np.ones(m), where=size > 0)
     return ByteGrid(low, step, (np.sign(w) * weight).clip(-32767, 32767).astype(np.int16), float(worth))
 
-# %% ../nbs/04f_pair_bytes.ipynb #09783095
+# %% ../nbs/04f_pair_bytes.ipynb #f28b3c32
 def rounding(
     n: int, # numbers that are added in float32
 ) -> float: # largest error of the sum, as a part of the sum of their sizes; with a few roundings of each number itself
@@ -56,7 +55,7 @@ class ByteRows(NamedTuple):
     shift: np.ndarray  # (N,) float32, added to a logit made of bytes
     margin: np.ndarray # (N,) float32, by how much it may still be off
 
-# %% ../nbs/04f_pair_bytes.ipynb #47e48a86
+# %% ../nbs/04f_pair_bytes.ipynb #c17736c9
 def byte_rows(
     grid: ByteGrid,
     rows: np.ndarray, # (N, m + d) float32
@@ -64,6 +63,7 @@ def byte_rows(
     a: float,         # weight of the inner product of the embeddings
 ) -> ByteRows:
     "Bytes of some items."
+    from image_similarity.kernels import encode
     codes, lost = np.empty(rows.shape, np.uint8), np.empty((len(rows), 4))
     encode(rows, grid.low, grid.step, w, codes, lost)
     signed, absolute, bulk, length = lost.T
@@ -71,7 +71,7 @@ def byte_rows(
     margin = absolute / 2 + abs(a) * length + rounding(len(w)) * bulk + abs(shift - signed / 2)
     return ByteRows(codes, shift, (margin * (1 + 1e-5)).astype(np.float32)) # rounded up
 
-# %% ../nbs/04f_pair_bytes.ipynb #acaf94eb
+# %% ../nbs/04f_pair_bytes.ipynb #d4be38ca
 @dataclass(frozen=True)
 class ByteQuery:
     "A query in the integers of a `ByteGrid`."
@@ -83,7 +83,7 @@ class ByteQuery:
     start: float       # logit to which the sums are added
     margin: float      # what rounding the query may change, and rounding the exact logit
 
-# %% ../nbs/04f_pair_bytes.ipynb #95caaf5f
+# %% ../nbs/04f_pair_bytes.ipynb #6516fd96
 def byte_query(
     grid: ByteGrid,
     hidden: np.ndarray, # (m,) float32 what the query adds to each hidden unit
@@ -92,6 +92,7 @@ def byte_query(
     a: float,           # weight of the inner product
     c: float,           # constant
 ) -> ByteQuery:
+    from image_similarity.kernels import PARTS
     m, d = len(w), len(unit)
     w, t, v = (x.astype(np.float64) for x in (w, hidden, unit))
     threshold = -(grid.low[:m] + t) / grid.step[:m]
@@ -109,13 +110,14 @@ def byte_query(
     return ByteQuery(cut.astype(np.int16), weight.astype(np.int16), slope.astype(np.int16), grid.worth / PARTS, a * worth, float(start),
                      float(np.abs(rest).sum() / 2 + np.abs(over).sum() / 2 + rounded))
 
-# %% ../nbs/04f_pair_bytes.ipynb #3b08b5fd
+# %% ../nbs/04f_pair_bytes.ipynb #72204844
 def byte_logits(
     query: ByteQuery,
     items: ByteRows,
     ids: np.ndarray, # (n,) int64, which items
 ) -> tuple[np.ndarray, np.ndarray]: # (n,) float64 lowest and highest that the exact logit can be
     "Bounds of the logits of a query with some items."
+    from image_similarity.kernels import code_sums
     hinges, dots = np.empty((2, len(ids)), np.int32)
     code_sums(items.codes, ids, query.cut, query.weight, query.slope, hinges, dots)
     logits = query.start + query.per_hinge * hinges + query.per_dot * dots + items.shift[ids]

@@ -6,7 +6,7 @@
 __all__ = ['COMPILED_FROM', 'norm_as_affine', 'fold_linear', 'ClassScorer', 'PairRows', 'embedding', 'PairScorer', 'kernel_rows',
            'kernel_numbers', 'split_pair', 'join_pair', 'pair_layers', 'fold_pair_head']
 
-# %% ../nbs/04e_scorers.ipynb #a750325c
+# %% ../nbs/04e_scorers.ipynb #d01c993d
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# %% ../nbs/04e_scorers.ipynb #f6101783
+from .chunks import in_threads
+
+# %% ../nbs/04e_scorers.ipynb #52c1f5f3
 def norm_as_affine(
     norm: nn.BatchNorm1d, # trained
 ) -> tuple[torch.Tensor, torch.Tensor]: # scale and shift, each (features,)
@@ -23,7 +25,7 @@ def norm_as_affine(
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     return scale, norm.bias - norm.running_mean * scale
 
-# %% ../nbs/04e_scorers.ipynb #c4b10d4a
+# %% ../nbs/04e_scorers.ipynb #52f03ced
 def fold_linear(
     norm: nn.BatchNorm1d, # goes first
     linear: nn.Linear,    # follows
@@ -33,7 +35,7 @@ def fold_linear(
     bias = linear.weight @ shift
     return linear.weight * scale, bias if linear.bias is None else bias + linear.bias
 
-# %% ../nbs/04e_scorers.ipynb #968d7099
+# %% ../nbs/04e_scorers.ipynb #f758e749
 @dataclass(frozen=True)
 class ClassScorer:
     "A linear classifier on `pooled`."
@@ -52,7 +54,7 @@ class ClassScorer:
 
     def __repr__(self): return f"ClassScorer({len(self.labels)} classes)"
 
-# %% ../nbs/04e_scorers.ipynb #65383625
+# %% ../nbs/04e_scorers.ipynb #8a6ac2ac
 class PairRows(NamedTuple):
     "What `PairScorer` needs to know about images: three rows an image, computed once."
     query: torch.Tensor   # (N, h) A·pooled
@@ -62,14 +64,14 @@ class PairRows(NamedTuple):
     def take(self, rows) -> "PairRows": # of some of the images
         return PairRows(*(t[rows] for t in self))
 
-# %% ../nbs/04e_scorers.ipynb #35cb2040
+# %% ../nbs/04e_scorers.ipynb #56b00664
 def embedding(
     pooled: torch.Tensor, # (N, 2·nf)
 ) -> torch.Tensor:        # (N, nf), rows of length 1
     "The mean half of `pooled`, normalised: what the cosine compares."
     return F.normalize(pooled[:, pooled.shape[1] // 2:], dim=1)
 
-# %% ../nbs/04e_scorers.ipynb #7d52c30e
+# %% ../nbs/04e_scorers.ipynb #0cfbde30
 COMPILED_FROM = 300_000 # pairs: with fewer, importing numba takes longer than scoring them without
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class PairScorer:
     def __repr__(self):
         return f"PairScorer({len(self.w)} hidden units, {'both orders' if self.symmetric else 'one order'}, cosine weight {self.a:.2f})"
 
-# %% ../nbs/04e_scorers.ipynb #509810c9
+# %% ../nbs/04e_scorers.ipynb #1cbfdf72
 def kernel_rows(
     scorer: PairScorer,
     rows: PairRows,  # of N images, on the CPU
@@ -139,19 +141,19 @@ def kernel_numbers(
     w, a, c = (t.detach().numpy() for t in (scorer.w, scorer.a, scorer.c))
     return np.ascontiguousarray(w / 2 if scorer.symmetric else w), np.float32(a), np.float32(c)
 
-# %% ../nbs/04e_scorers.ipynb #0cf6de3a
+# %% ../nbs/04e_scorers.ipynb #c770b704
 def _on_plain_cpu(*tensors: torch.Tensor) -> bool:
     "Whether the kernels can take them: float32 on the CPU, and nobody asks for gradients."
     return all(t.device.type == "cpu" and t.dtype == torch.float32 and not (t.requires_grad and torch.is_grad_enabled()) for t in tensors)
 
 def _compiled_logits(scorer: PairScorer, queries: PairRows, gallery: PairRows) -> torch.Tensor:
-    from image_similarity.kernels import in_threads, row_logits # needs numba, whose import takes longer than a small search
+    from image_similarity.kernels import row_logits # needs numba, whose import takes longer than a small search
     asked, items = (PairRows(*(t.detach() for t in rows)) for rows in (queries, gallery))
     asked, items, numbers = [t.contiguous().numpy() for t in asked], kernel_rows(scorer, items), kernel_numbers(scorer)
     parts = in_threads(lambda ids: row_logits(asked, items, ids, *numbers), np.arange(len(items.unit)), torch.get_num_threads())
     return torch.from_numpy(np.concatenate(parts, axis=1))
 
-# %% ../nbs/04e_scorers.ipynb #b452961c
+# %% ../nbs/04e_scorers.ipynb #965ca695
 def split_pair(
     columns: torch.Tensor, # (n, 4·nf)
 ) -> tuple[torch.Tensor, torch.Tensor]: # (n, 2·nf) each
@@ -159,7 +161,7 @@ def split_pair(
     max_q, max_g, mean_q, mean_g = columns.chunk(4, dim=-1)
     return torch.cat([max_q, mean_q], -1), torch.cat([max_g, mean_g], -1)
 
-# %% ../nbs/04e_scorers.ipynb #868bd077
+# %% ../nbs/04e_scorers.ipynb #26a68cb2
 def join_pair(
     first: torch.Tensor,  # (P, 2·nf) pooled
     second: torch.Tensor, # (P, 2·nf) pooled
@@ -168,7 +170,7 @@ def join_pair(
     (max_q, mean_q), (max_g, mean_g) = first.chunk(2, dim=1), second.chunk(2, dim=1)
     return torch.cat([max_q, max_g, mean_q, mean_g], dim=1)
 
-# %% ../nbs/04e_scorers.ipynb #8ed7fcbf
+# %% ../nbs/04e_scorers.ipynb #ed378ef4
 def pair_layers(
     head: nn.Module, # as `create_head(nf*2, 1)` makes it
 ) -> tuple[nn.BatchNorm1d, nn.Linear, nn.BatchNorm1d, nn.Linear]: # the layers that matter once trained
@@ -179,7 +181,7 @@ def pair_layers(
         raise TypeError(f"cannot fold a head of {kinds}; wanted fastai's create_head(nf*2, 1) with one hidden layer")
     return found[0], found[1], found[3], found[4]
 
-# %% ../nbs/04e_scorers.ipynb #821ff8a3
+# %% ../nbs/04e_scorers.ipynb #5c1a049c
 @torch.no_grad()
 def fold_pair_head(
     layers: nn.Module,       # as `create_head(nf*2, 1)` makes it

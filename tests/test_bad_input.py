@@ -230,7 +230,7 @@ def test_a_refusal_of_the_system_is_one_line(small, refused, monkeypatch):
 
 @pytest.mark.skipif(not ODD.exists(), reason=f"there is no {ODD}")
 def test_the_real_odd_files(small, call, monkeypatch):
-    monkeypatch.setattr(SimilarityFinder, "load", lambda folder: small.finder)
+    monkeypatch.setattr(SimilarityFinder, "load", lambda *_: small.finder)
     files = sorted(p for p in ODD.rglob("*") if p.is_file() and p.suffix != ".csv")
     assert len(files) > 40
     for file in files:
@@ -413,7 +413,7 @@ def state():
     try: return gallery.labels[0]
     finally: gallery.close()
 
-folder, touched, last = sys.argv[1], 0, 0
+folder, touched, last, saving_now = sys.argv[1], 0, 0, False
 finder = SimilarityFinder.load(folder)
 finder.clearn, finder.slearn # before the folder is touched
 renamed = Gallery(encoder=finder.encoder) # in memory: an SQLite file must not be used by two processes of one fork
@@ -426,12 +426,12 @@ def audit(event, args):
     global touched
     if event in WRITES or event == "open" and args[1] and any(c in args[1] for c in "wax"):
         touched += 1
-        if touched == last: os.kill(os.getpid(), signal.SIGKILL)
+        if touched == last and saving_now: os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(audit)
 for last in range(1, 100):
     if not os.fork():
-        touched = 0
+        touched, saving_now = 0, True
         finder.save(folder)
         os._exit(0)
     killed = os.WIFSIGNALED(os.wait()[1])

@@ -16,7 +16,7 @@ import image_similarity
 from image_similarity import Gallery, cli
 
 pytestmark = pytest.mark.usefixtures("elsewhere", "same_encoder")
-COMMANDS = ["train", "find", "evaluate", "demo"]
+COMMANDS = ["train", "find", "evaluate", "index", "duplicates", "clusters", "demo", "gallery"]
 
 
 @pytest.fixture
@@ -48,8 +48,9 @@ def test_help_names_every_command(call):
 
 
 @pytest.mark.parametrize("command, options", [
-    ("train", ["--out", "--labels", "--split", "--arch"]), ("find", ["--model", "--top-k", "--explain", "--json"]),
-    ("evaluate", ["--labels", "--split", "--json"]), ("demo", ["--out"])])
+    ("train", ["--out", "--labels", "--split", "--arch"]), ("find", ["--model", "--gallery", "--top-k", "--where", "--approximate", "--explain", "--json"]),
+    ("evaluate", ["--labels", "--split", "--json"]), ("demo", ["--out"]), ("index", ["--gallery", "--labels", "--arch", "--model"]),
+    ("duplicates", ["--gallery", "--threshold", "--against", "--sheet", "--json"]), ("clusters", ["--gallery", "--min-size", "--model", "--sheet", "--json"])])
 def test_every_command_explains_its_options(call, command, options):
     code, out, _ = call(command, "--help")
     assert code == 0
@@ -145,7 +146,7 @@ def test_a_reader_that_leaves_is_no_error(small):
 # --- what goes wrong
 
 def test_ctrl_c_is_one_line(call, small, monkeypatch):
-    def interrupted(folder): raise KeyboardInterrupt
+    def interrupted(*_): raise KeyboardInterrupt
     monkeypatch.setattr(image_similarity.SimilarityFinder, "load", interrupted)
     assert call("find", small.query, "--model", small.model) == (130, "", "stopped\n")
 
@@ -153,20 +154,20 @@ def test_ctrl_c_is_one_line(call, small, monkeypatch):
 @pytest.mark.parametrize("error", [ValueError("no\nway"), TypeError("no way"), FileNotFoundError("no way"), ImportError("no way"),
                                    PermissionError("no way"), image_similarity.ImageError(None, "no way")])
 def test_errors_are_one_line(call, small, monkeypatch, error):
-    def fails(folder): raise error
+    def fails(*_): raise error
     monkeypatch.setattr(image_similarity.SimilarityFinder, "load", fails)
     code, out, err = call("find", small.query, "--model", small.model)
     assert (code, out) == (2, "") and re.fullmatch(r"error: (image: )?no way\n", err)
 
 
 def test_a_mistake_of_ours_is_not_hidden(call, small, monkeypatch):
-    def broken(folder): raise AssertionError("a mistake")
+    def broken(*_): raise AssertionError("a mistake")
     monkeypatch.setattr(image_similarity.SimilarityFinder, "load", broken)
     with pytest.raises(AssertionError): call("find", small.query, "--model", small.model)
 
 
 def test_our_warnings_are_one_line_and_those_of_libraries_none(call, small, monkeypatch):
-    def warns(folder):
+    def warns(*_):
         warnings.warn_explicit("mind\nthe gap", UserWarning, "finder.py", 1, module="image_similarity.finder")
         warnings.warn_explicit("torch is torch", UserWarning, "x.py", 1, module="torch.x")
         warnings.warn_explicit("old", DeprecationWarning, "finder.py", 1, module="image_similarity.finder")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from test_pair_search import made_up_pooled, made_up_scorer
 
 from image_similarity import pair_files
@@ -57,8 +58,8 @@ def test_the_grid_is_fitted_anew_when_the_gallery_has_doubled(tmp_path):
 
 KILLED = """
 import os, sys, numpy as np
-from image_similarity import pair_files
-from test_pair_search import made_up_pooled, made_up_scorer
+from safetensors.torch import load_file
+from image_similarity import pair_files, scorers
 write, left = pair_files._append, int(sys.argv[2])
 def append(*args):
     global left
@@ -66,19 +67,21 @@ def append(*args):
     if left < 0: os.kill(os.getpid(), 9)
     write(*args)
 pair_files._append = append
-pair_files.extend_pair_files(made_up_scorer(), sys.argv[1], np.array_split(made_up_pooled(3000)[500:int(sys.argv[3])], 3))
+pair_files.extend_pair_files(scorers.PairScorer(**load_file("scorer")), sys.argv[1], np.array_split(np.load("more.npy"), 3))
 """
 
 
 @pytest.mark.parametrize("writes, until", [(4, 900), (11, 900), (9, 1500), (11, 1500)])
 def test_a_process_killed_while_it_writes_loses_only_what_it_was_adding(tmp_path, writes, until):
-    scorer = made_up_scorer()
-    extend_pair_files(scorer, tmp_path, [POOLED[:500]])
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(writes), str(until)], cwd=Path(__file__).parent, capture_output=True)
+    scorer, folder = made_up_scorer(), tmp_path / "rows"
+    extend_pair_files(scorer, folder, [POOLED[:500]])
+    save_file(scorer.tensors(), tmp_path / "scorer")
+    np.save(tmp_path / "more", POOLED[500:until])
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(writes)], cwd=tmp_path, capture_output=True)
     assert done.returncode == -9, done.stderr.decode()
-    assert_same_search(scorer, tmp_path, 500)
-    extend_pair_files(scorer, tmp_path, [POOLED[500:800], POOLED[800:1500]])
-    assert_same_search(scorer, tmp_path, 1500)
+    assert_same_search(scorer, folder, 500)
+    extend_pair_files(scorer, folder, [POOLED[500:800], POOLED[800:1500]])
+    assert_same_search(scorer, folder, 1500)
 
 
 def test_who_has_an_index_open_keeps_what_there_was(tmp_path):

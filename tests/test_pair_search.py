@@ -1,4 +1,5 @@
 """Exact Siamese search: the same as brute force in double precision, from floats and from bytes."""
+import sys
 from dataclasses import replace
 from itertools import product
 
@@ -8,14 +9,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from image_similarity import kernels, scorers
-from image_similarity.kernels import CHUNK, in_threads, row_logits
-from image_similarity.pair_bytes import LARGEST, PARTS, byte_logits, byte_query, byte_rows, fit_grid
+from image_similarity import chunks, kernels, pair_search, scorers
+from image_similarity.chunks import CHUNK, in_threads
+from image_similarity.kernels import PARTS, row_logits
+from image_similarity.pair_bytes import LARGEST, byte_logits, byte_query, byte_rows, fit_grid
 from image_similarity.pair_search import PairIndex, in_bytes, pair_index
 from image_similarity.scorers import PairScorer, kernel_numbers, kernel_rows
 from image_similarity.siamese import SiameseHead
 
 DTYPES = ["float32", "int8"]
+
+
+@pytest.fixture(params=["numpy", "compiled"])
+def way(request, monkeypatch):
+    "Small galleries are scored by numpy, large ones by the kernels; here all by either."
+    monkeypatch.setattr(pair_search, "PLAIN_BELOW", 10**9 if request.param == "numpy" else 0)
 
 
 def made_up_scorer(nf=12, h=16, seed=0, cosine=5., symmetric=True, spread=1.) -> PairScorer:
@@ -61,7 +69,7 @@ def bounds(index: PairIndex, query) -> tuple[np.ndarray, np.ndarray]:
 # --- the same as something else
 
 @pytest.mark.parametrize("dtype, symmetric, cosine", list(product(DTYPES, [True, False], [5., -5., 0.])))
-def test_search_is_brute_force(dtype, symmetric, cosine):
+def test_search_is_brute_force(dtype, symmetric, cosine, way):
     scorer, pooled = made_up_scorer(cosine=cosine, symmetric=symmetric), made_up_pooled(3000)
     index = pair_index(scorer, pooled, dtype)
     for query in made_up_pooled(20, seed=1):
@@ -73,7 +81,7 @@ def test_search_is_brute_force(dtype, symmetric, cosine):
 
 
 @pytest.mark.parametrize("symmetric, cosine", list(product([True, False], [4., 0.])))
-def test_logits_are_the_models(symmetric, cosine):
+def test_logits_are_the_models(symmetric, cosine, way):
     torch.manual_seed(0)
     head = SiameseHead(24, hidden=32, cosine=cosine, symmetric=symmetric).eval()
     for module in head.modules():
@@ -121,8 +129,14 @@ def test_a_row_scores_the_same_to_the_last_bit_wherever_it_stands():
 @settings(max_examples=60, deadline=None)
 @given(n=st.integers(0, 70), nf=st.integers(1, 9), h=st.integers(1, 40), k=st.integers(1, 80), cosine=st.sampled_from([0., 3., -3., 1e4]),
        symmetric=st.booleans(), spread=st.sampled_from([0., 1., 4.]), scale=st.sampled_from([1e-3, 1., 1e3]), seed=st.integers(0, 99),
-       dtype=st.sampled_from(DTYPES))
-def test_any_shape_and_any_scale(n, nf, h, k, cosine, symmetric, spread, scale, seed, dtype):
+       dtype=st.sampled_from(DTYPES), plain_below=st.sampled_from([0, 10**9]))
+def test_any_shape_and_any_scale(n, nf, h, k, cosine, symmetric, spread, scale, seed, dtype, plain_below):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair_search, "PLAIN_BELOW", plain_below)
+        check_any_shape(n, nf, h, k, cosine, symmetric, spread, scale, seed, dtype)
+
+
+def check_any_shape(n, nf, h, k, cosine, symmetric, spread, scale, seed, dtype):
     scorer = made_up_scorer(nf, h, seed, cosine, symmetric, spread)
     pooled, query = scale * made_up_pooled(n, nf, seed), scale * made_up_pooled(1, nf, seed + 1)[0]
     index, expected = pair_index(scorer, pooled, dtype), brute_force(scorer, query, pooled)
@@ -142,7 +156,7 @@ def test_any_shape_and_any_scale(n, nf, h, k, cosine, symmetric, spread, scale, 
 # --- bytes
 
 @pytest.mark.parametrize("spread, symmetric", list(product([0., 3.], [True, False])))
-def test_no_logit_is_beyond_its_bounds(spread, symmetric):
+def test_no_logit_is_beyond_its_bounds(spread, symmetric, way):
     scorer = made_up_scorer(h=64, spread=spread, symmetric=symmetric)
     pooled = made_up_pooled(2000)
     index = pair_index(scorer, pooled, "int8")
@@ -269,7 +283,7 @@ def test_an_unknown_kind_of_numbers_is_said():
 # --- threads
 
 def test_many_threads_find_the_same(monkeypatch):
-    monkeypatch.setattr(kernels, "CHUNK", 64)
+    monkeypatch.setattr(chunks, "CHUNK", 64)
     scorer, pooled = made_up_scorer(), made_up_pooled(2000)
     index = pair_index(scorer, pooled, "int8")
     queries, threads = made_up_pooled(20, seed=1), torch.get_num_threads()
@@ -300,3 +314,12 @@ def test_where_nothing_can_be_kept_the_loops_are_compiled_all_the_same(monkeypat
     real = kernels.njit
     monkeypatch.setattr(kernels, "njit", no_folder)
     assert kernels.compiled(lambda x: x + 1)(2) == 3
+
+
+def test_a_small_search_does_without_numba(monkeypatch):
+    monkeypatch.setitem(sys.modules, "image_similarity.kernels", None) # may not be imported
+    index = pair_index(made_up_scorer(), made_up_pooled(100))
+    assert len(index.search(made_up_pooled(1)[0])) == 10
+    monkeypatch.setattr(pair_search, "PLAIN_BELOW", 100)
+    with pytest.raises(ImportError):
+        index.search(made_up_pooled(1)[0])
