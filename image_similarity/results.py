@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Result', 'thumbnail', 'Results', 'results_html', 'show_results']
 
-# %% ../nbs/08c_results.ipynb #ea20f946
+# %% ../nbs/08c_results.ipynb #6ca11ff7
 import base64
 import html
 import io
@@ -18,7 +18,7 @@ from PIL import Image
 
 from .images import open_image
 
-# %% ../nbs/08c_results.ipynb #93f62830
+# %% ../nbs/08c_results.ipynb #6f22bd60
 @dataclass(frozen=True)
 class Result:
     "One item that a search found."
@@ -38,7 +38,7 @@ class Result:
         "How alike the item is, in a few characters."
         return f"{self.score:.{digits + 2}f}" if self.probability is None else f"{self.probability:.{digits}%}"
 
-# %% ../nbs/08c_results.ipynb #ae14a9d7
+# %% ../nbs/08c_results.ipynb #9cddb202
 def thumbnail(
     file,             # anything that `open_image` takes, or an image
     size: int = 160,  # longest side, pixels
@@ -54,7 +54,7 @@ def _data_uri(file) -> str:
     thumbnail(file).save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
-# %% ../nbs/08c_results.ipynb #1c553d3e
+# %% ../nbs/08c_results.ipynb #91df4cad
 class Results(Sequence):
     "The results of one query, best first. In a notebook they show as pictures."
 
@@ -79,7 +79,7 @@ class Results(Sequence):
         columns = ["rank", "path", "label", "score", "probability", *(["id"] if any(r.id is not None for r in self) else [])]
         return pd.DataFrame(self.to_records(), columns=columns)
 
-# %% ../nbs/08c_results.ipynb #e37b825d
+# %% ../nbs/08c_results.ipynb #870be831
 def _name(query) -> str:
     "What to call a query."
     return Path(query).name if isinstance(query, (str, Path)) else "the query"
@@ -99,7 +99,7 @@ def results_html(
 
 Results._repr_html_ = results_html
 
-# %% ../nbs/08c_results.ipynb #3e082364
+# %% ../nbs/08c_results.ipynb #dcd30135
 def show_results(
     results: Results,
     columns: int = 6,     # pictures in a row

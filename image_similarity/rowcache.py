@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LARGEST_WASTE', 'Head', 'read_head', 'write_head', 'RowCache']
 
-# %% ../nbs/09f_rowcache.ipynb #f605a3e4
+# %% ../nbs/09f_rowcache.ipynb #afcae857
 import json
 import os
 import tempfile
@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from .catalogue import Catalogue, vectors_since
 
-# %% ../nbs/09f_rowcache.ipynb #5a89d563
+# %% ../nbs/09f_rowcache.ipynb #cb496bc1
 LARGEST_WASTE = 0.25 # of the rows may belong to nobody
 _PIECE = 2**26       # bytes read at a time for the checksum
 
@@ -60,7 +60,7 @@ def write_head(
     beside.write_bytes(json.dumps({**asdict(head), "ids_crc": zlib.crc32(data)}).encode() + b"\n" + data)
     os.replace(beside, file)
 
-# %% ../nbs/09f_rowcache.ipynb #61a3dcc5
+# %% ../nbs/09f_rowcache.ipynb #33a94315
 def _crc(rows: np.ndarray, crc: int = 0) -> int:
     "CRC-32 of rows, which may go on from that of the rows before."
     data = memoryview(rows).cast("B") if rows.size else b""

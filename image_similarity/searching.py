@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Searcher', 'nearest_items', 'rows_of_ids', 'approximations']
 
-# %% ../nbs/09i_searching.ipynb #e7646013
+# %% ../nbs/09i_searching.ipynb #a73a0efc
 import json
 import os
 import threading
@@ -20,7 +20,7 @@ from .rowcache import RowCache
 from .similarity import METRICS, normalize
 from .vectors import ApproximateVectors, ExactVectors, VectorStore, load_index, save_index
 
-# %% ../nbs/09i_searching.ipynb #b99a735f
+# %% ../nbs/09i_searching.ipynb #fb781997
 class Searcher:
     "Finds the nearest items of a catalogue. Keeps what that needs in a folder `cache`, and makes it again when it is not right."
     exact: type[VectorStore] = ExactVectors # another engine may stand here
@@ -69,7 +69,7 @@ class Searcher:
         if not approximate: return self.exact(metric)
         return load_index(cache.folder / f"{metric}.index", made_from, cache.rows, metric) or ApproximateVectors(metric)
 
-# %% ../nbs/09i_searching.ipynb #306041d8
+# %% ../nbs/09i_searching.ipynb #64522b98
 def nearest_items(
     searcher: Searcher,
     vectors: np.ndarray,        # (Q, D), as the metric compares them

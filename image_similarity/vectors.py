@@ -7,7 +7,7 @@ __all__ = ['BLOCK_BYTES', 'FEW_BARRED', 'REDUCED', 'GRAPH_UP_TO', 'SECOND_LOOK',
            'best_of_found', 'ExactVectors', 'principal_directions', 'untrained_index', 'ApproximateVectors', 'build',
            'own_recall', 'save_index', 'load_index']
 
-# %% ../nbs/09b_vectors.ipynb #b27ddb37
+# %% ../nbs/09b_vectors.ipynb #6d42c07e
 import json
 import os
 import zlib
@@ -21,7 +21,7 @@ import numpy as np
 
 from .similarity import METRICS, top_k
 
-# %% ../nbs/09b_vectors.ipynb #c767e161
+# %% ../nbs/09b_vectors.ipynb #9c5eae0a
 class VectorStore(Protocol):
     "What a gallery asks of an engine for vector search. Rows are known by their number, from 0."
 
@@ -44,7 +44,7 @@ class VectorStore(Protocol):
     ) -> tuple[np.ndarray, np.ndarray]: # row numbers (Q, k) and scores (Q, k), best first; row -1 and score -inf where there is none left
         "The best rows of each query; scores as in `similarity`, higher is better."
 
-# %% ../nbs/09b_vectors.ipynb #8cd6a14d
+# %% ../nbs/09b_vectors.ipynb #e5745c55
 BLOCK_BYTES = 2**26 # of rows that are compared at a time
 FEW_BARRED = 64     # so many rows of a block are struck out after the search; more, before it
 _FAISS_METRIC = {"cosine": faiss.METRIC_INNER_PRODUCT, "dot": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2, "l1": faiss.METRIC_L1}
@@ -60,7 +60,7 @@ def _nearest_in_block(queries, rows, keep, k: int, metric: str):
     if barred: scores = np.where(keep[found], scores, -np.inf)
     return (found if only is None else only[found]), scores
 
-# %% ../nbs/09b_vectors.ipynb #809498ea
+# %% ../nbs/09b_vectors.ipynb #fef954d3
 def _blocks(n: int, width: int) -> Iterator[slice]:
     "`n` rows of `width` floats in blocks of about `BLOCK_BYTES`."
     size = max(1, BLOCK_BYTES // (4 * width))
@@ -81,7 +81,7 @@ def exact_scores(
         else: score[:] = picked @ query
     return np.where(found >= 0, scores, -np.inf)
 
-# %% ../nbs/09b_vectors.ipynb #bac33027
+# %% ../nbs/09b_vectors.ipynb #4cbb9763
 def best_of_found(
     found: np.ndarray,  # (Q, C) row numbers of candidates
     scores: np.ndarray, # (Q, C), -inf for those that are none
@@ -95,7 +95,7 @@ def best_of_found(
     lacking = ((0, 0), (0, k - found.shape[1]))
     return np.pad(found, lacking, constant_values=-1), np.pad(top, lacking, constant_values=-np.inf)
 
-# %% ../nbs/09b_vectors.ipynb #4fe3f261
+# %% ../nbs/09b_vectors.ipynb #4d4cbd76
 class ExactVectors:
     "Compares a query with every row: a `VectorStore` that is never wrong. For 'cosine', rows and queries have length 1."
 
@@ -121,7 +121,7 @@ class ExactVectors:
         if self.metric == "l2": scores = exact_scores(queries, self.rows, found, "l2") # FAISS gives squares, of many queries rounded ones
         return found, scores
 
-# %% ../nbs/09b_vectors.ipynb #d034e31b
+# %% ../nbs/09b_vectors.ipynb #dc3e1d6e
 REDUCED = 256          # directions that are kept
 GRAPH_UP_TO = 50_000   # rows; above, cells
 SECOND_LOOK = 10       # candidates compared exactly, for each result asked for
@@ -135,7 +135,7 @@ def principal_directions(
     rows = np.asarray(rows, np.float64)
     return np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :n].T.astype(np.float32)
 
-# %% ../nbs/09b_vectors.ipynb #08f26335
+# %% ../nbs/09b_vectors.ipynb #435e3993
 def _turned(rows: np.ndarray, index: faiss.Index) -> faiss.IndexPreTransform:
     "`index` behind the turn that its width asks for."
     turn = faiss.LinearTransform(rows.shape[1], index.d, False)
@@ -159,7 +159,7 @@ def untrained_index(
     cells.this.disown() # the index sees to it now
     return _turned(sample, index)
 
-# %% ../nbs/09b_vectors.ipynb #19f01f02
+# %% ../nbs/09b_vectors.ipynb #e5263dbf
 def _params(index: faiss.IndexPreTransform, effort: int, keep: np.ndarray | None):
     "How hard to look, and among which rows."
     base = faiss.downcast_index(index.index)
@@ -196,7 +196,7 @@ class ApproximateVectors:
 def _add(index, rows, start: int) -> None:
     for block in _blocks(len(rows) - start, rows.shape[1]): index.add(rows[start:][block])
 
-# %% ../nbs/09b_vectors.ipynb #d1a50d01
+# %% ../nbs/09b_vectors.ipynb #f2db4de2
 def build(
     store: ApproximateVectors, # its index is made anew
     rows: np.ndarray,          # (N, D) float32
@@ -205,7 +205,8 @@ def build(
     "Train on a sample, add every row, then look as hard as the wanted recall needs, and measure it."
     rng = np.random.default_rng(0)
     sample = np.ascontiguousarray(rows[np.sort(rng.permutation(len(rows))[: max(20_000, round(80 * len(rows)**0.5))])])
-    store.rows, store.built, store.index = rows, len(rows), untrained_index(sample, len(rows), store.metric)
+    store.rows, store.built, store.effort = rows, len(rows), 16
+    store.index = untrained_index(sample, len(rows), store.metric)
     store.index.train(sample)
     _add(store.index, rows, 0)
     counted = np.arange(len(rows)) if keep is None else np.flatnonzero(keep)
@@ -227,7 +228,7 @@ def own_recall(
     pairs = [({*t.tolist()} - {a, -1}, {*f.tolist()} - {a, -1}) for a, t, f in zip(asked.tolist(), truth, found)]
     return float(np.mean([len(t & f) / len(t) if t else 1 for t, f in pairs]))
 
-# %% ../nbs/09b_vectors.ipynb #89d3f69f
+# %% ../nbs/09b_vectors.ipynb #c132d627
 def _checksum(file: Path) -> int:
     "CRC-32 of a file, read in pieces."
     crc = 0

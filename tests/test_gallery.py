@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from image_similarity.catalogue import Catalogue
 from image_similarity.encoder import Embedded, fingerprint
 from image_similarity.gallery import Gallery, is_gallery
 from image_similarity.images import BadImages, ImageError, open_image
-from image_similarity.similarity import METRICS, normalize, similarity, top_k
+from image_similarity.similarity import METRICS, similarity, top_k
 
 TESTS = Path(__file__).resolve().parent
 
@@ -223,7 +222,7 @@ def test_killed_at_forty_points_and_taken_up_again(photos, tmp_path):
 # --- other processes
 
 def python(code: str, *arguments) -> subprocess.Popen:
-    code = f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom test_gallery import *\n{code}"
+    code = f"import sys, time; sys.path.insert(0, {str(TESTS)!r})\nfrom test_gallery import *\n{code}"
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
