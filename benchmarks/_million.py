@@ -5,6 +5,7 @@
 """
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,16 @@ def jitter_basis(pooled: np.ndarray, near: np.ndarray, rank: int = 256) -> np.nd
     "(rank, 2·nf): `z @ basis` with `z` standard normal varies as a photo and its neighbours do: same directions, same spectrum."
     difference = pooled[near].reshape(-1, pooled.shape[1]) - np.repeat(pooled, near.shape[1], axis=0)
     difference = difference[np.random.default_rng(0).permutation(len(difference))[:4096]]
-    _, s, v = np.linalg.svd(difference, full_matrices=False)
-    return (s[:rank, None] * v[:rank] / np.sqrt(len(difference))).astype(np.float32)
+    variance, directions = np.linalg.eigh(difference.T @ difference / len(difference))
+    return np.sqrt(variance[::-1][:rank, None]) * directions.T[::-1][:rank]
+
+
+@lru_cache
+def photo_model(data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "`pooled` of photos, the neighbours of each, and how they differ: what rows are made from."
+    pooled = photo_pooled(data)
+    near = neighbours(pooled)
+    return pooled, near, jitter_basis(pooled, near)
 
 
 def realistic_blocks(n: int, seed: int = 0, data=DATA) -> Iterator[np.ndarray]:
@@ -60,18 +69,20 @@ def realistic_blocks(n: int, seed: int = 0, data=DATA) -> Iterator[np.ndarray]:
     Of the embeddings (means, length 1) of 2,544 photos and as many rows: the ten largest of 1,280 principal components hold 0.22 and 0.24 of
     the variance, 256 of them 0.76 and 0.83; the participation ratio of the spectrum is 101 and 87; the median cosine of two is 0.22 and 0.32,
     of one and its nearest 0.64 and 0.85, which rises to 0.93 among 20,000 rows, as it does where a gallery has many pictures of a thing."""
-    pooled = photo_pooled(data)
-    near = neighbours(pooled)
-    basis = jitter_basis(pooled, near)
+    pooled, near, basis = photo_model(str(data))
     for block, start in enumerate(range(0, n, BLOCK)):
         rng = np.random.default_rng((seed, block))
         photo, which = rng.integers(len(pooled), size=BLOCK), rng.integers(near.shape[1], size=BLOCK)
         way = rng.uniform(0, 0.5, (BLOCK, 1)).astype(np.float32)
         size = 0.5 * rng.gamma(4, 1 / 4, (BLOCK, 1)).astype(np.float32)
-        rows = pooled[photo] * (1 - way)
-        rows += pooled[near[photo, which]] * way
-        rows += (size * rng.standard_normal((BLOCK, len(basis)), dtype=np.float32)) @ basis
-        yield np.clip(rows, 0, 6, out=rows)[: n - start]
+        z = rng.standard_normal((BLOCK, len(basis)), dtype=np.float32)
+        rows = np.empty((min(BLOCK, n - start), pooled.shape[1]), np.float32)
+        for some in (slice(i, i + 1000) for i in range(0, len(rows), 1000)):  # so that what is worked on stays in the cache
+            made = pooled[photo[some]] * (1 - way[some])
+            made += pooled[near[photo[some], which[some]]] * way[some]
+            made += (size[some] * z[some]) @ basis
+            np.clip(made[: len(rows) - some.start], 0, 6, out=rows[some])
+        yield rows
 
 
 def realistic_rows(n: int, seed: int = 0, data=DATA) -> np.ndarray:

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['CHUNK', 'in_threads']
 
-# %% ../nbs/04da_chunks.ipynb #b854ff47
+# %% ../nbs/04da_chunks.ipynb #0a99d0d4
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-# %% ../nbs/04da_chunks.ipynb #b3c8c52c
+# %% ../nbs/04da_chunks.ipynb #9e047983
 CHUNK = 8192 # rows a thread takes at a time: some milliseconds of work
 
 def in_threads(

@@ -87,7 +87,7 @@ class DigitNet(nn.Sequential):
     ):
         def conv(a, b): return [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
         super().__init__(*conv(1, width), nn.MaxPool2d(2), *conv(width, 2 * width), *conv(2 * width, 2 * width), nn.MaxPool2d(2),
-                         *conv(2 * width, 4 * width), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(36 * width, n_features))
+                         *conv(2 * width, 4 * width), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(36 * width, n_features), nn.BatchNorm1d(n_features))
 
 # %% ../nbs/12b_digit_pairs.ipynb #6eb3f1b5
 def digit_learner(

@@ -6,7 +6,7 @@
 __all__ = ['Gallery', 'is_gallery', 'add', 'import_embeddings', 'remove', 'update', 'search_many', 'search', 'stats', 'check',
            'export', 'save_to']
 
-# %% ../nbs/10_gallery.ipynb #f32e1fa2
+# %% ../nbs/10_gallery.ipynb #af43b883
 import os
 import shutil
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from .results import Result, Results
 from .searching import Searcher, approximations, nearest_items
 from .similarity import normalize
 
-# %% ../nbs/10_gallery.ipynb #dc63439a
+# %% ../nbs/10_gallery.ipynb #2001a4f4
 class Gallery:
     "Pictures that can be searched, kept in a folder or in memory."
 
@@ -78,7 +78,7 @@ def is_gallery(
     "Whether there is a gallery in a folder."
     return (Path(folder) / "gallery.sqlite").is_file()
 
-# %% ../nbs/10_gallery.ipynb #b989c416
+# %% ../nbs/10_gallery.ipynb #dd770eda
 def _fitting(gallery: Gallery, encoder: GalleryEncoder) -> GalleryEncoder:
     "Raises `ValueError` for an encoder whose vectors do not mix with those of the gallery."
     saved = fact(gallery.catalogue, "encoder")
@@ -95,7 +95,7 @@ def _encoder_at_work(gallery: Gallery) -> GalleryEncoder:
         set_fact(gallery.catalogue, "encoder", saved)
     return _fitting(gallery, gallery.encoder)
 
-# %% ../nbs/10_gallery.ipynb #b2a0e8eb
+# %% ../nbs/10_gallery.ipynb #16f27576
 def add(
     self: Gallery,
     files: str | Path | Sequence, # a folder with its subfolders, a picture, or many pictures
@@ -112,7 +112,7 @@ def add(
 
 Gallery.add = add
 
-# %% ../nbs/10_gallery.ipynb #37b1bbc4
+# %% ../nbs/10_gallery.ipynb #aad3be5d
 def import_embeddings(
     self: Gallery,
     paths: Sequence[str | Path], # the pictures; they need not be there
@@ -150,7 +150,7 @@ def _width_for(gallery: Gallery, width: int) -> int:
 
 Gallery.import_embeddings = import_embeddings
 
-# %% ../nbs/10_gallery.ipynb #e5d44d29
+# %% ../nbs/10_gallery.ipynb #c859c190
 def _ids(gallery: Gallery, which) -> list[int]:
     "The ids that are meant. Raises `KeyError` for an item that is not there."
     if isinstance(which, dict): return [item.id for item in gallery.items(which)]
@@ -185,7 +185,7 @@ def update(
 
 Gallery.remove, Gallery.update = remove, update
 
-# %% ../nbs/10_gallery.ipynb #3f2d888f
+# %% ../nbs/10_gallery.ipynb #decf8313
 def _given_vector(gallery: Gallery, vector: np.ndarray, metric: str) -> np.ndarray:
     "What a metric compares, of an embedding or of the `pooled` that it follows from."
     saved, vector = fact(gallery.catalogue, "encoder"), vector.astype(np.float32).ravel()
@@ -206,7 +206,7 @@ def _query(gallery: Gallery, query, metric: str) -> tuple[np.ndarray, int | None
     if seen.bad: raise FileNotFoundError(f"{query}: there is no such file") if seen.bad[0].reason == "there is no such file" else seen.bad[0]
     return _given_vector(gallery, seen.pooled, metric), None, Path(query) if isinstance(query, (str, os.PathLike)) else query
 
-# %% ../nbs/10_gallery.ipynb #c095a016
+# %% ../nbs/10_gallery.ipynb #63f81f88
 def search_many(
     self: Gallery,
     queries: Sequence,           # each a path, bytes, an image, a vector or an id; or (Q, D) vectors
@@ -242,7 +242,7 @@ def search(
 
 Gallery.search, Gallery.search_many = search, search_many
 
-# %% ../nbs/10_gallery.ipynb #2cad3a06
+# %% ../nbs/10_gallery.ipynb #83cf96c3
 def stats(self: Gallery) -> Stats: # items, labels, encoder, bytes, and the recall of approximate indexes
     "Figures of the gallery."
     return catalogue_stats(self.catalogue, approximations(self.searcher))
@@ -260,7 +260,7 @@ def export(
 
 Gallery.stats, Gallery.check, Gallery.export = stats, check, export
 
-# %% ../nbs/10_gallery.ipynb #b1f51323
+# %% ../nbs/10_gallery.ipynb #e497988f
 def save_to(
     self: Gallery,
     folder: str | Path, # not there yet, or empty

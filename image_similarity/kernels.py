@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['PARTS', 'compiled', 'add_hinge', 'add_dot', 'row_logits', 'code_sums', 'encode']
 
-# %% ../nbs/04d_kernels.ipynb #54269e60
+# %% ../nbs/04d_kernels.ipynb #ddf2d559
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numba import njit
 
-# %% ../nbs/04d_kernels.ipynb #22efb6d5
+# %% ../nbs/04d_kernels.ipynb #af40dff7
 def compiled(
     function: Callable, # of numbers and arrays, without Python objects inside
 ) -> Callable:          # the same as machine code, which lets other threads run beside it
@@ -20,7 +20,7 @@ def compiled(
     try: return njit(cache=True, **options)(function)
     except RuntimeError: return njit(**options)(function)
 
-# %% ../nbs/04d_kernels.ipynb #fb0fe4a9
+# %% ../nbs/04d_kernels.ipynb #b9891314
 @compiled
 def _hinge(q, g, w):
     total = np.float32(0)
@@ -40,7 +40,7 @@ def add_hinge(
         row = gallery[ids[i]]
         for k in range(len(queries)): out[k, i] += _hinge(queries[k], row, w)
 
-# %% ../nbs/04d_kernels.ipynb #dd2055f6
+# %% ../nbs/04d_kernels.ipynb #0cbc667a
 @compiled
 def _dot(q, g):
     total = np.float32(0)
@@ -60,7 +60,7 @@ def add_dot(
         row = gallery[ids[i]]
         for k in range(len(queries)): out[k, i] += weight * _dot(queries[k], row)
 
-# %% ../nbs/04d_kernels.ipynb #8dd80157
+# %% ../nbs/04d_kernels.ipynb #36b96d9d
 def row_logits(
     queries: Sequence[np.ndarray], # (Q, h), (Q, h), (Q, d) float32: first and second half of the hidden layer, embedding
     gallery: Sequence[np.ndarray], # (N, h), (N, h), (N, d) float32: the same of the items; no columns where a term does not count
@@ -76,7 +76,7 @@ def row_logits(
     add_dot(queries[2], gallery[2], ids, a, out)
     return out
 
-# %% ../nbs/04d_kernels.ipynb #6b027ef0
+# %% ../nbs/04d_kernels.ipynb #fafaaed6
 PARTS = 128 # of a step, in which a query's thresholds are counted: 255 steps of 128 parts fit 16 bits
 
 @compiled
@@ -108,7 +108,7 @@ def code_sums(
         hinges[i] = _hinge_sum(row, cut, weight)
         dots[i] = _dot_sum(row[len(cut):], slope)
 
-# %% ../nbs/04d_kernels.ipynb #9ac9dda4
+# %% ../nbs/04d_kernels.ipynb #cf994612
 @compiled
 def encode(
     rows,  # (n, h + d) float32

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['LARGEST', 'ByteGrid', 'fit_grid', 'rounding', 'ByteRows', 'byte_rows', 'ByteQuery', 'byte_query', 'byte_logits']
 
-# %% ../nbs/04f_pair_bytes.ipynb #ffe4eed1
+# %% ../nbs/04f_pair_bytes.ipynb #fc2d85c8
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-# %% ../nbs/04f_pair_bytes.ipynb #beebccdb
+# %% ../nbs/04f_pair_bytes.ipynb #0592304d
 LARGEST = 2**31 - 1 # that 32 bits hold
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ByteGrid:
 
     def __repr__(self): return f"ByteGrid({len(self.weight)} hidden units, {len(self.low) - len(self.weight)} numbers of the embedding)"
 
-# %% ../nbs/04f_pair_bytes.ipynb #54599a62
+# %% ../nbs/04f_pair_bytes.ipynb #32acfc11
 def fit_grid(
     sample: np.ndarray, # (n, m + d) float32 rows of some items, hidden units first; an item beyond them gets a larger margin
     w: np.ndarray,      # (m,) float32 weights of the hidden units
@@ -43,7 +43,7 @@ def fit_grid(
     step[:m] = np.divide(weight * worth, size, out=np.ones(m), where=size > 0)
     return ByteGrid(low, step, (np.sign(w) * weight).clip(-32767, 32767).astype(np.int16), float(worth))
 
-# %% ../nbs/04f_pair_bytes.ipynb #f28b3c32
+# %% ../nbs/04f_pair_bytes.ipynb #bbf08c68
 def rounding(
     n: int, # numbers that are added in float32
 ) -> float: # largest error of the sum, as a part of the sum of their sizes; with a few roundings of each number itself
@@ -55,7 +55,7 @@ class ByteRows(NamedTuple):
     shift: np.ndarray  # (N,) float32, added to a logit made of bytes
     margin: np.ndarray # (N,) float32, by how much it may still be off
 
-# %% ../nbs/04f_pair_bytes.ipynb #c17736c9
+# %% ../nbs/04f_pair_bytes.ipynb #ba162eaa
 def byte_rows(
     grid: ByteGrid,
     rows: np.ndarray, # (N, m + d) float32
@@ -71,7 +71,7 @@ def byte_rows(
     margin = absolute / 2 + abs(a) * length + rounding(len(w)) * bulk + abs(shift - signed / 2)
     return ByteRows(codes, shift, (margin * (1 + 1e-5)).astype(np.float32)) # rounded up
 
-# %% ../nbs/04f_pair_bytes.ipynb #d4be38ca
+# %% ../nbs/04f_pair_bytes.ipynb #0de8e2ce
 @dataclass(frozen=True)
 class ByteQuery:
     "A query in the integers of a `ByteGrid`."
@@ -83,7 +83,7 @@ class ByteQuery:
     start: float       # logit to which the sums are added
     margin: float      # what rounding the query may change, and rounding the exact logit
 
-# %% ../nbs/04f_pair_bytes.ipynb #6516fd96
+# %% ../nbs/04f_pair_bytes.ipynb #cad9c4de
 def byte_query(
     grid: ByteGrid,
     hidden: np.ndarray, # (m,) float32 what the query adds to each hidden unit
@@ -110,7 +110,7 @@ def byte_query(
     return ByteQuery(cut.astype(np.int16), weight.astype(np.int16), slope.astype(np.int16), grid.worth / PARTS, a * worth, float(start),
                      float(np.abs(rest).sum() / 2 + np.abs(over).sum() / 2 + rounded))
 
-# %% ../nbs/04f_pair_bytes.ipynb #72204844
+# %% ../nbs/04f_pair_bytes.ipynb #7ebc4840
 def byte_logits(
     query: ByteQuery,
     items: ByteRows,

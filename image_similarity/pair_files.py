@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['scorer_key', 'widths', 'open_pair_files', 'extend_pair_files']
 
-# %% ../nbs/04h_pair_files.ipynb #d7ab8c51
+# %% ../nbs/04h_pair_files.ipynb #82da3765
 import hashlib
 import json
 import os
@@ -18,7 +18,7 @@ from .pair_bytes import ByteGrid, ByteRows, byte_rows, fit_grid
 from .pair_search import BLOCK, SAMPLE, PairIndex, item_rows, orders, side_by_side
 from .scorers import PairRows, PairScorer, kernel_numbers
 
-# %% ../nbs/04h_pair_files.ipynb #92a289ef
+# %% ../nbs/04h_pair_files.ipynb #e87e4860
 def scorer_key(
     scorer: PairScorer,
 ) -> str: # changes when any number of the scorer does
@@ -33,7 +33,7 @@ def widths(
     h, d = scorer.A.shape[0], scorer.A.shape[1] // 2
     return {"query": h if scorer.symmetric else 0, "gallery": h, "unit": d if scorer.a else 0}
 
-# %% ../nbs/04h_pair_files.ipynb #0fa0fd1c
+# %% ../nbs/04h_pair_files.ipynb #35f4867c
 def _mapped(
     path: Path,
     n: int,     # rows that count
@@ -52,7 +52,7 @@ def _mapped(
 def _floats(folder: Path, scorer: PairScorer, n: int, load: bool = False) -> PairRows:
     return PairRows(**{name: _mapped(folder / f"{name}.bin", n, width, np.float32, load) for name, width in widths(scorer).items()})
 
-# %% ../nbs/04h_pair_files.ipynb #93994430
+# %% ../nbs/04h_pair_files.ipynb #14906208
 def _manifest(folder: Path, scorer: PairScorer) -> dict:
     "Raises `ValueError` for files that belong to another scorer, or that can not be read."
     path = folder / "index.json"
@@ -81,7 +81,7 @@ def open_pair_files(
     parts = {"codes": (len(grid.low), np.uint8), "shift": (None, np.float32), "margin": (None, np.float32)}
     return PairIndex(scorer, rows, grid, ByteRows(**{name: _mapped(folder / f"{name}-{manifest['fitted']}.bin", n, *part, load=True) for name, part in parts.items()}))
 
-# %% ../nbs/04h_pair_files.ipynb #89495362
+# %% ../nbs/04h_pair_files.ipynb #269de01f
 def _append(
     path: Path,
     n: int,            # rows that count; what is behind them goes
@@ -99,7 +99,7 @@ def _append_bytes(folder: Path, scorer: PairScorer, rows: PairRows, grid: ByteGr
         made = byte_rows(grid, side_by_side(rows, slice(first, first + BLOCK)), w, a)
         for name, part in made._asdict().items(): _append(folder / f"{name}-{fitted}.bin", first, part)
 
-# %% ../nbs/04h_pair_files.ipynb #d87b16a5
+# %% ../nbs/04h_pair_files.ipynb #4d9f18d7
 def extend_pair_files(
     scorer: PairScorer,
     folder: str | Path, # made if it is not there

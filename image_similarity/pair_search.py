@@ -6,7 +6,7 @@
 __all__ = ['PLAIN_BELOW', 'BLOCK', 'SAMPLE', 'Floor', 'reaching', 'second_look', 'checked_pooled', 'orders', 'side_by_side',
            'plain_logits', 'PairHits', 'PairIndex', 'pair_index', 'item_rows', 'in_bytes']
 
-# %% ../nbs/04g_pair_search.ipynb #898546a9
+# %% ../nbs/04g_pair_search.ipynb #018e12b5
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
@@ -18,7 +18,7 @@ from .chunks import in_threads
 from .pair_bytes import ByteGrid, ByteRows, byte_logits, byte_query, byte_rows, fit_grid
 from .scorers import PairRows, PairScorer, kernel_numbers, kernel_rows
 
-# %% ../nbs/04g_pair_search.ipynb #7f22ebe0
+# %% ../nbs/04g_pair_search.ipynb #8c232b15
 class Floor:
     "The k-th best value so far; may be raised by several threads."
 
@@ -35,7 +35,7 @@ class Floor:
             self._best = np.partition(best, -self.k)[-self.k:] if len(best) > self.k else best
             if len(self._best) == self.k: self.value = self._best.min()
 
-# %% ../nbs/04g_pair_search.ipynb #d4611d37
+# %% ../nbs/04g_pair_search.ipynb #d82e9e92
 def reaching(
     bounds: Callable, # of ids: their lowest and highest possible scores
     ids: np.ndarray,  # (n,) int64 to search
@@ -56,7 +56,7 @@ def reaching(
     near = high >= floor.value
     return ids[near], high[near]
 
-# %% ../nbs/04g_pair_search.ipynb #499e2cb8
+# %% ../nbs/04g_pair_search.ipynb #58008511
 def second_look(
     exact: Callable,  # of ids: their scores
     ids: np.ndarray,  # (n,) int64 candidates, ascending
@@ -74,7 +74,7 @@ def second_look(
     best = np.lexsort([looked, -scores])
     return looked[best], scores[best]
 
-# %% ../nbs/04g_pair_search.ipynb #3109aaae
+# %% ../nbs/04g_pair_search.ipynb #a0f667bd
 def checked_pooled(
     scorer: PairScorer,
     pooled,    # (n, 2·nf) numbers
@@ -101,7 +101,7 @@ def side_by_side(
 ) -> np.ndarray:      # (n, m + d) float32: the columns in the order of `orders`, then the embedding
     return np.concatenate([rows.gallery[some], rows.query[some], rows.unit[some]], axis=1)
 
-# %% ../nbs/04g_pair_search.ipynb #a65f0115
+# %% ../nbs/04g_pair_search.ipynb #323338ec
 PLAIN_BELOW = 5000 # items, which numpy scores in some hundredths of a second
 
 def plain_logits(
@@ -117,7 +117,7 @@ def plain_logits(
     hinge = lambda q, g: (np.maximum(q + g, 0) * w).sum(1) if g.shape[1] else 0
     return (hinge(query.query, second) + hinge(query.gallery, first) + a * (query.unit[:, :unit.shape[1]] * unit).sum(1) + c)[None]
 
-# %% ../nbs/04g_pair_search.ipynb #c0e41c0d
+# %% ../nbs/04g_pair_search.ipynb #24aacf88
 @dataclass(frozen=True)
 class PairHits:
     "The best items of a search, best first."
@@ -128,7 +128,7 @@ class PairHits:
 
     def __len__(self): return len(self.ids)
 
-# %% ../nbs/04g_pair_search.ipynb #050c0233
+# %% ../nbs/04g_pair_search.ipynb #d076892c
 @dataclass(frozen=True)
 class PairIndex:
     "A gallery, ready to be searched by a Siamese head. Made by `pair_index`, or by `open_pair_files`."
@@ -168,7 +168,7 @@ class PairIndex:
 
     def __repr__(self): return f"PairIndex({len(self)} items, {'bytes and then ' if self.items else ''}floats, {self.scorer})"
 
-# %% ../nbs/04g_pair_search.ipynb #8eabb3c2
+# %% ../nbs/04g_pair_search.ipynb #61eb928d
 def _query_rows(index: PairIndex, pooled) -> PairRows:
     pooled = checked_pooled(index.scorer, pooled[None])
     with torch.no_grad(): return PairRows(*(t.numpy() for t in index.scorer.rows(pooled)))
@@ -197,7 +197,7 @@ def _bounds(index: PairIndex, query: PairRows) -> Callable: # of ids: their lowe
     asked = byte_query(index.grid, hidden, unit, w, a, c)
     return lambda ids: byte_logits(asked, index.items, ids)
 
-# %% ../nbs/04g_pair_search.ipynb #2cb3cce2
+# %% ../nbs/04g_pair_search.ipynb #33e3b786
 BLOCK = 4096 # images whose rows are made at a time
 
 def pair_index(
@@ -223,7 +223,7 @@ def item_rows(
     "Raises `ValueError` for rows that are not finite."
     with torch.no_grad(): return kernel_rows(scorer, scorer.rows(checked_pooled(scorer, pooled, first)))
 
-# %% ../nbs/04g_pair_search.ipynb #2c453bd3
+# %% ../nbs/04g_pair_search.ipynb #836fe7a3
 SAMPLE = 20_000 # items that a grid of bytes is fitted to
 
 def in_bytes(

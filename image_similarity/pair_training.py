@@ -7,7 +7,7 @@ __all__ = ['REFINEMENTS', 'HIDDEN', 'COSINE', 'METHODS', 'MatchModel', 'drawn_ba
            'source_within', 'fold_splits', 'mean_auc', 'embedding_of', 'choose_refinement', 'fit_weights',
            'FittedMatches', 'fit_scorer', 'held_out_models', 'weights_of', 'calibrated', 'fit_matches']
 
-# %% ../nbs/12h_pair_training.ipynb #1387fdcf
+# %% ../nbs/12h_pair_training.ipynb #b72a2a47
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -34,7 +34,7 @@ from .pairs import Pairs
 from .scorers import PairScorer
 from .siamese import PairTrainer, SiameseHead, siamese_loss
 
-# %% ../nbs/12h_pair_training.ipynb #1888bd53
+# %% ../nbs/12h_pair_training.ipynb #5ef232ea
 @dataclass(frozen=True, eq=False)
 class MatchModel:
     "From `pooled` of two images to the log odds that they match, at even odds where it is calibrated."
@@ -62,7 +62,7 @@ class MatchModel:
     ) -> np.ndarray:          # (P,) log odds of a match
         return self.scores(first, second) @ np.array(self.weights) + self.offset
 
-# %% ../nbs/12h_pair_training.ipynb #8f27bc99
+# %% ../nbs/12h_pair_training.ipynb #e45830b9
 def drawn_batches(
     views: torch.Tensor,   # (V, n, 2·nf)
     source: PairSource,    # of pairs of the n items
@@ -81,7 +81,7 @@ def drawn_batches(
     loader.n_inp = 3
     return loader
 
-# %% ../nbs/12h_pair_training.ipynb #c115a4e6
+# %% ../nbs/12h_pair_training.ipynb #496ff896
 class StopAt(Callback):
     "Stop training when the time is up, with what has been learned so far."
 
@@ -90,7 +90,7 @@ class StopAt(Callback):
     def after_batch(self):
         if self.until is not None and time.monotonic() > self.until: raise CancelFitException
 
-# %% ../nbs/12h_pair_training.ipynb #8b2294d0
+# %% ../nbs/12h_pair_training.ipynb #00f93d50
 def fit_pair_head(
     head: SiameseHead,     # trained in place
     views: torch.Tensor,   # (V, n, 2·nf)
@@ -111,7 +111,7 @@ def fit_pair_head(
         learn.fit_one_cycle(epochs, lr)
     return head.eval()
 
-# %% ../nbs/12h_pair_training.ipynb #49e15969
+# %% ../nbs/12h_pair_training.ipynb #2447d328
 @dataclass(frozen=True, eq=False)
 class Split:
     "Pairs to train on, and pairs of other images to try the result on."
@@ -120,7 +120,7 @@ class Split:
     second: np.ndarray # (H,)
     match: np.ndarray  # (H,) bool, of both kinds
 
-# %% ../nbs/12h_pair_training.ipynb #ff9af383
+# %% ../nbs/12h_pair_training.ipynb #69119dc9
 def source_within(
     pairs: Pairs,
     items: np.ndarray,         # (n,) bool
@@ -131,7 +131,7 @@ def source_within(
         group = np.unique(np.where(items, group, group.max() + 1 + np.arange(len(group))), return_inverse=True)[1]
     return PairSource(pairs.within(items), group)
 
-# %% ../nbs/12h_pair_training.ipynb #7dc559c3
+# %% ../nbs/12h_pair_training.ipynb #f1d8f38b
 def fold_splits(
     pairs: Pairs,
     folds: np.ndarray,         # (n,) fold of each item, from `pair_groups.item_folds`
@@ -151,7 +151,7 @@ def fold_splits(
         splits.append(Split(train, i, j, match.astype(bool)))
     return splits
 
-# %% ../nbs/12h_pair_training.ipynb #61a85ce1
+# %% ../nbs/12h_pair_training.ipynb #87da8695
 def mean_auc(
     splits: Sequence[Split],
     scores: Sequence[np.ndarray], # one a split: (H,)
@@ -159,7 +159,7 @@ def mean_auc(
     "How well held-out pairs are ranked, split by split."
     return float(np.mean([pair_auc(score, split.match) for score, split in zip(scores, splits)]))
 
-# %% ../nbs/12h_pair_training.ipynb #21f29a1b
+# %% ../nbs/12h_pair_training.ipynb #3c861ed0
 REFINEMENTS = (None, 0, 30, 150) # how far from the plain cosine: not at all, whitened, and gradient steps from there
 
 def embedding_of(
@@ -174,7 +174,7 @@ def embedding_of(
     if steps is None: return LinearEmbedding.plain(views.shape[-1] // 2)
     return refined(likelihood.embedding, views, group, steps, until, seed) if steps and group is not None else likelihood.embedding
 
-# %% ../nbs/12h_pair_training.ipynb #afa51a48
+# %% ../nbs/12h_pair_training.ipynb #99ca756f
 def choose_refinement(
     splits: Sequence[Split],
     likelihoods: Sequence[PairLikelihood], # one a split
@@ -191,7 +191,7 @@ def choose_refinement(
         if (auc := mean_auc(splits, cosines)) > best_auc: best, best_auc = (steps, found), auc
     return best
 
-# %% ../nbs/12h_pair_training.ipynb #9cdf08b5
+# %% ../nbs/12h_pair_training.ipynb #a483e36e
 def fit_weights(
     scores: np.ndarray, # (P, K) of held-out pairs
     match: np.ndarray,  # (P,) bool
@@ -205,7 +205,7 @@ def fit_weights(
     start, bounds = np.append(np.full(scores.shape[1], 0.1), 0.), [(0, None)] * scores.shape[1] + [(None, None)]
     return minimize(loss, start, jac=True, bounds=bounds).x[:-1] / spread
 
-# %% ../nbs/12h_pair_training.ipynb #e02f9233
+# %% ../nbs/12h_pair_training.ipynb #2e6ebedc
 @dataclass(frozen=True, eq=False)
 class FittedMatches:
     "A model, and what held-out pairs say about it."
@@ -221,7 +221,7 @@ class FittedMatches:
         tried = ", ".join(f"{name} {auc:.3f}" for name, auc in self.aucs.items())
         return self.method + (f"; AUC of {len(self.match):,} held-out pairs: {tried}" if tried else "; not calibrated, there was too little to hold out")
 
-# %% ../nbs/12h_pair_training.ipynb #e1c4f684
+# %% ../nbs/12h_pair_training.ipynb #baf154fd
 HIDDEN, COSINE = 256, 10. # units of the head's hidden layer; weight of the cosine in it to start from
 
 def _share(until: float | None, trainings: int) -> float | None:
@@ -240,7 +240,7 @@ def fit_scorer(
     fit_pair_head(head, views, source, **fit)
     return head.fold(), head
 
-# %% ../nbs/12h_pair_training.ipynb #de712b50
+# %% ../nbs/12h_pair_training.ipynb #a46b0abf
 def held_out_models(
     splits: Sequence[Split],
     views: torch.Tensor,        # (V, n, 2·nf)
@@ -256,7 +256,7 @@ def held_out_models(
     return steps, [replace(model, head=fit_scorer(views, split.train, until=_share(until, len(splits) + 1 - n), progress=False, **fit)[0])
                    for n, (model, split) in enumerate(zip(models, splits))]
 
-# %% ../nbs/12h_pair_training.ipynb #8f6e6ddf
+# %% ../nbs/12h_pair_training.ipynb #86d1c41b
 def weights_of(
     method: str,        # "cosine" or "siamese"
     scores: np.ndarray, # (P, 3) of held-out pairs
@@ -276,7 +276,7 @@ def calibrated(
     logits = fitted(scores @ weights)
     return replace(model, weights=tuple((fitted.scale * weights).tolist()), offset=fitted.offset, threshold=best_threshold(logits, match)), logits
 
-# %% ../nbs/12h_pair_training.ipynb #7ca882e5
+# %% ../nbs/12h_pair_training.ipynb #dd549a38
 METHODS = ("auto", "cosine", "siamese")
 
 def fit_matches(

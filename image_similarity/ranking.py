@@ -228,7 +228,7 @@ def _valid(data: LabelledImages, embedded: Embedded, base: Encoder) -> DataLoade
 def _untrained(dls: DataLoaders, base: nn.Module, loss: str, miner, distance: str, n_features: int, n_images: int = 512) -> Learner:
     "A learner of images; its layer begins at the principal directions of a few batches."
     base, found = deepcopy(base).to(dls.device), []
-    start_of = EmbeddingModel(base, None, None).eval()
+    start_of = EmbeddingModel(base, None, None).train(not isinstance(base, Encoder)) # batch norms of a new network find their means
     with torch.no_grad():
         for x, _ in dls.train:
             found.append(start_of.features(x).cpu())

@@ -6,7 +6,7 @@
 __all__ = ['COMPILED_FROM', 'norm_as_affine', 'fold_linear', 'ClassScorer', 'PairRows', 'embedding', 'PairScorer', 'kernel_rows',
            'kernel_numbers', 'split_pair', 'join_pair', 'pair_layers', 'fold_pair_head']
 
-# %% ../nbs/04e_scorers.ipynb #d01c993d
+# %% ../nbs/04e_scorers.ipynb #f354b399
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from torch import nn
 
 from .chunks import in_threads
 
-# %% ../nbs/04e_scorers.ipynb #52c1f5f3
+# %% ../nbs/04e_scorers.ipynb #44274f72
 def norm_as_affine(
     norm: nn.BatchNorm1d, # trained
 ) -> tuple[torch.Tensor, torch.Tensor]: # scale and shift, each (features,)
@@ -25,7 +25,7 @@ def norm_as_affine(
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     return scale, norm.bias - norm.running_mean * scale
 
-# %% ../nbs/04e_scorers.ipynb #52f03ced
+# %% ../nbs/04e_scorers.ipynb #6f8553db
 def fold_linear(
     norm: nn.BatchNorm1d, # goes first
     linear: nn.Linear,    # follows
@@ -35,7 +35,7 @@ def fold_linear(
     bias = linear.weight @ shift
     return linear.weight * scale, bias if linear.bias is None else bias + linear.bias
 
-# %% ../nbs/04e_scorers.ipynb #f758e749
+# %% ../nbs/04e_scorers.ipynb #18ffdb99
 @dataclass(frozen=True)
 class ClassScorer:
     "A linear classifier on `pooled`."
@@ -54,7 +54,7 @@ class ClassScorer:
 
     def __repr__(self): return f"ClassScorer({len(self.labels)} classes)"
 
-# %% ../nbs/04e_scorers.ipynb #8a6ac2ac
+# %% ../nbs/04e_scorers.ipynb #17934da0
 class PairRows(NamedTuple):
     "What `PairScorer` needs to know about images: three rows an image, computed once."
     query: torch.Tensor   # (N, h) A·pooled
@@ -64,14 +64,14 @@ class PairRows(NamedTuple):
     def take(self, rows) -> "PairRows": # of some of the images
         return PairRows(*(t[rows] for t in self))
 
-# %% ../nbs/04e_scorers.ipynb #56b00664
+# %% ../nbs/04e_scorers.ipynb #1c4a53b3
 def embedding(
     pooled: torch.Tensor, # (N, 2·nf)
 ) -> torch.Tensor:        # (N, nf), rows of length 1
     "The mean half of `pooled`, normalised: what the cosine compares."
     return F.normalize(pooled[:, pooled.shape[1] // 2:], dim=1)
 
-# %% ../nbs/04e_scorers.ipynb #0cfbde30
+# %% ../nbs/04e_scorers.ipynb #4224344c
 COMPILED_FROM = 300_000 # pairs: with fewer, importing numba takes longer than scoring them without
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class PairScorer:
     def __repr__(self):
         return f"PairScorer({len(self.w)} hidden units, {'both orders' if self.symmetric else 'one order'}, cosine weight {self.a:.2f})"
 
-# %% ../nbs/04e_scorers.ipynb #1cbfdf72
+# %% ../nbs/04e_scorers.ipynb #35a140ae
 def kernel_rows(
     scorer: PairScorer,
     rows: PairRows,  # of N images, on the CPU
@@ -141,7 +141,7 @@ def kernel_numbers(
     w, a, c = (t.detach().numpy() for t in (scorer.w, scorer.a, scorer.c))
     return np.ascontiguousarray(w / 2 if scorer.symmetric else w), np.float32(a), np.float32(c)
 
-# %% ../nbs/04e_scorers.ipynb #c770b704
+# %% ../nbs/04e_scorers.ipynb #b6487fef
 def _on_plain_cpu(*tensors: torch.Tensor) -> bool:
     "Whether the kernels can take them: float32 on the CPU, and nobody asks for gradients."
     return all(t.device.type == "cpu" and t.dtype == torch.float32 and not (t.requires_grad and torch.is_grad_enabled()) for t in tensors)
@@ -153,7 +153,7 @@ def _compiled_logits(scorer: PairScorer, queries: PairRows, gallery: PairRows) -
     parts = in_threads(lambda ids: row_logits(asked, items, ids, *numbers), np.arange(len(items.unit)), torch.get_num_threads())
     return torch.from_numpy(np.concatenate(parts, axis=1))
 
-# %% ../nbs/04e_scorers.ipynb #965ca695
+# %% ../nbs/04e_scorers.ipynb #743de242
 def split_pair(
     columns: torch.Tensor, # (n, 4·nf)
 ) -> tuple[torch.Tensor, torch.Tensor]: # (n, 2·nf) each
@@ -161,7 +161,7 @@ def split_pair(
     max_q, max_g, mean_q, mean_g = columns.chunk(4, dim=-1)
     return torch.cat([max_q, mean_q], -1), torch.cat([max_g, mean_g], -1)
 
-# %% ../nbs/04e_scorers.ipynb #26a68cb2
+# %% ../nbs/04e_scorers.ipynb #8ad28482
 def join_pair(
     first: torch.Tensor,  # (P, 2·nf) pooled
     second: torch.Tensor, # (P, 2·nf) pooled
@@ -170,7 +170,7 @@ def join_pair(
     (max_q, mean_q), (max_g, mean_g) = first.chunk(2, dim=1), second.chunk(2, dim=1)
     return torch.cat([max_q, max_g, mean_q, mean_g], dim=1)
 
-# %% ../nbs/04e_scorers.ipynb #ed378ef4
+# %% ../nbs/04e_scorers.ipynb #8b12be49
 def pair_layers(
     head: nn.Module, # as `create_head(nf*2, 1)` makes it
 ) -> tuple[nn.BatchNorm1d, nn.Linear, nn.BatchNorm1d, nn.Linear]: # the layers that matter once trained
@@ -181,7 +181,7 @@ def pair_layers(
         raise TypeError(f"cannot fold a head of {kinds}; wanted fastai's create_head(nf*2, 1) with one hidden layer")
     return found[0], found[1], found[3], found[4]
 
-# %% ../nbs/04e_scorers.ipynb #5c1a049c
+# %% ../nbs/04e_scorers.ipynb #ccbf18a8
 @torch.no_grad()
 def fold_pair_head(
     layers: nn.Module,       # as `create_head(nf*2, 1)` makes it

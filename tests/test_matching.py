@@ -53,27 +53,27 @@ def test(data): return table_of(data, range(7, 10), 60)
 
 
 @pytest.fixture(scope="module")
-def shared_column():
-    "Reads each picture once for all tests, with a small encoder that has learned nothing: colours are enough here."
+def encoder():
+    "A small encoder that has learned nothing: colours are enough here."
     torch.manual_seed(0)
-    return ImageItems(create_encoder("mobilenetv3_small_050", weights="random", size=64))
+    return create_encoder("mobilenetv3_small_050", weights="random", size=64)
 
 
 @pytest.fixture
-def new(data, shared_column):
+def new(data, encoder):
     "Makes predictors."
     def make(**changes):
         arguments = dict(query="Image1", response="Image2", label="Label", base_folder=data.files[0].parent, hyperparameters=QUICK)
         predictor = MatchPredictor(**arguments | changes)
-        predictor._column = shared_column
+        predictor._column = ImageItems(encoder)
         return predictor
     return make
 
 
 @pytest.fixture(scope="module")
-def fitted(data, train, shared_column):
+def fitted(data, train, encoder):
     predictor = MatchPredictor("Image1", "Image2", "Label", base_folder=data.files[0].parent, hyperparameters=QUICK)
-    predictor._column = shared_column
+    predictor._column = ImageItems(encoder)
     return predictor.fit(train, progress=False)
 
 
@@ -213,9 +213,7 @@ def test_only_matches_are_learned_from_with_a_warning(new, train):
 def test_no_match_is_a_clear_error_before_anything_is_read(new, train):
     predictor = new()
     predictor.column.vectors = None # would fail if it were called
-    try:
-        with pytest.raises(ValueError, match="no pair matches"): predictor.fit(train[train["Label"] == 0], progress=False)
-    finally: del predictor.column.vectors
+    with pytest.raises(ValueError, match="no pair matches"): predictor.fit(train[train["Label"] == 0], progress=False)
 
 
 def test_one_kind_of_pair_has_no_auc_but_an_accuracy(fitted, test):
@@ -305,7 +303,7 @@ def test_a_second_fit_continues_from_all_pairs(new, train, data):
         predictor.fit(more.assign(Label=more["Label"].map({1: "yes", 0: "no"})), progress=False)
 
 
-def test_a_time_limit_stops_reading_and_training(new, train, shared_column):
+def test_a_time_limit_stops_reading_and_training(new, train):
     predictor = new(hyperparameters=QUICK | {"epochs": 10_000})
     start = time.monotonic()
     predictor.fit(train, time_limit=10, progress=False)

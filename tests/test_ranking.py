@@ -73,7 +73,7 @@ def test_classification_is_cross_entropy_on_cosines():
     loss = create_loss("classification", n_classes=3, n_features=4)
     rows, targets = torch.randn(5, 4), torch.tensor([0, 1, 2, 2, 0])
     cosines = torch.tensor(similarity(rows, loss.W.detach().T)) / 0.05
-    assert float(loss(rows, targets)) == pytest.approx(float(torch.nn.functional.cross_entropy(cosines, targets)), rel=1e-4)
+    assert loss(rows, targets).item() == pytest.approx(torch.nn.functional.cross_entropy(cosines, targets).item(), rel=1e-4)
 
 
 @given(st.integers(0, 1000), st.integers(2, 8), st.integers(1, 3))
@@ -294,7 +294,7 @@ def test_mnist_files_are_read_packed_or_not(tmp_path):
 
 @pytest.mark.parametrize("content, words", [
     (b"", "not an idx file"), (b"\0\0\x08", "not an idx file"), (b"\0\0\x07\x01\0\0\0\x01\0", "not an idx file"), (b"\0\0\x08\x03\0\0\0\x01", "header"),
-    (b"\0\0\x08\x01\0\0\0\x02\x05", "1 bytes for (2,)"), (b"\0\0\x08\x01\xff\xff\xff\xff\x05", "get it again")])
+    (b"\0\0\x08\x01\0\0\0\x02\x05", "1 bytes for (2,)"), (b"\0\0\x08\x01\0\0\0\x01\x05\x06", "2 bytes for (1,)"), (b"\0\0\x08\x01\xff\xff\xff\xff\x05", "get it again")])
 def test_files_that_are_not_idx_say_so(tmp_path, content, words):
     file = tmp_path / "digits"
     file.write_bytes(content)
