@@ -18,6 +18,7 @@ _exports = {
     "intervals": ["bootstrap_interval", "image_bootstrap"],
     "calibration": ["Calibration", "expected_calibration_error", "fit_calibration"],
     "scorers": ["PairScorer"],
+    "pair_search": ["PairIndex", "pair_index"],
     "classifier": ["classifier_learner"],
     "mining": ["mine_hard_negatives"],
     "siamese": ["SiameseImage", "SiameseModel", "SiameseTransform", "siamese_learner", "siamese_splitter"],
@@ -30,6 +31,9 @@ _exports = {
     "finder": ["SimilarityFinder"],
     "evaluation": ["Evaluation", "evaluate"],
     "training": ["fit_finder"],
+    "rank_metrics": ["rank_figures"],
+    "matching": ["MatchPredictor"],
+    "match_search": ["semantic_search"],
     "ranking": ["embedding_learner", "load_embedding", "save_embedding"],
 }
 _module_of = {name: module for module, names in _exports.items() for name in names}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHUNK', 'pool_images', 'ItemVectors', 'ImageItems']
 
-# %% ../nbs/12f_items.ipynb #b62e2f0e
+# %% ../nbs/12f_items.ipynb #90aff05b
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from .encoder import Encoder, embed, open_for
 from .images import ImageError
 
-# %% ../nbs/12f_items.ipynb #37aeac1c
+# %% ../nbs/12f_items.ipynb #6d1d23fc
 def pool_images(
     pooled: np.ndarray, # (..., images, 2·nf) of the images of one item
 ) -> np.ndarray:        # (..., 2·nf)
@@ -25,7 +25,7 @@ def pool_images(
     nf = pooled.shape[-1] // 2
     return np.concatenate([pooled[..., :nf].max(-2), pooled[..., nf:].mean(-2)], axis=-1)
 
-# %% ../nbs/12f_items.ipynb #ace7d69e
+# %% ../nbs/12f_items.ipynb #793e784f
 @dataclass(frozen=True, eq=False, repr=False)
 class ItemVectors:
     "Vectors of n items, where there are any."
@@ -37,7 +37,7 @@ class ItemVectors:
         n = self.views.shape[1] - len(self.bad) - len(self.unread)
         return f"ItemVectors({n} items, {len(self.views) - 1} augmented views, {len(self.bad)} bad, {len(self.unread)} unread)"
 
-# %% ../nbs/12f_items.ipynb #a095a334
+# %% ../nbs/12f_items.ipynb #c0c9b60c
 CHUNK = 16 # images between two looks at the clock
 
 class ImageItems:
@@ -104,7 +104,7 @@ class ImageItems:
         room = np.cumsum([len(views) for views in reversed(self._known.values())]) <= self.kept
         self._known = dict(list(self._known.items())[len(room) - room.sum():])
 
-# %% ../nbs/12f_items.ipynb #51540363
+# %% ../nbs/12f_items.ipynb #d649eaa6
 def _state(file: Path) -> tuple:
     "What changes when a file changes; a file that is gone has no vector."
     try: stat = file.stat()

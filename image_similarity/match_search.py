@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIMILARITY_TYPES', 'semantic_search']
 
-# %% ../nbs/13b_match_search.ipynb #96f3c726
+# %% ../nbs/13b_match_search.ipynb #03f1d9df
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,7 +14,7 @@ from .matching import MatchPredictor
 from .pairs import pair_table
 from .similarity import similarity, top_k as best_of
 
-# %% ../nbs/13b_match_search.ipynb #ad21e87d
+# %% ../nbs/13b_match_search.ipynb #993be33d
 SIMILARITY_TYPES = {"cosine": "cosine", "dot_prod": "dot", "l2": "l2", "l1": "l1"} # AutoMM's names, and those of `similarity`
 
 def semantic_search(
@@ -41,7 +41,7 @@ def semantic_search(
             found[row] = [{"response_id": int(good[p]), "score": float(s)} for p, s in zip(place, score)]
     return found
 
-# %% ../nbs/13b_match_search.ipynb #6f625857
+# %% ../nbs/13b_match_search.ipynb #03338479
 def _side(matcher: MatchPredictor | None, data, embeddings, role: str, id_mappings) -> np.ndarray:
     "(n, D) embeddings of one side; NaN for what cannot be read."
     if (data is None) == (embeddings is None): raise ValueError(f"give either {role}_data or {role}_embeddings")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROBLEM_TYPES', 'KIND', 'MatchPredictor']
 
-# %% ../nbs/13_matching.ipynb #fd3a223f
+# %% ../nbs/13_matching.ipynb #0a076101
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -30,7 +30,7 @@ from .pairs import BadRow, BadRows, MatchLabels, Pairs, match_labels, pair_table
 from .rank_metrics import RANK_METRICS, rank_figures, relevance_matrix
 from .saving import load_encoder, read_manifest, save_encoder, write_manifest, written_whole
 
-# %% ../nbs/13_matching.ipynb #3b861fd2
+# %% ../nbs/13_matching.ipynb #13ac6439
 PROBLEM_TYPES = ("image_similarity",)
 
 class MatchPredictor:
@@ -73,7 +73,7 @@ class MatchPredictor:
     def __repr__(self):
         return f"MatchPredictor({self.query!r}, {self.response!r}; {self.fitted or 'not fitted, plain cosine'})"
 
-# %% ../nbs/13_matching.ipynb #e2dbf500
+# %% ../nbs/13_matching.ipynb #24ba19ae
 @patch
 def _read(self:MatchPredictor, table: pd.DataFrame, id_mappings: Mapping | None, labels: MatchLabels | None = None) -> Pairs:
     "Pairs of a table; with `labels`, its label column is read as well."
@@ -94,7 +94,7 @@ def _tell(self:MatchPredictor, bad: BadRows) -> None:
     self.bad = bad
     if bad: warnings.warn(f"{len(bad)} rows are left out, the first is {bad[0]}; see `bad`", stacklevel=3)
 
-# %% ../nbs/13_matching.ipynb #f60bbe5f
+# %% ../nbs/13_matching.ipynb #ae5307ab
 @patch
 def fit(self:MatchPredictor,
     train_data,                        # data frame, dict, or path of a CSV file
@@ -120,7 +120,7 @@ def fit(self:MatchPredictor,
     if self.path: self.save(self.path)
     return self
 
-# %% ../nbs/13_matching.ipynb #737ed3c3
+# %% ../nbs/13_matching.ipynb #763b4f14
 @patch
 def _logits(self:MatchPredictor, table: pd.DataFrame, id_mappings: Mapping | None, labels: MatchLabels | None = None) -> tuple[Pairs, np.ndarray]:
     "Pairs of the rows that can be used, and their log odds of a match; the other rows are told."
@@ -139,7 +139,7 @@ def _as_given(values: np.ndarray, data, as_pandas: bool | None, **names):
     index = data.index if isinstance(data, pd.DataFrame) else None
     return (pd.Series if values.ndim == 1 else pd.DataFrame)(values, index=index, **names)
 
-# %% ../nbs/13_matching.ipynb #059f7fbe
+# %% ../nbs/13_matching.ipynb #e52a70f6
 @patch
 def predict(self:MatchPredictor,
     data,                            # data frame, dict, or path of a CSV file
@@ -157,7 +157,7 @@ def predict(self:MatchPredictor,
     values[pairs.rows] = called.tolist()
     return _as_given(values, data, as_pandas, name=self.label)
 
-# %% ../nbs/13_matching.ipynb #244b09fd
+# %% ../nbs/13_matching.ipynb #ef117d25
 @patch
 def predict_proba(self:MatchPredictor,
     data,                            # data frame, dict, or path of a CSV file
@@ -176,7 +176,7 @@ def predict_proba(self:MatchPredictor,
     columns = [match if label == self.labels.match else 1 - match for label in self.class_labels]
     return _as_given(np.stack(columns, axis=1), data, as_pandas, columns=self.class_labels)
 
-# %% ../nbs/13_matching.ipynb #fc97b2a4
+# %% ../nbs/13_matching.ipynb #79482b14
 @patch
 def threshold(self:MatchPredictor,
     precision: float = 0.99, # wanted share of true matches among the pairs called matches
@@ -189,7 +189,7 @@ def threshold(self:MatchPredictor,
     weight = even_odds_weights(match) * np.where(match, prior, 1 - prior)
     return threshold_for_precision(expit(self.fitted.logits), match, precision, weight)
 
-# %% ../nbs/13_matching.ipynb #4792ac19
+# %% ../nbs/13_matching.ipynb #e6b5dd35
 @patch
 def embed_column(self:MatchPredictor,
     table: pd.DataFrame,
@@ -221,7 +221,7 @@ def column_for(self:MatchPredictor,
         if name in table.columns: return name
     raise ValueError(f"the table has none of the columns {', '.join(map(repr, names))}; it has {', '.join(map(str, table.columns))}")
 
-# %% ../nbs/13_matching.ipynb #2bd0efe8
+# %% ../nbs/13_matching.ipynb #2efeaa87
 @patch
 def extract_embedding(self:MatchPredictor,
     data,                         # data frame, dict, or path of a CSV file with a column of images
@@ -235,7 +235,7 @@ def extract_embedding(self:MatchPredictor,
     found = self.embed_column(table, self.column_for(table, signature), id_mappings)
     return torch.from_numpy(found) if as_tensor else _as_given(found, data, as_pandas)
 
-# %% ../nbs/13_matching.ipynb #1c47d0e0
+# %% ../nbs/13_matching.ipynb #bcbcf863
 @patch
 def evaluate(self:MatchPredictor,
     data,                                 # labelled pairs: data frame, dict, or path of a CSV file
@@ -267,7 +267,7 @@ def _evaluate_pairs(self:MatchPredictor, table: pd.DataFrame, metrics, return_pr
     if not return_pred: return figures
     return figures, pd.Series(labels.values(called), index=table.index[pairs.rows], name=self.label)
 
-# %% ../nbs/13_matching.ipynb #559b42a9
+# %% ../nbs/13_matching.ipynb #ad7a49ca
 @patch
 def _one_side(self:MatchPredictor, data, role: str, id_mappings) -> tuple[list, np.ndarray, str]:
     "Ids, embeddings and column of queries or responses; those that cannot be read are left out, with a warning."
@@ -290,7 +290,7 @@ def _evaluate_ranking(self:MatchPredictor, table: pd.DataFrame, query_data, resp
     names = metrics or [self.eval_metric if self.eval_metric in RANK_METRICS else "recall"]
     return rank_figures(q, r, relevant, names, cutoffs, similarity_type, chunk_size)
 
-# %% ../nbs/13_matching.ipynb #f7b5e214
+# %% ../nbs/13_matching.ipynb #9b37563a
 KIND = "matches"
 
 @patch

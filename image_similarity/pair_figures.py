@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAIR_METRICS', 'pair_figures']
 
-# %% ../nbs/12j_pair_figures.ipynb #52696e05
+# %% ../nbs/12j_pair_figures.ipynb #0d2111c1
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,7 +14,7 @@ from sklearn.metrics import (accuracy_score, average_precision_score, f1_score, 
 from .calibration import even_odds_weights, expected_calibration_error
 from .metrics import balanced_accuracy, pair_auc
 
-# %% ../nbs/12j_pair_figures.ipynb #1dc919cd
+# %% ../nbs/12j_pair_figures.ipynb #904dd1d8
 PAIR_METRICS: dict[str, Callable] = {
     "auc": lambda p, called, match: pair_auc(p, match),
     "roc_auc": lambda p, called, match: pair_auc(p, match), # the same, as AutoMM calls it
@@ -28,7 +28,7 @@ PAIR_METRICS: dict[str, Callable] = {
     "ece": lambda p, called, match: expected_calibration_error(p, match, sample_weight=even_odds_weights(match)),
 }
 
-# %% ../nbs/12j_pair_figures.ipynb #0923fd37
+# %% ../nbs/12j_pair_figures.ipynb #231f0287
 def pair_figures(
     probabilities: np.ndarray, # (P,) of a match
     called: np.ndarray,        # (P,) bool: called a match

@@ -6,7 +6,7 @@
 __all__ = ['PRESETS', 'FEWEST_FOLDS', 'MOST_FOLDS', 'READING', 'TRAINING', 'Settings', 'read_settings', 'trusted_group',
            'folding', 'make_splits', 'PairFit', 'joined', 'fit_pairs']
 
-# %% ../nbs/12i_pair_fit.ipynb #82d0f621
+# %% ../nbs/12i_pair_fit.ipynb #fc54093c
 import sys
 import time
 import warnings
@@ -23,7 +23,7 @@ from .pair_training import METHODS, FittedMatches, Split, fit_matches, fold_spli
 from .pairs import BadRows, LeakCheck, Pairs, item_contents, leak_check, with_common_items, without_items
 from .siamese import SiameseHead
 
-# %% ../nbs/12i_pair_fit.ipynb #6654c4ee
+# %% ../nbs/12i_pair_fit.ipynb #d3a7cf46
 @dataclass(frozen=True)
 class Settings:
     "How to train."
@@ -39,7 +39,7 @@ class Settings:
         for name, value, allowed in (("method", self.method, METHODS), ("held_out", self.held_out, (None, *HELD_OUT))):
             if value not in allowed: raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, allowed))}")
 
-# %% ../nbs/12i_pair_fit.ipynb #dfe5313a
+# %% ../nbs/12i_pair_fit.ipynb #0e78751a
 PRESETS = { # in AutoMM's words: what is given for time
     "medium_quality": {"augment": 0, "epochs": 5},
     "high_quality": {},
@@ -57,7 +57,7 @@ def read_settings(
         if name not in known: raise ValueError(f"hyperparameter {name!r} is unknown; there are {', '.join(known)}")
     return Settings(**{**PRESETS.get(presets, {}), **(hyperparameters or {})})
 
-# %% ../nbs/12i_pair_fit.ipynb #2cfdf923
+# %% ../nbs/12i_pair_fit.ipynb #d1f6519e
 def trusted_group(
     pairs: Pairs, # labelled
 ) -> np.ndarray | None: # (n,) from `match_groups`; None where the labels contradict each other
@@ -71,7 +71,7 @@ def trusted_group(
         warnings.warn("all pairs match: images that no match connects are taken for different", stacklevel=4)
     return None if wrong.any() else group
 
-# %% ../nbs/12i_pair_fit.ipynb #55218873
+# %% ../nbs/12i_pair_fit.ipynb #0812f602
 FEWEST_FOLDS, MOST_FOLDS = 3, 5 # few are quick; with many, a model of all folds but one is close to that of all
 
 def folding(
@@ -83,7 +83,7 @@ def folding(
     kind = wanted or ("things" if folds >= FEWEST_FOLDS else "images")
     return kind, int(np.clip(folds, FEWEST_FOLDS, MOST_FOLDS)) if kind == "things" else MOST_FOLDS
 
-# %% ../nbs/12i_pair_fit.ipynb #a4429cc2
+# %% ../nbs/12i_pair_fit.ipynb #4b1e504b
 def make_splits(
     train: Pairs,
     tuning: Pairs | None,      # of the same items; pairs that may not be used are gone already
@@ -99,7 +99,7 @@ def make_splits(
     if not splits: warnings.warn("there are too few pairs to hold some out: probabilities are not calibrated", stacklevel=4)
     return splits
 
-# %% ../nbs/12i_pair_fit.ipynb #6d29ac6b
+# %% ../nbs/12i_pair_fit.ipynb #42096693
 READING, TRAINING = 0.5, 0.9 # shares of the time limit after which no more is read, and no more is trained
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class PairFit:
     bad: BadRows             # rows of the two tables that were left out
     leaks: LeakCheck | None  # None where no pairs were given for tuning
 
-# %% ../nbs/12i_pair_fit.ipynb #aad2d136
+# %% ../nbs/12i_pair_fit.ipynb #2ad8c767
 def joined(
     first: Pairs,
     second: Pairs, # of the same items
@@ -129,7 +129,7 @@ def _readable(
     read[vectors.unread] = False
     return without_items(pairs, vectors.bad, index).within(read)
 
-# %% ../nbs/12i_pair_fit.ipynb #d476e01d
+# %% ../nbs/12i_pair_fit.ipynb #17c8cde2
 def fit_pairs(
     train: Pairs,                    # labelled
     tuning: Pairs | None,            # labelled, to choose and calibrate by; None for folds of the training pairs

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HELD_OUT', 'match_groups', 'contradictions', 'PairSource', 'units', 'item_folds']
 
-# %% ../nbs/12e_pair_groups.ipynb #1b744c32
+# %% ../nbs/12e_pair_groups.ipynb #02cadebc
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from .heads import class_folds
 from .pairs import Pairs
 
-# %% ../nbs/12e_pair_groups.ipynb #9ef5aa5e
+# %% ../nbs/12e_pair_groups.ipynb #ae8393ad
 def match_groups(
     pairs: Pairs,    # labelled
 ) -> np.ndarray:     # (n,) group of each item; one that matches nothing is a group of its own
@@ -24,7 +24,7 @@ def match_groups(
     n = len(pairs.items)
     return connected_components(coo_matrix((np.ones(len(i), bool), (i, j)), shape=(n, n)), directed=False)[1]
 
-# %% ../nbs/12e_pair_groups.ipynb #33de4e24
+# %% ../nbs/12e_pair_groups.ipynb #a57631e0
 def contradictions(
     pairs: Pairs,      # labelled
     group: np.ndarray, # (n,) from `match_groups`
@@ -32,7 +32,7 @@ def contradictions(
     "Pairs that do not match, although other pairs say that they do. A pair of an item with itself is one as well."
     return ~pairs.match & (group[pairs.first] == group[pairs.second])
 
-# %% ../nbs/12e_pair_groups.ipynb #957323e6
+# %% ../nbs/12e_pair_groups.ipynb #57a671d7
 class PairSource:
     "Draws pairs that are known to match, or known not to."
 
@@ -82,7 +82,7 @@ class PairSource:
         b = (a + rng.integers(1, len(groups), n)) % len(groups)
         return self._members(groups[np.stack([a, b])], rng)
 
-# %% ../nbs/12e_pair_groups.ipynb #c8911159
+# %% ../nbs/12e_pair_groups.ipynb #ba64c527
 def units(
     contents: Sequence[frozenset],        # of each item the hashes of its images, from `pairs.item_contents`
     group: np.ndarray | None = None,      # (n,) keep groups together as well
@@ -95,7 +95,7 @@ def units(
     i, j = np.array(edges, dtype=np.int64).reshape(-1, 2).T
     return connected_components(coo_matrix((np.ones(len(i), bool), (i, j)), shape=(n, n)), directed=False)[1][:len(contents)]
 
-# %% ../nbs/12e_pair_groups.ipynb #46a27f4b
+# %% ../nbs/12e_pair_groups.ipynb #e6ea944f
 HELD_OUT = ("things", "images") # what a fold has of its own
 
 def item_folds(

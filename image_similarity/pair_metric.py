@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LinearEmbedding', 'match_covariances', 'PairLikelihood', 'fit_likelihood', 'refined']
 
-# %% ../nbs/12g_pair_metric.ipynb #dc508eca
+# %% ../nbs/12g_pair_metric.ipynb #b26b64dc
 import time
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ from pytorch_metric_learning.losses import SupConLoss
 
 from .pair_groups import PairSource
 
-# %% ../nbs/12g_pair_metric.ipynb #12b48b26
+# %% ../nbs/12g_pair_metric.ipynb #112db70a
 @dataclass(frozen=True, eq=False)
 class LinearEmbedding:
     "The mean half of `pooled`, normalised, centred, mapped and normalised again."
@@ -34,7 +34,7 @@ class LinearEmbedding:
         "The one that changes nothing: its cosine is the plain one."
         return cls(torch.zeros(nf), torch.eye(nf))
 
-# %% ../nbs/12g_pair_metric.ipynb #bed35bac
+# %% ../nbs/12g_pair_metric.ipynb #957da9a9
 def match_covariances(
     views: torch.Tensor,   # (V, n, 2·nf)
     source: PairSource,    # of pairs of the n items
@@ -50,7 +50,7 @@ def match_covariances(
     difference, cross = x - y, (x - centre).T @ (y - centre) / n_pairs
     return centre, difference.T @ difference / (2 * n_pairs), (cross + cross.T) / 2
 
-# %% ../nbs/12g_pair_metric.ipynb #395a4e94
+# %% ../nbs/12g_pair_metric.ipynb #fc675313
 @dataclass(frozen=True, eq=False)
 class PairLikelihood:
     "Log odds of a match under the two-covariance model, up to a scale and an offset."
@@ -65,7 +65,7 @@ class PairLikelihood:
         x, y = self.embedding(first), self.embedding(second)
         return scale * ((x * y - d / (1 + d) * (x * x + y * y) / 2) @ (d / (1 + 2 * d)))
 
-# %% ../nbs/12g_pair_metric.ipynb #3b46afad
+# %% ../nbs/12g_pair_metric.ipynb #328fe4a8
 def _shrunk(covariance: torch.Tensor, share: float) -> torch.Tensor:
     "A covariance pulled towards a multiple of the identity with the same trace."
     sphere = covariance.diagonal().mean().clamp_min(1e-12) * torch.eye(len(covariance))
@@ -83,7 +83,7 @@ def fit_likelihood(
     d, rotation = torch.linalg.eigh(whiten @ _shrunk(B, between) @ whiten.T)
     return PairLikelihood(LinearEmbedding(centre, rotation.T @ whiten), d.clamp_min(0))
 
-# %% ../nbs/12g_pair_metric.ipynb #3e72ac9b
+# %% ../nbs/12g_pair_metric.ipynb #72e2cad2
 def refined(
     start: LinearEmbedding, # where to start
     views: torch.Tensor,    # (V, n, 2·nf)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FITTED', 'PAIRS', 'save_fitted', 'load_fitted', 'save_pairs', 'load_pairs']
 
-# %% ../nbs/12k_pair_saving.ipynb #69b933c5
+# %% ../nbs/12k_pair_saving.ipynb #889da7a9
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from .pairs import BadRows, Pairs
 from .saving import read_tensors, write_tensors
 from .siamese import SiameseHead
 
-# %% ../nbs/12k_pair_saving.ipynb #745d51c4
+# %% ../nbs/12k_pair_saving.ipynb #c4f9c7f8
 FITTED, PAIRS = "matches.safetensors", "pairs.safetensors"
 
 def save_fitted(
@@ -34,7 +34,7 @@ def save_fitted(
     return {"method": fitted.method, "steps": fitted.steps, "aucs": fitted.aucs, "weights": model.weights, "offset": model.offset,
             "threshold": model.threshold, "uses_head": model.head is not None}
 
-# %% ../nbs/12k_pair_saving.ipynb #d065f630
+# %% ../nbs/12k_pair_saving.ipynb #b4a07409
 def load_fitted(
     folder: Path,
     saved: dict, # what `save_fitted` gave
@@ -57,7 +57,7 @@ def _load_head(state: dict, nf: int) -> SiameseHead | None:
     head.load_state_dict(state)
     return head.eval()
 
-# %% ../nbs/12k_pair_saving.ipynb #70b320c6
+# %% ../nbs/12k_pair_saving.ipynb #c6ccf66b
 def save_pairs(
     folder: Path,
     pairs: Pairs, # labelled

@@ -7,8 +7,9 @@ __all__ = ['REFINEMENTS', 'HIDDEN', 'COSINE', 'METHODS', 'MatchModel', 'drawn_ba
            'source_within', 'fold_splits', 'mean_auc', 'embedding_of', 'choose_refinement', 'fit_weights',
            'FittedMatches', 'fit_scorer', 'held_out_models', 'weights_of', 'calibrated', 'fit_matches']
 
-# %% ../nbs/12h_pair_training.ipynb #b72a2a47
+# %% ../nbs/12h_pair_training.ipynb #2890c4e4
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import deepcopy
@@ -34,7 +35,7 @@ from .pairs import Pairs
 from .scorers import PairScorer
 from .siamese import PairTrainer, SiameseHead, siamese_loss
 
-# %% ../nbs/12h_pair_training.ipynb #5ef232ea
+# %% ../nbs/12h_pair_training.ipynb #309a5f33
 @dataclass(frozen=True, eq=False)
 class MatchModel:
     "From `pooled` of two images to the log odds that they match, at even odds where it is calibrated."
@@ -62,7 +63,7 @@ class MatchModel:
     ) -> np.ndarray:          # (P,) log odds of a match
         return self.scores(first, second) @ np.array(self.weights) + self.offset
 
-# %% ../nbs/12h_pair_training.ipynb #e45830b9
+# %% ../nbs/12h_pair_training.ipynb #09fde0e5
 def drawn_batches(
     views: torch.Tensor,   # (V, n, 2·nf)
     source: PairSource,    # of pairs of the n items
@@ -81,7 +82,7 @@ def drawn_batches(
     loader.n_inp = 3
     return loader
 
-# %% ../nbs/12h_pair_training.ipynb #496ff896
+# %% ../nbs/12h_pair_training.ipynb #5a43af62
 class StopAt(Callback):
     "Stop training when the time is up, with what has been learned so far."
 
@@ -90,7 +91,7 @@ class StopAt(Callback):
     def after_batch(self):
         if self.until is not None and time.monotonic() > self.until: raise CancelFitException
 
-# %% ../nbs/12h_pair_training.ipynb #00f93d50
+# %% ../nbs/12h_pair_training.ipynb #b09e858c
 def fit_pair_head(
     head: SiameseHead,     # trained in place
     views: torch.Tensor,   # (V, n, 2·nf)
@@ -111,7 +112,7 @@ def fit_pair_head(
         learn.fit_one_cycle(epochs, lr)
     return head.eval()
 
-# %% ../nbs/12h_pair_training.ipynb #2447d328
+# %% ../nbs/12h_pair_training.ipynb #ffa242af
 @dataclass(frozen=True, eq=False)
 class Split:
     "Pairs to train on, and pairs of other images to try the result on."
@@ -120,7 +121,7 @@ class Split:
     second: np.ndarray # (H,)
     match: np.ndarray  # (H,) bool, of both kinds
 
-# %% ../nbs/12h_pair_training.ipynb #69119dc9
+# %% ../nbs/12h_pair_training.ipynb #e7b5d47d
 def source_within(
     pairs: Pairs,
     items: np.ndarray,         # (n,) bool
@@ -131,7 +132,7 @@ def source_within(
         group = np.unique(np.where(items, group, group.max() + 1 + np.arange(len(group))), return_inverse=True)[1]
     return PairSource(pairs.within(items), group)
 
-# %% ../nbs/12h_pair_training.ipynb #f1d8f38b
+# %% ../nbs/12h_pair_training.ipynb #34b4030d
 def fold_splits(
     pairs: Pairs,
     folds: np.ndarray,         # (n,) fold of each item, from `pair_groups.item_folds`
@@ -151,7 +152,7 @@ def fold_splits(
         splits.append(Split(train, i, j, match.astype(bool)))
     return splits
 
-# %% ../nbs/12h_pair_training.ipynb #87da8695
+# %% ../nbs/12h_pair_training.ipynb #5658177c
 def mean_auc(
     splits: Sequence[Split],
     scores: Sequence[np.ndarray], # one a split: (H,)
@@ -159,7 +160,7 @@ def mean_auc(
     "How well held-out pairs are ranked, split by split."
     return float(np.mean([pair_auc(score, split.match) for score, split in zip(scores, splits)]))
 
-# %% ../nbs/12h_pair_training.ipynb #3c861ed0
+# %% ../nbs/12h_pair_training.ipynb #c566740f
 REFINEMENTS = (None, 0, 30, 150) # how far from the plain cosine: not at all, whitened, and gradient steps from there
 
 def embedding_of(
@@ -174,7 +175,7 @@ def embedding_of(
     if steps is None: return LinearEmbedding.plain(views.shape[-1] // 2)
     return refined(likelihood.embedding, views, group, steps, until, seed) if steps and group is not None else likelihood.embedding
 
-# %% ../nbs/12h_pair_training.ipynb #99ca756f
+# %% ../nbs/12h_pair_training.ipynb #84c9f5a7
 def choose_refinement(
     splits: Sequence[Split],
     likelihoods: Sequence[PairLikelihood], # one a split
@@ -191,7 +192,7 @@ def choose_refinement(
         if (auc := mean_auc(splits, cosines)) > best_auc: best, best_auc = (steps, found), auc
     return best
 
-# %% ../nbs/12h_pair_training.ipynb #a483e36e
+# %% ../nbs/12h_pair_training.ipynb #746ea439
 def fit_weights(
     scores: np.ndarray, # (P, K) of held-out pairs
     match: np.ndarray,  # (P,) bool
@@ -205,7 +206,7 @@ def fit_weights(
     start, bounds = np.append(np.full(scores.shape[1], 0.1), 0.), [(0, None)] * scores.shape[1] + [(None, None)]
     return minimize(loss, start, jac=True, bounds=bounds).x[:-1] / spread
 
-# %% ../nbs/12h_pair_training.ipynb #2e6ebedc
+# %% ../nbs/12h_pair_training.ipynb #01a0597c
 @dataclass(frozen=True, eq=False)
 class FittedMatches:
     "A model, and what held-out pairs say about it."
@@ -219,9 +220,9 @@ class FittedMatches:
 
     def __repr__(self):
         tried = ", ".join(f"{name} {auc:.3f}" for name, auc in self.aucs.items())
-        return self.method + (f"; AUC of {len(self.match):,} held-out pairs: {tried}" if tried else "; not calibrated, there was too little to hold out")
+        return self.method + (f"; AUC of {len(self.match):,} held-out pairs: {tried}" if len(self.match) else "; not calibrated")
 
-# %% ../nbs/12h_pair_training.ipynb #baf154fd
+# %% ../nbs/12h_pair_training.ipynb #32b307e2
 HIDDEN, COSINE = 256, 10. # units of the head's hidden layer; weight of the cosine in it to start from
 
 def _share(until: float | None, trainings: int) -> float | None:
@@ -240,7 +241,7 @@ def fit_scorer(
     fit_pair_head(head, views, source, **fit)
     return head.fold(), head
 
-# %% ../nbs/12h_pair_training.ipynb #a46b0abf
+# %% ../nbs/12h_pair_training.ipynb #2c727a28
 def held_out_models(
     splits: Sequence[Split],
     views: torch.Tensor,        # (V, n, 2·nf)
@@ -256,7 +257,7 @@ def held_out_models(
     return steps, [replace(model, head=fit_scorer(views, split.train, until=_share(until, len(splits) + 1 - n), progress=False, **fit)[0])
                    for n, (model, split) in enumerate(zip(models, splits))]
 
-# %% ../nbs/12h_pair_training.ipynb #86d1c41b
+# %% ../nbs/12h_pair_training.ipynb #915df8a3
 def weights_of(
     method: str,        # "cosine" or "siamese"
     scores: np.ndarray, # (P, 3) of held-out pairs
@@ -276,7 +277,7 @@ def calibrated(
     logits = fitted(scores @ weights)
     return replace(model, weights=tuple((fitted.scale * weights).tolist()), offset=fitted.offset, threshold=best_threshold(logits, match)), logits
 
-# %% ../nbs/12h_pair_training.ipynb #dd549a38
+# %% ../nbs/12h_pair_training.ipynb #0dc9cbf4
 METHODS = ("auto", "cosine", "siamese")
 
 def fit_matches(
@@ -305,5 +306,8 @@ def fit_matches(
     if chosen == "siamese" and (not splits or weights[chosen][0] > 0):
         scorer, head = fit_scorer(views, source, head, until=until, progress=progress, **fit)
         model = replace(model, head=scorer, weights=(1., 0., 0.), offset=0.)
-    if splits: model, logits = calibrated(model, together, match, weights[chosen])
-    return FittedMatches(model, chosen, steps, aucs, logits if splits else np.empty(0), match, head)
+    logits, known = np.empty(0), match[:0]
+    if splits:
+        try: (model, logits), known = calibrated(model, together, match, weights[chosen]), match
+        except ValueError as e: warnings.warn(f"the probabilities are not calibrated: {e}", stacklevel=4)
+    return FittedMatches(model, chosen, steps, aucs, logits, known, head)

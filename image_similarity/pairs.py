@@ -6,7 +6,7 @@
 __all__ = ['pair_table', 'table_column', 'cell_files', 'BadRow', 'BadRows', 'read_cells', 'MatchLabels', 'match_labels', 'Pairs',
            'read_pairs', 'without_items', 'with_common_items', 'item_contents', 'LeakCheck', 'leak_check']
 
-# %% ../nbs/12c_pairs.ipynb #64bb47d0
+# %% ../nbs/12c_pairs.ipynb #e96963fa
 import hashlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/12c_pairs.ipynb #51d5dcd9
+# %% ../nbs/12c_pairs.ipynb #50bbbac9
 def pair_table(
     data,  # data frame, `{column: list}`, or the path of a CSV file
 ) -> pd.DataFrame:
@@ -30,7 +30,7 @@ def pair_table(
     if not len(data): raise ValueError("the table has no row")
     return data
 
-# %% ../nbs/12c_pairs.ipynb #6fbdd526
+# %% ../nbs/12c_pairs.ipynb #bb0bbdef
 def table_column(
     table: pd.DataFrame,
     name: str,     # of the column
@@ -41,7 +41,7 @@ def table_column(
         raise ValueError(f"the table has no column {name!r} ({role}); it has {', '.join(map(str, table.columns))}")
     return table[name]
 
-# %% ../nbs/12c_pairs.ipynb #6f2c54a0
+# %% ../nbs/12c_pairs.ipynb #23b0b680
 def cell_files(
     cell: str | Path,                  # one path, or several with `;` between them
     folder: str | Path | None = None,  # what relative paths are relative to; None for the working directory
@@ -50,7 +50,7 @@ def cell_files(
     names = [name.strip() for name in str(cell).split(";")]
     return tuple(Path(folder or "", name).absolute() for name in names if name)
 
-# %% ../nbs/12c_pairs.ipynb #2cac63f2
+# %% ../nbs/12c_pairs.ipynb #364f665a
 class BadRow(NamedTuple):
     "A row that was left out."
     row: Hashable # its name in the table's index
@@ -66,7 +66,7 @@ class BadRows(list):
         if not self: return "no bad rows"
         return "\n".join([f"{len(self)} bad row{'s' if len(self) > 1 else ''}, left out:"] + [f"  {row}" for row in self])
 
-# %% ../nbs/12c_pairs.ipynb #cf84a8f6
+# %% ../nbs/12c_pairs.ipynb #5aced63d
 def read_cells(
     cells: pd.Series,                       # a column of paths, or of ids
     folder: str | Path | None = None,       # what relative paths are relative to
@@ -82,7 +82,7 @@ def read_cells(
         found.append(files or f"{cells.name} is empty")
     return found
 
-# %% ../nbs/12c_pairs.ipynb #d4156190
+# %% ../nbs/12c_pairs.ipynb #b4cba6d3
 @dataclass(frozen=True)
 class MatchLabels:
     "What the label column says for a match, and what for anything else."
@@ -109,7 +109,7 @@ class MatchLabels:
         return np.where(match, self.match, self.other) if type(self.match) is type(self.other) else \
             np.array([self.match if m else self.other for m in match], dtype=object)
 
-# %% ../nbs/12c_pairs.ipynb #eb75405a
+# %% ../nbs/12c_pairs.ipynb #5f23c433
 def match_labels(
     labels: pd.Series,             # the label column of training pairs
     match_label: Hashable = None,  # the value for a match; None where the values are 0 and 1, or False and True
@@ -133,7 +133,7 @@ def _opposite(match_label):
     "What to call a pair that does not match, where no row has one."
     return type(match_label)(0) if isinstance(match_label, (bool, int, float)) and match_label else f"not {match_label}"
 
-# %% ../nbs/12c_pairs.ipynb #6efc8b3c
+# %% ../nbs/12c_pairs.ipynb #25cb4b44
 @dataclass(frozen=True, eq=False, repr=False)
 class Pairs:
     "P pairs among n items; an item is what a cell names, one image or several."
@@ -163,7 +163,7 @@ class Pairs:
         "The pairs whose two items are both among some items."
         return self.take(items[self.first] & items[self.second])
 
-# %% ../nbs/12c_pairs.ipynb #7919c7b7
+# %% ../nbs/12c_pairs.ipynb #bd2f7f0a
 def read_pairs(
     table: pd.DataFrame,
     query: str, response: str,            # names of the columns of images
@@ -186,7 +186,7 @@ def read_pairs(
     bad = BadRows(BadRow(_plain(table.index[i]), why) for i, why in enumerate(reasons) if why is not None)
     return Pairs(list(place), first, second, None if match is None else match[rows], rows, bad)
 
-# %% ../nbs/12c_pairs.ipynb #9e5931f0
+# %% ../nbs/12c_pairs.ipynb #ba15d6b3
 def without_items(
     pairs: Pairs,
     reasons: Mapping[int, str], # item to what is wrong with it
@@ -199,7 +199,7 @@ def without_items(
     good = ~np.isin(pairs.rows, list(named))
     return replace(pairs.take(good), bad=BadRows([*pairs.bad, *(named[row] for row in sorted(named))]))
 
-# %% ../nbs/12c_pairs.ipynb #87c7841d
+# %% ../nbs/12c_pairs.ipynb #22508c83
 def with_common_items(
     parts: Sequence[Pairs],
     rng: np.random.Generator, # items are listed as they come up in the pairs of the first part, shuffled; then of the next
@@ -214,7 +214,7 @@ def with_common_items(
         found.append(replace(pairs, items=list(place), first=to[pairs.first], second=to[pairs.second]))
     return found
 
-# %% ../nbs/12c_pairs.ipynb #d4658e71
+# %% ../nbs/12c_pairs.ipynb #e8f53a74
 def item_contents(
     items: Iterable[tuple[Path, ...]],
 ) -> list[frozenset[str]]: # for each item the hashes of its files
@@ -227,7 +227,7 @@ def item_contents(
         return known[file]
     return [frozenset(filter(None, map(of, files))) for files in items]
 
-# %% ../nbs/12c_pairs.ipynb #3d6e76e2
+# %% ../nbs/12c_pairs.ipynb #1d3158fc
 @dataclass(frozen=True)
 class LeakCheck:
     "What training pairs and held-out pairs have in common."
@@ -243,7 +243,7 @@ class LeakCheck:
         return (f"leak check: {self.shared.sum():,} of {self.n_held:,} held-out pairs have an image that is in a training pair "
                 f"({', '.join(self.examples)}); they are left out")
 
-# %% ../nbs/12c_pairs.ipynb #1430c2c7
+# %% ../nbs/12c_pairs.ipynb #3bf0443f
 def leak_check(
     train: Pairs,
     held: Pairs,

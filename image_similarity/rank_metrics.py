@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RANK_METRICS', 'WITHOUT_CUTOFF', 'relevance_matrix', 'rank_figures']
 
-# %% ../nbs/12d_rank_metrics.ipynb #57974c88
+# %% ../nbs/12d_rank_metrics.ipynb #bab0b4ba
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from .metrics import average_precision, mean_over_queries, query_ndcg_at_k, query_recall_at_k, reciprocal_rank
 from .similarity import similarity
 
-# %% ../nbs/12d_rank_metrics.ipynb #6544f48b
+# %% ../nbs/12d_rank_metrics.ipynb #e17bcbe2
 def relevance_matrix(
     query_ids: Sequence,    # Q ids, in the order of the queries
     response_ids: Sequence, # R ids, in the order of the responses
@@ -38,7 +38,7 @@ def _places(ids: Sequence, what: str) -> dict:
         raise ValueError(f"{what}_data has {twice!r} twice: give each {what} once")
     return place
 
-# %% ../nbs/12d_rank_metrics.ipynb #fd3ccc32
+# %% ../nbs/12d_rank_metrics.ipynb #d543321d
 RANK_METRICS = { # name: value of each query, from scores, relevance and cutoff
     "recall": lambda scores, relevant, k: query_recall_at_k(scores, relevant, k, "fraction"),
     "hit_rate": lambda scores, relevant, k: query_recall_at_k(scores, relevant, k, "hit"),
@@ -48,7 +48,7 @@ RANK_METRICS = { # name: value of each query, from scores, relevance and cutoff
 }
 WITHOUT_CUTOFF = ("map", "mrr") # these look at the whole ranking
 
-# %% ../nbs/12d_rank_metrics.ipynb #2a66e45c
+# %% ../nbs/12d_rank_metrics.ipynb #11fc4fed
 def rank_figures(
     queries: np.ndarray,       # (Q, D) embeddings
     responses: np.ndarray,     # (R, D)
@@ -73,7 +73,7 @@ def rank_figures(
 
 def _title(name: str, k: int | None) -> str: return name if k is None else f"{name}@{k}"
 
-# %% ../nbs/12d_rank_metrics.ipynb #6abf41c4
+# %% ../nbs/12d_rank_metrics.ipynb #fc154f16
 def _means(values: dict[str, np.ndarray], relevant: np.ndarray) -> dict[str, float]:
     "One warning about queries without an answer, however many figures there are."
     mean_over_queries(np.where(relevant.any(axis=1), 0., np.nan))

@@ -6,7 +6,7 @@
 __all__ = ['EmbeddingModel', 'embedding_splitter', 'DeepRankingModel', 'multi_scale', 'embedding_auc', 'start_proxies',
            'fit_embedding', 'embedding_learner', 'save_embedding', 'load_embedding']
 
-# %% ../nbs/12_ranking.ipynb #d95534ff
+# %% ../nbs/12_ranking.ipynb #2453c8ff
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -27,16 +27,16 @@ import fastai.callback.schedule # adds Learner.fine_tune
 
 from .classifier import class_dls, embedded_data
 from .datasets import LabelledImages, all_pairs, hold_out
-from .encoder import Embedded, Encoder, create_encoder, fingerprint
+from .encoder import Embedded, Encoder, create_encoder
 from .features import FeatureBody, FeatureLayer, MultiScaleBody, principal_start, with_body
 from .heads import class_batches, fit_head, stack_views
 from .losses import balance, balanced_batches, create_loss, create_miner, relevance_triplets
 from .metrics import pair_auc
 from .mining import mine_hard_negatives, mined_batches
-from .saving import load_encoder, read_manifest, read_tensors, save_encoder, write_manifest, write_tensors, written_whole
+from .saving import load_encoder, read_manifest, save_encoder, write_manifest, written_whole
 from .similarity import similarity
 
-# %% ../nbs/12_ranking.ipynb #106060ac
+# %% ../nbs/12_ranking.ipynb #331fc948
 class EmbeddingModel(nn.Module):
     "Images, or vectors of them, to rows of numbers; and the loss that says how good the rows are."
 
@@ -71,7 +71,7 @@ def embedding_splitter(model: EmbeddingModel) -> list: # parameters of the encod
     "Two groups, so that the encoder can be frozen, or learn more slowly."
     return [params(model.base), params(model.layer) + params(model.criterion)]
 
-# %% ../nbs/12_ranking.ipynb #380e8913
+# %% ../nbs/12_ranking.ipynb #25dcd939
 class DeepRankingModel(EmbeddingModel):
     "Trained with the triplet hinge on triplets in order of relevance (Wang et al. 2014)."
 
@@ -88,14 +88,14 @@ class DeepRankingModel(EmbeddingModel):
         rows, golden = rows
         return self.criterion(rows, targets, relevance_triplets(golden, targets))
 
-# %% ../nbs/12_ranking.ipynb #2290473d
+# %% ../nbs/12_ranking.ipynb #bdf21c92
 def multi_scale(
     encoder: Encoder, # pretrained
 ) -> Encoder:         # a copy with two shallow paths beside it, as deep ranking has them
     "The encoder that `loss='deep_ranking'` embeds with; give it one that is multi-scale already, and it comes back."
     return encoder if isinstance(encoder.body, MultiScaleBody) else with_body(encoder, MultiScaleBody(deepcopy(encoder)))
 
-# %% ../nbs/12_ranking.ipynb #3c833df8
+# %% ../nbs/12_ranking.ipynb #893c93cb
 def embedding_auc(
     rows,                   # (N, d)
     targets,                # (N,) classes
@@ -106,7 +106,7 @@ def embedding_auc(
     targets = np.asarray(targets)
     return pair_auc(similarity(rows, rows, metric)[i, j], targets[i] == targets[j])
 
-# %% ../nbs/12_ranking.ipynb #2a09581d
+# %% ../nbs/12_ranking.ipynb #dbd35c9d
 @torch.no_grad()
 def start_proxies(
     criterion: nn.Module,  # changed in place if it has a classification layer
@@ -118,13 +118,13 @@ def start_proxies(
     classes = F.one_hot(torch.as_tensor(targets), criterion.W.shape[1]).to(rows)
     criterion.W.copy_(F.normalize(classes.T @ F.normalize(rows, dim=1), dim=1).T)
 
-# %% ../nbs/12_ranking.ipynb #59706c80
+# %% ../nbs/12_ranking.ipynb #a71330dc
 def _metric(name: str) -> AccumMetric:
     "For the table of epochs."
     def auc(rows, targets): return embedding_auc(rows, targets.cpu(), name)
     return AccumMetric(auc, flatten=False)
 
-# %% ../nbs/12_ranking.ipynb #75a69ec5
+# %% ../nbs/12_ranking.ipynb #6d2d821e
 def fit_embedding(
     model: EmbeddingModel, # with `nn.Identity()` as its base; its layer is trained in place
     views: torch.Tensor,   # (V, n, nf) of the training images
@@ -144,14 +144,14 @@ def fit_embedding(
     metrics = [_metric(model.metric)] if valid else []
     return fit_head(model, train, valid, model.loss, epochs, lr, wd, metrics, seed, progress)
 
-# %% ../nbs/12_ranking.ipynb #d24323d6
+# %% ../nbs/12_ranking.ipynb #23c80ce4
 def _labelled(data, labels) -> LabelledImages:
     "Files and labels, with a fifth of each class held out."
     if isinstance(data, LabelledImages): return data
     if labels is None: raise ValueError("labels are missing: give one for each file, or LabelledImages, or DataLoaders")
     return LabelledImages(data, labels, hold_out([str(label) for label in labels]))
 
-# %% ../nbs/12_ranking.ipynb #59e934b2
+# %% ../nbs/12_ranking.ipynb #feaad887
 def _model(base: nn.Module, start: torch.Tensor, loss: str, miner, distance: str, n_classes: int) -> EmbeddingModel:
     "All that the arguments of `embedding_learner` choose."
     if loss == "deep_ranking" and miner is not None: raise ValueError("miner: deep ranking has its own triplets, in order of relevance; leave it None")
@@ -159,13 +159,13 @@ def _model(base: nn.Module, start: torch.Tensor, loss: str, miner, distance: str
     kind = DeepRankingModel if loss == "deep_ranking" else EmbeddingModel
     return kind(base, FeatureLayer(start), criterion, create_miner(miner, distance), distance)
 
-# %% ../nbs/12_ranking.ipynb #8b17a506
+# %% ../nbs/12_ranking.ipynb #7400ae79
 def _learner(dls: DataLoaders, model: EmbeddingModel) -> Learner:
     "Of images."
     learn = Learner(dls, model, loss_func=model.loss, metrics=_metric(model.metric), splitter=embedding_splitter)
     return learn.to_fp16() if torch.cuda.is_available() else learn
 
-# %% ../nbs/12_ranking.ipynb #e04e7699
+# %% ../nbs/12_ranking.ipynb #569fed88
 def embedding_learner(
     data: Sequence | LabelledImages | DataLoaders, # image files; or with their labels; or batches of (image, class)
     labels: Sequence[str] | None = None, # label of each file
@@ -202,7 +202,7 @@ def embedding_learner(
     learn.bad = embedded.bad
     return learn
 
-# %% ../nbs/12_ranking.ipynb #754a7c81
+# %% ../nbs/12_ranking.ipynb #2a612b63
 def _means(embedded: Embedded, base: Encoder, rows) -> torch.Tensor: # (V, n, nf)
     "The mean halves of `pooled`; raises `ValueError` if another encoder made them."
     views = stack_views(embedded, rows)
@@ -224,7 +224,7 @@ def _valid(data: LabelledImages, embedded: Embedded, base: Encoder) -> DataLoade
     if len(counts) < 2 or counts.max() < 2: return None
     return class_batches(_means(embedded, base, data.valid), targets, batch_size=len(targets), shuffle=False)
 
-# %% ../nbs/12_ranking.ipynb #c64ece4a
+# %% ../nbs/12_ranking.ipynb #2cb445b7
 def _untrained(dls: DataLoaders, base: nn.Module, loss: str, miner, distance: str, n_features: int, n_images: int = 512) -> Learner:
     "A learner of images; its layer begins at the principal directions of a few batches."
     base, found = deepcopy(base).to(dls.device), []
@@ -238,37 +238,23 @@ def _untrained(dls: DataLoaders, base: nn.Module, loss: str, miner, distance: st
     if isinstance(base, Encoder): learn.freeze() # it is trained already
     return learn
 
-# %% ../nbs/12_ranking.ipynb #c74b5456
+# %% ../nbs/12_ranking.ipynb #ae54df5d
 def save_embedding(
     learn: Learner,       # as `embedding_learner` makes it
     folder: str | Path,   # to be made, or replaced if it is a model folder
 ) -> Path:                # the folder
     "Keep what was learned; raises `TypeError` for a network that is not an encoder of ours."
-    base = learn.model.base
-    wide = isinstance(base, Encoder) and isinstance(base.body, MultiScaleBody)
+    model = learn.model
     with written_whole(folder) as made:
-        manifest = {"kind": "embedding", "encoder": save_encoder(made, base.body.base if wide else base),
-                    "distance": learn.model.metric, "labels": list(learn.dls.vocab)}
-        tensors = {"layer": learn.model.layer.weight}
-        if wide: tensors |= {f"paths.{name}": tensor for name, tensor in base.body.paths.state_dict().items()}
-        write_tensors(made / "features.safetensors", tensors)
-        write_manifest(made, manifest | {"fingerprint": fingerprint(learn.model.encoder)})
+        encoder = save_encoder(made, model.encoder if isinstance(model.base, Encoder) else model.base)
+        write_manifest(made, {"kind": "embedding", "encoder": encoder, "distance": model.metric, "labels": list(learn.dls.vocab)})
     return Path(folder)
 
-# %% ../nbs/12_ranking.ipynb #8e45c8a4
+# %% ../nbs/12_ranking.ipynb #6e22137d
 def load_embedding(
     folder: str | Path, # as `save_embedding` made it
 ) -> Encoder:           # the one that was saved
     "Raises `FileNotFoundError` or `ValueError`, with the remedy, for a folder that is not one, is damaged or does not fit."
     manifest = read_manifest(folder)
     if manifest.get("kind") != "embedding": raise ValueError(f"{folder}: holds no embedding but {manifest.get('kind', 'another model')}")
-    encoder, tensors = load_encoder(Path(folder), manifest.get("encoder")), read_tensors(Path(folder) / "features.safetensors")
-    paths = {name.removeprefix("paths."): tensor for name, tensor in tensors.items() if name.startswith("paths.")}
-    try:
-        if paths:
-            encoder = multi_scale(encoder)
-            encoder.body.paths.load_state_dict(paths)
-        learned = with_body(encoder, FeatureBody(encoder, FeatureLayer(tensors["layer"]))).eval()
-    except (KeyError, RuntimeError) as e: raise ValueError(f"{folder}: features.safetensors does not hold what was saved ({e}); train again") from e
-    if fingerprint(learned) != manifest.get("fingerprint"): raise ValueError(f"{folder}: its weights are not those that were saved; train again")
-    return learned
+    return load_encoder(Path(folder), manifest.get("encoder"))

@@ -143,4 +143,4 @@ class RowCache:
 def _mapped(file: Path, head: Head) -> np.ndarray:
     "Raises `ValueError` when the file has too few bytes."
     if not head.count: return np.zeros((0, max(1, head.width)), np.float32)
-    return np.memmap(file, "<f4", "r", shape=(head.count, head.width))
+    return np.asarray(np.memmap(file, "<f4", "r", shape=(head.count, head.width))) # plain: FAISS may refuse a subclass

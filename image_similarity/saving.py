@@ -6,7 +6,7 @@
 __all__ = ['MANIFEST', 'FORMAT', 'written_whole', 'package_version', 'write_manifest', 'read_manifest', 'write_tensors',
            'read_tensors', 'save_encoder', 'load_encoder']
 
-# %% ../nbs/08d_saving.ipynb #a41f01cb
+# %% ../nbs/08d_saving.ipynb #8aeaaea6
 import ctypes
 import json
 import os
@@ -20,9 +20,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from .encoder import PACKAGED, Encoder, create_encoder, fingerprint
+from .encoder import Encoder, create_encoder, fingerprint, load_encoder_weights
+from .features import FeatureBody, FeatureLayer, MultiScaleBody, with_body
+from .weights import PACKAGED
 
-# %% ../nbs/08d_saving.ipynb #95242d63
+# %% ../nbs/08d_saving.ipynb #3da71adb
 @contextmanager
 def written_whole(
     folder: str | Path, # to be made, or replaced if it is a model folder
@@ -55,7 +57,7 @@ def _replace(folder: Path, beside: Path) -> None:
     os.rename(beside, folder)
     shutil.rmtree(old.parent)
 
-# %% ../nbs/08d_saving.ipynb #d77e8e27
+# %% ../nbs/08d_saving.ipynb #4a0cc381
 MANIFEST, FORMAT = "manifest.json", 1
 
 def package_version() -> str: # of the installed package
@@ -67,7 +69,7 @@ def write_manifest(folder: Path, manifest: dict) -> None:
     text = json.dumps({"format": FORMAT, "version": package_version(), **manifest}, indent=1)
     (Path(folder) / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
-# %% ../nbs/08d_saving.ipynb #de45aa1c
+# %% ../nbs/08d_saving.ipynb #64c41bb3
 def read_manifest(
     folder: str | Path, # a model folder
 ) -> dict:
@@ -82,7 +84,7 @@ def read_manifest(
         raise ValueError(f"{file}: format {found}, this version ({package_version()}) reads format {FORMAT}; train again")
     return manifest
 
-# %% ../nbs/08d_saving.ipynb #3b7d47da
+# %% ../nbs/08d_saving.ipynb #9549c0e5
 def write_tensors(
     file: Path,                        # .safetensors
     tensors: dict[str, torch.Tensor],
@@ -97,7 +99,7 @@ def read_tensors(
     try: return load_file(file)
     except Exception as e: raise ValueError(f"{file}: damaged ({e}); train again") from e
 
-# %% ../nbs/08d_saving.ipynb #49d9db66
+# %% ../nbs/08d_saving.ipynb #31093f11
 def save_encoder(
     folder: Path,
     encoder: Encoder,
@@ -105,17 +107,21 @@ def save_encoder(
 ) -> dict:                 # what to put into the manifest
     "Save what is needed to have this very encoder again."
     if not isinstance(encoder, Encoder): raise TypeError(f"a {type(encoder).__name__} is no Encoder of ours; keep this learner with Learner.export")
-    saved = {**encoder.config(), "fingerprint": fingerprint(encoder), "weights": None}
+    saved = {**encoder.config(), "fingerprint": fingerprint(encoder), "weights": None, "bodies": _bodies(encoder)}
     if not _is_original(encoder, saved["fingerprint"]):
         saved["weights"] = f"{name}.safetensors"
         write_tensors(Path(folder) / saved["weights"], encoder.body.state_dict())
     return saved
 
+def _bodies(encoder: Encoder) -> list[str]: # what was laid around the network of timm, from the outside in
+    kinds = {FeatureBody: "features", MultiScaleBody: "multi_scale"}
+    return [kinds[type(encoder.body)], *_bodies(encoder.body.base)] if type(encoder.body) in kinds else []
+
 def _is_original(encoder: Encoder, mark: str) -> bool:
     "Whether the packaged weights make this encoder."
-    return encoder.name in PACKAGED and fingerprint(create_encoder(encoder.name, size=encoder.size)) == mark
+    return encoder.name in PACKAGED and not _bodies(encoder) and fingerprint(create_encoder(encoder.name, size=encoder.size)) == mark
 
-# %% ../nbs/08d_saving.ipynb #513de4e8
+# %% ../nbs/08d_saving.ipynb #a3bcbe83
 def load_encoder(
     folder: Path,
     saved: dict,   # what `save_encoder` gave
@@ -124,8 +130,21 @@ def load_encoder(
     try: name, size, mark, weights = (saved[k] for k in ("name", "size", "fingerprint", "weights"))
     except (KeyError, TypeError) as e: raise ValueError(f"{folder}: its manifest does not describe an encoder ({e}); train again") from e
     if weights is not None and Path(weights).name != weights: raise ValueError(f"{folder}: its manifest names a weight file elsewhere ({weights})")
-    encoder = create_encoder(name, Path(folder) / weights if weights else None, size)
+    bodies = saved.get("bodies")
+    encoder = _with_bodies(Path(folder) / weights, name, size, bodies) if bodies else create_encoder(name, Path(folder) / weights if weights else None, size)
     if fingerprint(encoder) != mark:
         raise ValueError(f"{folder}: was made with {name} of fingerprint {mark}, here it is {fingerprint(encoder)}; "
                          "install the versions it was made with, or train again")
     return encoder
+
+# %% ../nbs/08d_saving.ipynb #c92a9172
+def _with_bodies(file: Path, name: str, size: int, bodies: list[str]) -> Encoder:
+    "An encoder with what was laid around it, as it was learned."
+    encoder, tensors = create_encoder(name, "random", size), read_tensors(file)
+    try:
+        for kind in reversed(bodies):
+            body = MultiScaleBody(encoder) if kind == "multi_scale" else FeatureBody(encoder, FeatureLayer(tensors["layer.start"]))
+            encoder = with_body(encoder, body)
+    except (KeyError, RuntimeError) as e: raise ValueError(f"{file}: does not hold what was saved ({e}); train again") from e
+    load_encoder_weights(encoder, file)
+    return encoder.eval()

@@ -224,11 +224,11 @@ def test_deep_ranking_keeps_its_shallow_paths(pets, tmp_path):
 
 
 @pytest.mark.parametrize("break_it, words", [
-    (lambda folder: (folder / "features.safetensors").unlink(), "missing"),
-    (lambda folder: (folder / "features.safetensors").write_bytes(b"x"), "damaged"),
+    (lambda folder: (folder / "encoder.safetensors").unlink(), "missing"),
+    (lambda folder: (folder / "encoder.safetensors").write_bytes(b"x"), "damaged"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "damaged"),
     (lambda folder: edit(folder, kind="finder"), "finder"),
-    (lambda folder: edit(folder, fingerprint="0"), "train again"),
+    (lambda folder: edit(folder, encoder=json.loads((folder / "manifest.json").read_text())["encoder"] | {"fingerprint": "0"}), "train again"),
     (lambda folder: edit(folder, encoder={"name": "https://x", "size": 96, "fingerprint": "", "weights": None}), "https://x")])
 def test_a_folder_that_does_not_fit_says_why(saved, tmp_path, break_it, words):
     folder = tmp_path / "broken"

@@ -78,8 +78,9 @@ def test_tables_and_lists_are_made_from_what_is_in_the_repository_now(monkeypatc
     silent = [c for c in index.cells if c.cell_type == "code" and "echo: false" in render_readme.directives(c.source)]
     assert silent
     monkeypatch.chdir(render_readme.INDEX.parent)
+    names = {} # as in a notebook, a cell sees what those before it have defined
     for cell in silent:
         now = []
         monkeypatch.setattr("IPython.display.display", lambda shown: now.append(shown.data))
-        exec(compile(cell.source, "index.ipynb", "exec"), {})
+        exec(compile(cell.source, "index.ipynb", "exec"), names)
         assert now == [output.data["text/markdown"] for output in cell.outputs], "out of date; run: make readme"
