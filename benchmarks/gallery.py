@@ -7,8 +7,11 @@ lies in the temporary folder: 15 GB at a million items. On the way there, at 1,0
 - growth: adding 1 % and making it searchable, without the encoder; one query, and many at once; the approximate index. A CSV and a picture.
 - memory: how far a process of its own grows that opens the largest gallery and searches it, beside the bytes of its embeddings.
 - pairs, runtimes: see `_pair_scan.py` and `_runtimes.py`.
+
+With --only, what the file given by --json says of the other groups is kept.
 """
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -189,6 +192,12 @@ def gallery_rows(n: int, data, results: Path | None, repeats: int = 5, search_re
         shutil.rmtree(folder)
 
 
+def measured_before(file: str | None, names: set[str]) -> list[dict]:
+    "The rows of an earlier run that are not measured now."
+    rows = json.loads(Path(file).read_text(encoding="utf-8"))["rows"] if file and Path(file).exists() else []
+    return [row for row in rows if row["name"] not in names]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", help="write the figures to this file, and a CSV and a picture beside it")
@@ -206,7 +215,7 @@ def main():
         rows += runtime_rows(Path(args.data))
     if "gallery" in args.only:
         rows += gallery_rows(args.items, args.data, Path(args.json).parent if args.json else None)
-    report(rows, args.json)
+    report(rows + measured_before(args.json, {row["name"] for row in rows}), args.json)
 
 
 if __name__ == "__main__":

@@ -168,6 +168,10 @@ def _params(index: faiss.IndexPreTransform, effort: int, keep: np.ndarray | None
     else: inner = faiss.SearchParametersHNSW(efSearch=effort, sel=sel)
     return faiss.SearchParametersPreTransform(index_params=inner)
 
+def _search(index: faiss.Index, queries: np.ndarray, k: int, params) -> tuple[np.ndarray, np.ndarray]:
+    "FAISS's own search: PyTorch Metric Learning puts one for tensors in its place, which takes no `params`."
+    return getattr(index, "search_numpy", index.search)(queries, k, params=params)
+
 class ApproximateVectors:
     "HNSW or IVF, whichever suits the number of rows, with an exact second look: a `VectorStore` that knows its own recall."
 
@@ -190,7 +194,7 @@ class ApproximateVectors:
 
     def search(self, queries, k, keep=None):
         queries = np.ascontiguousarray(queries, np.float32)
-        found = self.index.search(queries, min(SECOND_LOOK * k, len(self)), params=_params(self.index, max(self.effort, SECOND_LOOK * k if self.kind == "HNSW" else 1), keep))[1]
+        found = _search(self.index, queries, min(SECOND_LOOK * k, len(self)), _params(self.index, max(self.effort, SECOND_LOOK * k if self.kind == "HNSW" else 1), keep))[1]
         return best_of_found(found, exact_scores(queries, self.rows, found, self.metric), k)
 
 def _add(index, rows, start: int) -> None:

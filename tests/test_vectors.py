@@ -1,4 +1,7 @@
 "The two engines beside a brute-force twin: metrics, ties, filters, blocks, growth."
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,3 +97,21 @@ def test_an_index_is_believed_only_if_it_was_made_from_these_rows(tmp_path):
     assert load_index(tmp_path / "i", {"of": 1}, rows, "l2") is None
     assert load_index(tmp_path / "i", {"of": 1}, rows[:, :16], "cosine") is None
     assert load_index(tmp_path / "i", {"of": 1}, rows[:499], "cosine") is None
+
+
+def test_they_search_after_metric_learning_was_imported(tmp_path):
+    "PyTorch Metric Learning replaces methods of FAISS in the whole process."
+    code = """
+import image_similarity.losses
+import faiss, numpy as np
+from image_similarity.vectors import ApproximateVectors, ExactVectors
+assert hasattr(faiss.Index, "search_numpy"), "nothing was replaced: this test checks nothing"
+rows = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
+keep = np.arange(300) % 3 > 0
+for store in (ExactVectors("l2"), ApproximateVectors("l2")):
+    store.update(rows, keep)
+    assert store.search(rows[[1, 4]], 1, keep)[0].tolist() == [[1], [4]]
+    assert 0 not in store.search(rows[:1], 5, keep)[0]
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
