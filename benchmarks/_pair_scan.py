@@ -22,11 +22,9 @@ from _million import DATA, photo_pooled, realistic_blocks
 from _report import interval, report, row
 from numba import njit
 
-from image_similarity.chunks import in_threads
 from image_similarity.images import image_files, label_func
-from image_similarity.kernels import row_logits
 from image_similarity.pair_search import PairIndex, in_bytes, item_rows
-from image_similarity.scorers import PairRows, PairScorer, kernel_numbers, kernel_rows
+from image_similarity.scorers import PairRows, PairScorer
 from image_similarity.siamese import SiameseHead, calibrate, fit_siamese_head, held_out_pairs
 from image_similarity.similarity import top_k
 
@@ -109,23 +107,13 @@ def speed_rows(floats: PairIndex, codes: PairIndex, buffer: np.ndarray, query: n
             row("siamese_int8_seconds", *interval(taken["bytes"]), better="lower")]
 
 
-def ten_best(index: PairIndex, queries: np.ndarray) -> np.ndarray:
-    "(Q, 10): the ten best of every logit of some queries, from the floats."
-    rows, numbers = kernel_rows(index.scorer, index.rows), kernel_numbers(index.scorer)
-    asked = PairRows(*(t.numpy() for t in index.scorer.rows(torch.from_numpy(queries))))
-    logits = in_threads(lambda ids: row_logits(asked, rows, ids, *numbers), np.arange(len(index)), torch.get_num_threads())
-    return top_k(np.concatenate(logits, axis=1), 10)[0]
-
-
-def same_rows(codes: PairIndex, queries: np.ndarray, together: int = 8) -> list[dict]:
+def same_rows(codes: PairIndex, queries: np.ndarray) -> list[dict]:
     "How many queries have the same ten best from bytes as from all logits, and how many second looks that took."
     same, looked = [], []
-    for start in range(0, len(queries), together):
-        some = queries[start:start + together]
-        for query, expected in zip(some, ten_best(codes, some)):
-            hits = codes.search(query, 10)
-            same.append(np.array_equal(hits.ids, expected))
-            looked.append(hits.looked)
+    for query in queries:
+        hits, logits = codes.search(query, 10), codes.logits(query)
+        same.append(np.array_equal(hits.ids, top_k(logits[None], 10)[0][0]))
+        looked.append(hits.looked)
     return [row("siamese_int8_same_top10", float(np.mean(same)), goal=1, against=f"every logit from the floats, {len(codes):,} items, {len(queries):,} queries"),
             row("siamese_int8_second_looks", *interval(looked), better="lower", against=f"{len(codes):,} items")]
 
