@@ -26,7 +26,7 @@ from .images import BadImages, label_func
 from .results import Result, Results
 from .saving import load_encoder, read_manifest, read_tensors, save_encoder, write_manifest, write_tensors, written_whole
 from .scorers import ClassScorer, PairScorer
-from .searching import rows_of_ids
+from .searching import rows_where
 
 # %% ../nbs/11_finder.ipynb #78cb9ac1
 class SimilarityFinder:
@@ -156,7 +156,7 @@ def search(
     if top_k < 1: raise ValueError(f"top_k={top_k}: ask for one result at least")
     pooled, posterior = _look_at(self, query)
     now, places = _now(self)
-    meeting = now.alive if where is None else rows_of_ids(now.ids, [item.id for item in self.gallery.items(where)])
+    meeting = now.alive if where is None else rows_where(self.gallery.catalogue, now.ids, where)
     best = _best(self, now, pooled, *ranking(candidates, places, posterior), meeting, top_k)
     if candidates == "class" and not best:
         warnings.warn(f"the gallery has no {self.classes.labels[posterior.argmax()]}, the class predicted for the query; searching all, weighted")
