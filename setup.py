@@ -18,9 +18,10 @@ def as_tuple(version): return tuple(int(part) for part in version.split("."))
 
 
 def extras():
-    "Every key `NAME_requirements` is the extra `NAME`."
+    "Every key `NAME_requirements` is the extra `NAME`; `dev` holds all the others as well, since the tests use them."
     suffix = "_requirements"
-    return {key.removesuffix(suffix): cfg[key].split() for key in cfg if key.endswith(suffix)}
+    named = {key.removesuffix(suffix): cfg[key].split() for key in cfg if key.endswith(suffix)}
+    return {**named, "dev": sorted({requirement for some in named.values() for requirement in some})}
 
 
 setup(
