@@ -13,6 +13,7 @@ _exports = {
     "drawing": ["sample_pets"],
     "datasets": ["LabelledImages", "labelled_images", "oxford_pets"],
     "encoder": ["create_encoder", "embed"],
+    "imagenet": [],
     "similarity": [],
     "metrics": ["map_at_r", "pair_auc", "recall_at_k", "threshold_for_precision"],
     "intervals": ["bootstrap_interval", "image_bootstrap"],
@@ -26,6 +27,8 @@ _exports = {
     "sheets": ["contact_sheet"],
     "duplicates": ["find_duplicates"],
     "clusters": ["find_clusters"],
+    "text": ["ConSEEncoder", "encode_prompts"],
+    "clip": ["OpenCLIPEncoder"],
     "gallery": [],
     "gallery_groups": ["Gallery"], # with `duplicates` and `clusters`, which that module adds
     "finder": ["SimilarityFinder"],

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GalleryEncoder', 'compared_rows', 'PooledEncoder', 'unreadable', 'as_gallery_encoder', 'default_encoder',
-           'load_gallery_encoder']
+           'load_gallery_encoder', 'text_side']
 
 # %% ../nbs/09g_gallery_encoder.ipynb #25ee68e4
 from collections.abc import Sequence
@@ -77,12 +77,13 @@ def unreadable(
 
 # %% ../nbs/09g_gallery_encoder.ipynb #ea00dccc
 def as_gallery_encoder(
-    encoder, # an `Encoder`, or a `GalleryEncoder`
+    encoder, # an `Encoder`, a text-image encoder, or a `GalleryEncoder`
 ) -> GalleryEncoder:
-    "Raises `TypeError` for anything else."
+    "What looks at pictures; of `ConSEEncoder` that is its image encoder. Raises `TypeError` for anything else."
     if all(hasattr(encoder, name) for name in ("look", "fingerprint", "width", "compared", "save")): return encoder
     from image_similarity.encoder import Encoder
-    if isinstance(encoder, Encoder): return PooledEncoder(encoder)
+    for candidate in (encoder, getattr(encoder, "encoder", None)):
+        if isinstance(candidate, Encoder): return PooledEncoder(candidate)
     raise TypeError(f"encoder={encoder!r}: a {type(encoder).__name__} cannot look at pictures for a gallery; make one with create_encoder()")
 
 def default_encoder() -> PooledEncoder:
@@ -95,6 +96,21 @@ def load_gallery_encoder(
     saved: dict, # what `save` gave
 ) -> GalleryEncoder:
     "Raises `ValueError` when it cannot be had again as it was."
+    if saved.get("kind") == "clip":
+        from image_similarity.clip import OpenCLIPEncoder
+        return OpenCLIPEncoder.load(folder, saved)
     if saved.get("kind") != "encoder": raise ValueError(f"{folder}: looks at pictures with {saved.get('kind')}, which this version does not know; give the encoder (encoder=…)")
     from image_similarity.saving import load_encoder
     return PooledEncoder(load_encoder(folder, saved))
+
+# %% ../nbs/09g_gallery_encoder.ipynb #6f3b6bbe
+def text_side(
+    encoder: GalleryEncoder,
+): # a `text.TextImageEncoder`, whose `from_pooled` takes what the gallery keeps
+    "What makes a gallery's pictures comparable with texts. Raises `ValueError` for an encoder that has no text side, with the remedy."
+    if hasattr(encoder, "encode_texts"): return encoder
+    from image_similarity.text import ConSEEncoder
+    try: return ConSEEncoder(encoder.encoder)
+    except (AttributeError, ValueError) as e:
+        raise ValueError(f"{encoder}: its pictures cannot be searched by text; make the gallery with the packaged encoder, or with "
+                         "OpenCLIPEncoder() (pip install 'image_similarity[clip]')") from e
