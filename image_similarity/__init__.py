@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _exports = {
     "images": ["ImageError", "image_files", "label_func", "open_image"],
     "drawing": ["sample_pets"],
+    "zip_entries": ["ArchiveError", "ArchiveLimits"],
     "datasets": ["LabelledImages", "labelled_images", "oxford_pets"],
     "encoder": ["create_encoder", "embed"],
     "imagenet": [],
