@@ -3,7 +3,7 @@
 System A is trained on every `train` row of split.csv (37 breeds) and asked about every `test` row. System B sees the
 `train` rows of seen breeds only, for everything, and is asked about all pairs among the seen `test` images and all pairs
 among the images of the unseen breeds. Our figures are means over seeds; intervals are bootstraps over images; differences
-are taken on the same resampled images.
+are taken on the same resampled images. `lite2_` is ours with the larger of the two packaged encoders.
 
     python benchmarks/pets.py --data ../shared/data/pets --json benchmarks/results/pets.json
 """
@@ -227,8 +227,7 @@ def query_rows(ours: dict, peers: dict[str, dict]) -> list[dict]:
 def pair_rows(pair_set: PairSet, ours: list[dict], peers: dict[str, dict]) -> list[dict]:
     "System B: the mean over seeds of each figure, and the difference to each peer on the same resampled photos."
     rows, n = [], len(pair_set.rows)
-    for name in ours[0]:
-        mean = lambda w: float(np.mean([figures[name](w) for figures in ours]))
+    for name, mean in mean_statistics(ours).items():
         rows.append(_row(name, image_bootstrap(pair_set.pairs, mean, n), GOALS[name]))
         for peer, figures in peers.items():
             if name not in figures: continue
@@ -242,7 +241,7 @@ def _row(name, interval, goal=None, against=None, better="higher"):
     return row(name, interval.value, interval.low, interval.high, goal, better, against)
 
 
-def calibration_rows(group: str, pair_set: PairSet, all_logits: list[np.ndarray]) -> list[dict]:
+def calibration_rows(group: str, pair_set: PairSet, all_logits: list[np.ndarray], prefix: str = "") -> list[dict]:
     "Calibration error at even odds, and what a perfectly calibrated predictor would show."
     suffix = "" if group == "seen" else f"_{group}"
     probabilities = [1 / (1 + np.exp(-logits)) for logits in all_logits]
@@ -250,8 +249,32 @@ def calibration_rows(group: str, pair_set: PairSet, all_logits: list[np.ndarray]
     interval = image_bootstrap(pair_set.pairs, ece, len(pair_set.rows), n_resamples=300)
     floors = [ece_noise_floor(p, prior=float(pair_set.match.mean()), n_sim=300) for p in probabilities]
     floor = float(np.mean([f.value for f in floors]))
-    return [_row(f"ece{suffix}", interval, floor + 0.01, better="lower"),
-            row(f"ece_floor{suffix}", floor, min(f.low for f in floors), max(f.high for f in floors), better="lower")]
+    return [_row(f"{prefix}ece{suffix}", interval, floor + 0.01, better="lower"),
+            row(f"{prefix}ece_floor{suffix}", floor, min(f.low for f in floors), max(f.high for f in floors), better="lower")]
+
+
+@dataclass(frozen=True)
+class Ours:
+    "Both systems with one encoder, over all seeds."
+    queries: dict        # A: figure to values per test photo, mean over seeds
+    scorers: list        # B: a Siamese network per seed
+    logits: dict         # B: group to logits per seed
+    seconds: list        # B: training, per seed
+
+    @classmethod
+    def measured(cls, pets: Pets, encoder, pair_sets: dict):
+        a = [our_a(pets, encoder, seed) for seed in SEEDS]
+        scorers, seconds = zip(*(our_b(pets, encoder, seed) for seed in SEEDS))
+        logits = {group: [pair_set.logits(pets, s) for s in scorers] for group, pair_set in pair_sets.items()}
+        return cls({name: np.mean([o[name] for o in a], axis=0) for name in a[0]}, scorers, logits, seconds)
+
+    def pair_statistics(self, group: str, pair_set: PairSet) -> list[dict]:
+        return [pair_statistics(group, pair_set, l, float(s.threshold)) for l, s in zip(self.logits[group], self.scorers)]
+
+
+def mean_statistics(seeds: list[dict]) -> dict:
+    "Figures over several seeds as one function of the pairs' weights each."
+    return {name: lambda w, name=name: float(np.mean([figures[name](w) for figures in seeds])) for name in seeds[0]}
 
 
 def main():
@@ -259,26 +282,23 @@ def main():
     parser.add_argument("--data", type=Path, default=Path("../shared/data/pets"), help="folder with split.csv and images/")
     parser.add_argument("--json", type=Path, help="write the rows there")
     args = parser.parse_args()
-    encoder = create_encoder()
-    pets = read_pets(args.data, encoder)
+    encoder, larger = create_encoder(), create_encoder("tf_efficientnet_lite2")
+    pets, larger_pets = read_pets(args.data, encoder), read_pets(args.data, larger)
 
-    ours = [our_a(pets, encoder, seed) for seed in SEEDS]
-    ours = {name: np.mean([o[name] for o in ours], axis=0) for name in ours[0]}
+    pair_sets = {"seen": PairSet.among(pets, np.flatnonzero(pets.test & pets.seen)), "unseen": PairSet.among(pets, np.flatnonzero(~pets.seen))}
+    ours, lite2 = Ours.measured(pets, encoder, pair_sets), Ours.measured(larger_pets, larger, pair_sets)
     units = [embedding(pets.pooled(rows)) for rows in (pets.test, ~pets.test)]
     cosine = ranking_figures(pets, (units[0] @ units[1].T).numpy())
 
-    pair_sets = {"seen": PairSet.among(pets, np.flatnonzero(pets.test & pets.seen)), "unseen": PairSet.among(pets, np.flatnonzero(~pets.seen))}
-    scorers, seconds = zip(*(our_b(pets, encoder, seed) for seed in SEEDS))
-    logits = {group: [pair_set.logits(pets, s) for s in scorers] for group, pair_set in pair_sets.items()}
-
     def rows(article: dict, article_logits: dict) -> list[dict]:
-        found = query_rows(ours, {"cosine": cosine, "article": article})
+        found = query_rows(ours.queries, {"cosine": cosine, "article": article, "lite2": lite2.queries})
         for group, pair_set in pair_sets.items():
-            ours_b = [pair_statistics(group, pair_set, l, float(s.threshold)) for l, s in zip(logits[group], scorers)]
-            peers = {"cosine": pair_statistics(group, pair_set, pair_set.cosines(pets), None)}
+            peers = {"cosine": pair_statistics(group, pair_set, pair_set.cosines(pets), None),
+                     "lite2": mean_statistics(lite2.pair_statistics(group, pair_set))}
             if article_logits: peers["article"] = pair_statistics(group, pair_set, article_logits[group], 0.)
-            found += pair_rows(pair_set, ours_b, peers) + calibration_rows(group, pair_set, logits[group])
-        return found + [row("head_seconds", float(np.median(seconds)), min(seconds), max(seconds), 60, "lower")]
+            found += pair_rows(pair_set, ours.pair_statistics(group, pair_set), peers) + calibration_rows(group, pair_set, ours.logits[group])
+            found += calibration_rows(group, pair_set, lite2.logits[group], "lite2_")
+        return found + [row(f"{prefix}head_seconds", float(np.median(s)), min(s), max(s), 60, "lower") for prefix, s in (("", ours.seconds), ("lite2_", lite2.seconds))]
 
     report(rows({}, {}), args.json) # kept, whatever happens to the long training of the article's networks
     report(rows(article_a(pets), article_b(pets, pair_sets)), args.json)
