@@ -21,7 +21,8 @@ step "The notebooks run"
 OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --do_print --timing
 
 step "The tests pass"
-python -m pytest -q --durations=10 tests
+# Two files at a time, each on one core.
+OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --durations=15 tests
 
 step "Nothing is left lying about"
 new=$(comm -13 <(echo "$before") <(files))
