@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['spread', 'features_of', 'class_map_from_features', 'secant', 'pair_slopes', 'maps_from_features', 'upsample',
-           'draw_map', 'draw_maps', 'ClassExplanation', 'PairExplanation', 'class_map', 'pair_maps']
+           'draw_map', 'draw_maps', 'ClassExplanation', 'PairExplanation', 'class_map', 'pair_maps', 'overlay',
+           'overlays']
 
 # %% ../nbs/08_explain.ipynb #ea23fd9e
 from dataclasses import dataclass
@@ -252,3 +253,29 @@ def pair_maps(
     query, match = open_for(query, encoder), open_for(match, encoder)
     query_map, match_map, logit = maps_from_features(scorer, features_of(encoder, query), features_of(encoder, match))
     return PairExplanation(query, match, query_map, match_map, logit, float(torch.tensor(logit).sigmoid()))
+
+# %% ../nbs/08_explain.ipynb #06242d0b
+def overlay(
+    size: tuple[int, int], # of the picture, width and height
+    relevance: np.ndarray, # (h, w), over its central square
+    limit: float,          # relevance at the end of the colours
+    longest: int = 512,    # side of the overlay, pixels
+) -> Image.Image:          # RGBA
+    "A map alone, in the shape of its picture."
+    scale = longest / max(size)
+    width, height = (max(1, round(side * scale)) for side in size)
+    box = [round(edge) for edge in center_box(width, height)]
+    map = upsample(relevance, max(1, box[3] - box[1]), max(1, box[2] - box[0]))
+    layer = Image.new("RGBA", (width, height))
+    layer.paste(Image.fromarray(_colours()((map / limit + 1) / 2, bytes=True)), (box[0], box[1]))
+    return layer
+
+def overlays(
+    self: PairExplanation,
+    longest: int = 512,    # side, pixels
+) -> tuple[Image.Image, Image.Image]: # of the query and of the match, RGBA
+    "The maps alone, on one scale."
+    limit = max(float(np.abs(upsample(m, 64, 64)).max()) for m in (self.query_map, self.match_map)) or 1.
+    return overlay(self.query.size, self.query_map, limit, longest), overlay(self.match.size, self.match_map, limit, longest)
+
+PairExplanation.overlays = overlays

@@ -93,10 +93,10 @@ def _made_when_asked(cls: type, **makers: Callable) -> None:
         setattr(cls, name, attribute)
 
 # %% ../nbs/11_finder.ipynb #4b8cc188
-def _look_at(finder: SimilarityFinder, query) -> tuple[torch.Tensor, torch.Tensor]:
-    "`pooled` (2·nf,) of a query, and the log posterior (classes,) of its class."
-    image = open_for(query, finder.encoder)
-    pooled = torch.from_numpy(pooled_of(finder.encoder, preprocess(image, finder.encoder)[None]))
+def _look_at(finder: SimilarityFinder, query, pooled: np.ndarray | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    "`pooled` (2·nf,) of a query, unless it is known, and the log posterior (classes,) of its class."
+    if pooled is None: pooled = pooled_of(finder.encoder, preprocess(open_for(query, finder.encoder), finder.encoder)[None])
+    pooled = torch.from_numpy(np.atleast_2d(pooled))
     of_class = pooled if finder.class_encoder is finder.encoder else torch.from_numpy(
         pooled_of(finder.class_encoder, preprocess(query, finder.class_encoder)[None]))
     return pooled[0], finder.classes.log_posterior(of_class)[0]
@@ -105,9 +105,10 @@ def _look_at(finder: SimilarityFinder, query) -> tuple[torch.Tensor, torch.Tenso
 def predicted_class(
     finder: SimilarityFinder,
     query,   # path, bytes or image
+    pooled: np.ndarray | None = None, # (2·nf,) what the encoder made of it, if it is there already
 ) -> tuple[str, float]: # label and its probability
     "What the classifier sees in an image."
-    posterior = _look_at(finder, query)[1]
+    posterior = _look_at(finder, query, pooled)[1]
     k = int(posterior.argmax())
     return finder.classes.labels[k], float(posterior[k].exp())
 
@@ -149,12 +150,13 @@ def search(
     top_k: int = 5,               # how many results; fewer if there are fewer candidates
     candidates: str = "weighted", # 'weighted', 'class' or 'all'
     where: dict | None = None,    # conditions on the items, as for `Gallery.items`
+    pooled: np.ndarray | None = None, # (2·nf,) what the encoder made of the query, if it is there already
 ) -> Results:                     # best first; never the query itself
     """The most similar images of the gallery.
 
     Raises `FileNotFoundError` or `ImageError` for the query, `ValueError` for `top_k` or `candidates`."""
     if top_k < 1: raise ValueError(f"top_k={top_k}: ask for one result at least")
-    pooled, posterior = _look_at(self, query)
+    pooled, posterior = _look_at(self, query, pooled)
     now, places = _now(self)
     meeting = now.alive if where is None else rows_where(self.gallery.catalogue, now.ids, where)
     best = _best(self, now, pooled, *ranking(candidates, places, posterior), meeting, top_k)
