@@ -1,0 +1,71 @@
+// The state of the page, and how it is written into the address:
+// /?collection=pets&item=7&count=24&threshold=0.8&duplicates=hide&label=Beagle&label=&meta.year=2020&match=9
+
+export const COUNT = 24;
+
+export const BLANK = {
+  collection: null,
+  item: null,         // id of an item of the collection
+  picture: null,      // id of a picture of this browser, see pictures.js
+  text: "",
+  mix: 0.5,           // weight of the text beside a picture
+  count: COUNT,       // how many pictures to show
+  threshold: 0,
+  hideDuplicates: false,
+  labels: [],         // any of these; "" is for those without a label
+  metadata: {},       // name to value, as text
+  match: null,        // id of the result that is compared with the query
+};
+
+export function read(search) {
+  const asked = new URLSearchParams(search);
+  const number = (name, least, most, otherwise) => {
+    const n = Number(asked.get(name) ?? NaN);
+    return n >= least && n <= most ? n : otherwise;
+  };
+  const id = (name) => (/^\d{1,15}$/.test(asked.get(name) ?? "") ? Number(asked.get(name)) : null);
+  const metadata = {};
+  for (const [name, value] of asked) if (name.startsWith("meta.")) metadata[name.slice(5)] = value;
+  return {
+    collection: asked.get("collection"), item: id("item"), picture: asked.get("picture"), text: asked.get("text") ?? "",
+    mix: number("mix", 0.1, 0.9, BLANK.mix), count: Math.floor(number("count", 1, 200, COUNT)),
+    threshold: number("threshold", 0, 1, 0), hideDuplicates: asked.get("duplicates") === "hide",
+    labels: asked.getAll("label"), metadata, match: id("match"),
+  };
+}
+
+export function write(state) {
+  const said = new URLSearchParams();
+  const put = (name, value, blank) => { if (value !== null && value !== blank) said.append(name, value); };
+  put("collection", state.collection, null);
+  put("item", state.item, null);
+  put("picture", state.picture, null);
+  put("text", state.text, "");
+  put("mix", state.mix, BLANK.mix);
+  put("count", state.count, COUNT);
+  put("threshold", state.threshold, 0);
+  if (state.hideDuplicates) said.append("duplicates", "hide");
+  for (const label of state.labels) said.append("label", label);
+  for (const [name, value] of Object.entries(state.metadata)) said.append(`meta.${name}`, value);
+  put("match", state.match, null);
+  return `/?${said}`;
+}
+
+export const hasQuery = (state) => Boolean(state.item || state.picture || state.text);
+
+// What decides which pictures are shown; the comparison and, but for "more", the count lie above it.
+export const searchKey = (state) => write({ ...state, match: null });
+
+// The condition in the API's words. Metadata has types there: the value is looked up among the collection's own.
+export function whereOf(state, collection) {
+  const where = {};
+  if (state.labels.length) where.label = state.labels.map((label) => label || null);
+  for (const [name, text] of Object.entries(state.metadata)) {
+    const known = (collection.metadata?.[name] ?? []).filter((value) => String(value) === text);
+    where[name] = known.length ? known : text;
+  }
+  return where;
+}
+
+export const refinements = (state) =>
+  (state.threshold > 0) + state.hideDuplicates + state.labels.length + Object.keys(state.metadata).length;

@@ -1,0 +1,119 @@
+// The service's HTTP API, as far as the page needs it. Every failure is an ApiError with the server's code and message;
+// the code is "unreachable" when there was no answer at all.
+
+export class ApiError extends Error {
+  constructor(status, code, message) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+const CODES = { 401: "unauthorized", 404: "not_found", 413: "too_large", 503: "busy" }; // of answers that are not JSON
+const unreachable = () => new ApiError(0, "unreachable", "The server does not answer.");
+
+function failure(status, text) {
+  let body = {};
+  try { body = JSON.parse(text); } catch { /* a proxy's page */ }
+  if (status === 401) toLogin();
+  return new ApiError(status, body.code ?? CODES[status] ?? "failed", body.message ?? `The server answered ${status}.`);
+}
+
+// The login form leads back to "/": what was on the screen is kept for then.
+function toLogin() {
+  sessionStorage.setItem("after-login", location.search);
+  location.assign("/login");
+}
+
+async function request(path, options) {
+  let response;
+  try { response = await fetch(path, options); } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw unreachable();
+  }
+  if (!response.ok) throw failure(response.status, await response.text());
+  return response;
+}
+
+const get = async (path, signal) => (await request(path, { signal })).json();
+const withJson = (method, body, signal) => ({
+  method, signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+});
+const at = (collection, rest = "") => `/v1/collections/${encodeURIComponent(collection)}${rest}`;
+
+export const service = () => get("/v1");
+export const collections = async () => (await get("/v1/collections")).collections;
+export const collection = (name, signal) => get(at(name), signal);
+export const create = async (name, encoder) => (await request(at(name), withJson("PUT", { encoder }))).json();
+export const item = (name, id, signal) => get(at(name, `/items/${id}`), signal);
+export const jobs = async (name) => (await get(`/v1/jobs?collection=${encodeURIComponent(name)}`)).jobs;
+export const job = (id) => get(`/v1/jobs/${encodeURIComponent(id)}`);
+export const cancelJob = async (id) => (await request(`/v1/jobs/${encodeURIComponent(id)}/cancel`, { method: "POST" })).json();
+
+export function items(name, where, after, limit, signal) {
+  const asked = new URLSearchParams({ after, limit });
+  if (Object.keys(where).length) asked.set("where", JSON.stringify(where));
+  return get(at(name, `/items?${asked}`), signal);
+}
+
+// `query` has a picture (a Blob), an item (its id), a text, or a text beside one of the others with its weight in `mix`.
+export async function search(name, query, options, signal) {
+  if (query.picture && !query.text) {
+    const asked = new URLSearchParams({ options: JSON.stringify(options) });
+    return (await request(at(name, `/search?${asked}`), rawPicture(query.picture, signal))).json();
+  }
+  return (await request(at(name, "/search"), withJson("POST", { ...(await inJson(query)), ...options }, signal))).json();
+}
+
+async function inJson({ picture, item, text, mix }) {
+  const first = picture ? { image: await base64(picture) } : item ? { item } : null;
+  if (!first) return { text };
+  return text ? { mixture: [{ ...first, weight: 1 - mix }, { text, weight: mix }] } : first;
+}
+
+async function base64(blob) {
+  const url = await new Promise((done, failed) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.onerror = () => failed(reader.error);
+    reader.readAsDataURL(blob);
+  });
+  return url.slice(url.indexOf(",") + 1);
+}
+
+const rawPicture = (picture, signal) => ({
+  method: "POST", signal, body: picture,
+  headers: { "Content-Type": picture.type.startsWith("image/") ? picture.type : "application/octet-stream" },
+});
+
+// The overlay (a PNG Blob) of one of the two pictures of a pair: `which` is "query" or "match".
+export async function explain(name, query, matchId, which, signal) {
+  const path = at(name, `/explain?item=${matchId}&which=${which}`);
+  const sent = query.picture ? rawPicture(query.picture, signal) : withJson("POST", { item: query.item }, signal);
+  return (await request(path, sent)).blob();
+}
+
+// Uploads go by XMLHttpRequest: fetch does not say how far it is.
+function upload(path, body, type, progress, signal) {
+  return new Promise((done, failed) => {
+    const xhr = new XMLHttpRequest();
+    xhr.open("POST", path);
+    if (type) xhr.setRequestHeader("Content-Type", type);
+    xhr.upload.onprogress = ({ loaded, total }) => progress(loaded / total);
+    xhr.onload = () => xhr.status < 300 ? done(JSON.parse(xhr.responseText)) : failed(failure(xhr.status, xhr.responseText));
+    xhr.onerror = () => failed(unreachable());
+    xhr.onabort = () => failed(new DOMException("cancelled", "AbortError"));
+    signal.addEventListener("abort", () => xhr.abort());
+    xhr.send(body);
+  });
+}
+
+export function addPictures(name, files, label, progress, signal) {
+  const form = new FormData();
+  if (label) form.append("options", JSON.stringify({ label }));
+  for (const file of files) form.append("files", file, file.name);
+  return upload(at(name, "/items"), form, null, progress, signal);
+}
+
+export const train = (name, zip, labels, progress, signal) =>
+  upload(at(name, `/train?labels=${encodeURIComponent(labels)}`), zip, "application/zip", progress, signal);

@@ -1,0 +1,101 @@
+// The query: dropped, pasted, chosen or typed; and its preview.
+import { $, baseName, percent } from "./dom.js";
+
+let shownUrl = null; // of the picture in the frame, if it is one of this browser
+
+// `take(file)` is called with a picture to search with, `takeMany(files)` with several files or a zip,
+// `say(changes)` with changes of the state.
+export function setUp({ take, takeMany, say, collectionName }) {
+  const file = $("#file");
+  for (const button of [$("#choose"), $("#choose-other")]) button.addEventListener("click", () => file.click());
+  file.addEventListener("change", () => {
+    if (file.files.length) take(file.files[0]);
+    file.value = ""; // so that the same file can be chosen again
+  });
+  $("#clear-picture").addEventListener("click", () => { say({ item: null, picture: null }); $("#choose").focus(); });
+  $("#words").addEventListener("submit", (event) => { event.preventDefault(); say({ text: $("#text").value.trim() }); });
+  $("#text").addEventListener("search", () => { if (!$("#text").value) say({ text: "" }); }); // the small cross in the field
+  $("#mix").addEventListener("change", () => say({ mix: Number($("#mix").value) }));
+  $("#mix").addEventListener("input", paintMix);
+  listenForDrops(take, takeMany, collectionName);
+  document.addEventListener("paste", (event) => {
+    const pasted = [...event.clipboardData.files];
+    if (!pasted.length || document.querySelector("dialog[open]")) return;
+    event.preventDefault();
+    if (pasted.length === 1) take(pasted[0]); else takeMany(pasted);
+  });
+}
+
+const isZip = (file) => /\.zip$/i.test(file.name) || file.type.includes("zip");
+
+function listenForDrops(take, takeMany, collectionName) {
+  const veil = $("#veil");
+  const withFiles = (event) => event.dataTransfer?.types.includes("Files");
+  document.addEventListener("dragover", (event) => {
+    if (!withFiles(event)) return;
+    event.preventDefault(); // otherwise the browser opens the file
+    if (document.querySelector("dialog[open]")) return;
+    $("p", veil).textContent = `Drop a picture to search ${collectionName() ?? ""}`;
+    veil.hidden = false;
+  });
+  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) veil.hidden = true; });
+  document.addEventListener("drop", (event) => {
+    if (!withFiles(event)) return;
+    event.preventDefault();
+    veil.hidden = true;
+    if (document.querySelector("dialog[open]")) return; // the dialog takes its own
+    const dropped = [...event.dataTransfer.files];
+    if (dropped.length === 1 && !isZip(dropped[0])) take(dropped[0]);
+    else if (dropped.length) takeMany(dropped);
+  });
+}
+
+// What is asked: { picture, name, url } of this browser, or { item, name, url, label } of the collection, and the text.
+// `query` is null while nothing is asked.
+export function paint(query, state, collection) {
+  const shown = query && (query.picture || query.item);
+  $("#frame").dataset.shows = shown ? "query" : "nothing";
+  $(".frame-nothing").hidden = Boolean(shown);
+  $(".frame-query").hidden = !shown;
+  if (shown) {
+    const image = $("#query-image");
+    const failed = (yes) => { image.hidden = yes; $(".no-preview").hidden = !yes; };
+    if (image.getAttribute("src") !== query.url) {
+      failed(false);
+      image.onerror = () => failed(true);
+      image.src = query.url;
+    }
+    image.alt = `The query: ${baseName(query.name)}`;
+    $(".query-file").textContent = baseName(query.name);
+    $(".query-file").title = query.name;
+    $(".query-class").textContent = query.label ?? "";
+  }
+  $("#words").hidden = !collection?.text;
+  if (document.activeElement !== $("#text")) $("#text").value = state.text;
+  $("#words label").textContent = shown ? "And it shows" : "Or say what it shows";
+  $("#mix-row").hidden = !(shown && state.text);
+  $("#mix").value = state.mix;
+  paintMix();
+}
+
+function paintMix() { $("#mix-row output").textContent = percent($("#mix").value, 0); }
+
+// What the classifier sees in the query.
+export function paintPredicted(predicted) {
+  if (predicted) $(".query-class").textContent = `seen as ${predicted.label}, ${percent(predicted.probability, 0)}`;
+}
+
+export function urlOf(blob) {
+  if (shownUrl?.blob !== blob) {
+    if (shownUrl) URL.revokeObjectURL(shownUrl.url);
+    shownUrl = { blob, url: URL.createObjectURL(blob) };
+  }
+  return shownUrl.url;
+}
+
+export function focusQuery() {
+  const text = $("#text");
+  if (!$("#words").hidden) { text.focus(); text.select(); }
+  else ($(".frame-nothing").hidden ? $("#choose-other") : $("#choose")).focus();
+}
+

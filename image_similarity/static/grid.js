@@ -1,0 +1,70 @@
+// The pictures that are shown: tiles of a search or of the whole collection, and the keys that move among them.
+import { $, baseName, el, icon, percent } from "./dom.js";
+
+const sure = (result, comparedBy) => (comparedBy === "probability" ? percent(result.probability) : result.score.toFixed(3));
+export const inWords = (result, comparedBy) =>
+  comparedBy === "probability" ? `${sure(result, comparedBy)} likely to match` : `cosine similarity ${sure(result, comparedBy)}`;
+export const altOf = (item) => (item.label === null ? baseName(item.file) : `${item.label}: ${baseName(item.file)}`);
+
+function scale(share) {
+  const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("span"));
+  bar.firstChild.style.inlineSize = `${100 * Math.min(1, Math.max(0, share))}%`;
+  return bar;
+}
+
+function tile(item, { comparedBy, open, more }) {
+  const picture = el("img", { src: item.thumbnail, alt: altOf(item), loading: "lazy", decoding: "async", width: 320, height: 320 });
+  picture.addEventListener("error", () => picture.classList.add("broken"), { once: true });
+  const main = el("button", { type: "button", class: "open", onclick: () => open(item) }, picture);
+  const caption = el("div", { class: "caption" });
+  if (comparedBy) {
+    const share = comparedBy === "probability" ? item.probability : item.score;
+    main.append(el("span", { class: "unseen" }, ", compare with the query"));
+    caption.append(el("p", { class: "sure" }, sure(item, comparedBy)), scale(share));
+  } else {
+    main.append(el("span", { class: "unseen" }, ", find more like this"));
+  }
+  caption.append(
+    el("p", { class: item.label === null ? "label none" : "label" }, item.label ?? "no label"),
+    el("p", { class: "file", title: item.file }, baseName(item.file)));
+  if (comparedBy) caption.append(el("button", { type: "button", class: "more", onclick: () => more(item) },
+    icon("alike"), el("span", {}, "More like this", el("span", { class: "unseen" }, `: ${baseName(item.file)}`))));
+  return el("li", { "data-id": item.id }, main, caption);
+}
+
+// Show `items`. With `comparedBy` they are results of a search; without, the collection as it is.
+export function grid(items, actions) {
+  const list = el("ul", { class: "grid", role: "list" }, ...items.map((item) => tile(item, actions)));
+  list.addEventListener("keydown", (event) => move(list, event));
+  list.addEventListener("focusin", (event) => makeCurrent(list, event.target.closest("li")));
+  makeCurrent(list, list.firstChild);
+  return list;
+}
+
+export function skeleton(n) {
+  return el("ul", { class: "grid waiting", "aria-hidden": "true" }, ...Array.from({ length: n }, () =>
+    el("li", {}, el("span", { class: "open" }), el("div", { class: "caption" }, el("p"), el("p")))));
+}
+
+// One tile is reached by Tab, the others by the arrows.
+function makeCurrent(list, current) {
+  for (const li of list.children) for (const button of li.querySelectorAll("button")) button.tabIndex = li === current ? 0 : -1;
+}
+
+export function focusTile(id) {
+  const button = $(`.grid li[data-id="${id}"] .open`);
+  button?.focus();
+  return Boolean(button);
+}
+
+function move(list, event) {
+  if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  const tiles = [...list.children];
+  const now = tiles.indexOf(event.target.closest("li"));
+  const columns = tiles.filter((li) => li.offsetTop === tiles[0].offsetTop).length;
+  const to = { ArrowLeft: now - 1, ArrowRight: now + 1, ArrowUp: now - columns, ArrowDown: now + columns, Home: 0, End: tiles.length - 1 }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  if (to < 0 || to >= tiles.length) return;
+  $(".open", tiles[to]).focus();
+}

@@ -1,0 +1,111 @@
+// Trainings of the shown collection: how far they are, what they left out, and how they ended.
+import { $, announce, el, percent, plural } from "./dom.js";
+import * as api from "./api.js";
+
+const EVERY = 1000; // ms between two looks
+const cards = new Map(); // id to { job, card }
+let watched = null;      // name of the collection
+let timer = null;
+let onDone = () => {};
+
+const ended = (job) => !["queued", "running"].includes(job.state);
+
+export function setUp(done) { onDone = done; }
+
+// Show the jobs of a collection that wait or run, from now on.
+export function watch(collection) {
+  if (watched !== collection.name) {
+    watched = collection.name;
+    cards.clear();
+    $("#jobs").replaceChildren();
+  }
+  const news = collection.jobs.filter((id) => !cards.has(id));
+  if (news.length) look(news);
+}
+
+// Show a job that was just begun.
+export function add(job) {
+  if (job.collection === watched) { paint(job); later(); }
+}
+
+async function look(ids) {
+  clearTimeout(timer);
+  const name = watched;
+  for (const id of ids) {
+    try {
+      const job = await api.job(id);
+      if (name !== watched) return;
+      paint(job);
+    } catch (error) {
+      if (error.code === "not_found") { cards.get(id)?.card.remove(); cards.delete(id); }
+      else if (error.code !== "unreachable" && error.code !== "busy") throw error; // otherwise the next look tells
+    }
+  }
+  later();
+}
+
+const running = () => [...cards.values()].filter(({ job }) => !ended(job)).map(({ job }) => job.id);
+
+function later() {
+  clearTimeout(timer);
+  timer = setTimeout(() => { if (running().length) look(running()); }, EVERY);
+}
+
+function outcome(job) {
+  if (job.state === "failed") return job.message ?? "It failed.";
+  if (job.state === "cancelled") return "Cancelled. What was added before stays.";
+  const { added, known, accuracy, auc } = job.result;
+  const parts = [`${plural(added, "picture")} added`];
+  if (known) parts.push(`${known.toLocaleString("en")} known already`);
+  if (accuracy !== null) parts.push(`class right for ${percent(accuracy, 0)} of those held out`);
+  if (auc !== null) parts.push(`matching pairs told from others with AUC ${auc.toFixed(3)}`);
+  return `${parts.join(", ")}.`;
+}
+
+const TITLES = { queued: "Training waits", running: "Training", done: "Training is done", failed: "Training failed", cancelled: "Training was cancelled" };
+
+function paint(job) {
+  const before = cards.get(job.id);
+  const card = before?.card ?? makeCard(job.id);
+  cards.set(job.id, { job, card });
+  card.dataset.state = job.state;
+  $("h2", card).textContent = TITLES[job.state].replace("Training", job.kind === "index" ? "Indexing" : "Training");
+  $(".stage-name", card).textContent = ended(job) ? outcome(job) : `${job.stage}, ${Math.round(job.percent)}%`;
+  $("progress", card).hidden = ended(job);
+  $("progress", card).value = job.percent;
+  $(".job-cancel", card).hidden = ended(job);
+  $(".job-dismiss", card).hidden = !ended(job);
+  paintSkipped($("details", card), job.skipped);
+  if (before?.job.stage !== job.stage && !ended(job)) announce(`${TITLES.running}: ${job.stage}`);
+  if (ended(job) && !(before && ended(before.job))) {
+    announce(`${TITLES[job.state]}. ${outcome(job)}`);
+    if (before) onDone(job);
+  }
+}
+
+export function paintSkipped(details, skipped) {
+  details.hidden = !skipped.length;
+  $("summary", details).textContent = `${plural(skipped.length, "file")} left out`;
+  $("ul", details).replaceChildren(...skipped.map(({ file, reason }) => el("li", {}, el("span", { class: "file" }, file), ` ${reason}`)));
+}
+
+export const skippedList = () => el("details", { class: "skipped", hidden: true }, el("summary"), el("ul"));
+
+function makeCard(id) {
+  const name = `job-${id}`;
+  const card = el("section", { class: "job", "aria-labelledby": name },
+    el("div", {}, el("h2", { id: name }), el("p", { class: "stage-name" })),
+    el("button", { type: "button", class: "job-cancel", onclick: () => cancel(id) }, "Cancel"),
+    el("button", { type: "button", class: "job-dismiss quiet", onclick: () => card.remove() }, "Dismiss"),
+    el("progress", { max: 100, "aria-labelledby": name }), skippedList());
+  $("#jobs").append(card);
+  return card;
+}
+
+async function cancel(id) {
+  try { paint(await api.cancelJob(id)); } catch (error) {
+    if (error.code === "conflict") return look([id]); // it had ended already
+    announce(error.message);
+    $(".stage-name", cards.get(id).card).textContent = error.message;
+  }
+}

@@ -1,0 +1,296 @@
+// The page: holds the state, which is the address, asks the server, and has the parts drawn.
+import { $, announce, el, plural } from "./dom.js";
+import * as address from "./address.js";
+import * as api from "./api.js";
+import * as ask from "./ask.js";
+import * as compare from "./compare.js";
+import * as dialogs from "./dialogs.js";
+import { altOf, focusTile, grid, inWords, skeleton } from "./grid.js";
+import * as jobs from "./jobs.js";
+import * as pictures from "./pictures.js";
+import * as problems from "./problems.js";
+import * as refine from "./refine.js";
+
+const ANSWERS_KEPT = 20;
+
+let state = address.BLANK;
+let service = null;            // what the server says of itself
+let names = null;              // of the collections
+let info = null;               // the shown collection
+let query = null;              // what is asked, see ask.js; null while the collection is shown as it is
+let drawn = null;              // { key, answer, count } of what the results show
+let compared = null;           // { answer, id } of the result that was compared last
+let moved = false;             // whether the reader just asked for something else
+let running = new AbortController();
+const answers = new Map();     // search key to answer: Back is immediate
+const items = new Map();       // "collection id" to item, of queries
+
+const results = $("#results");
+
+// --- the state
+
+function go(changes, { replace = false } = {}) {
+  state = { ...state, ...changes };
+  if (replace) history.replaceState(history.state, "", address.write(state));
+  else history.pushState({ openedMatch: Boolean(changes.match) }, "", address.write(state));
+  moved = !replace;
+  return show();
+}
+
+const asking = { item: null, picture: null, text: "", count: address.COUNT, match: null };
+const searchFor = (changes) => go({ ...asking, mix: address.BLANK.mix, threshold: state.threshold, ...changes });
+const refineBy = (changes) => go({ ...changes, match: null });
+
+async function take(file) {
+  compare.hide();
+  return searchFor({ picture: await pictures.keep(file), text: info?.text ? state.text : "" });
+}
+
+function toCollection(name) {
+  remember(name);
+  return go({ ...address.BLANK, collection: name, picture: state.picture }); // the same picture, asked of another collection
+}
+
+const remember = (name) => { try { localStorage.setItem("collection", name); } catch { /* not kept, then */ } };
+const remembered = () => { try { return localStorage.getItem("collection"); } catch { return null; } };
+
+// --- what the server says
+
+async function learnOfService() {
+  service ??= await api.service();
+  names ??= (await api.collections()).map(({ name }) => name);
+}
+
+async function chooseCollection() {
+  if (state.collection === null && names.length) {
+    state = { ...state, collection: names.includes(remembered()) ? remembered() : names[0] };
+    history.replaceState(history.state, "", address.write(state));
+  }
+  paintCollections();
+  if (info?.name !== state.collection) info = null;
+  if (state.collection !== null) info ??= await api.collection(state.collection, running.signal);
+}
+
+function paintCollections() {
+  const shown = state.collection === null || names.includes(state.collection) ? names : [...names, state.collection];
+  $("#collection").replaceChildren(...shown.map((name) => el("option", { value: name }, name)));
+  $("#collection").value = state.collection ?? "";
+  $("#collection").disabled = !shown.length;
+  $("#sign-out").hidden = !service.token;
+}
+
+async function queryOf(signal) {
+  const { item, picture, text, mix } = state;
+  const words = info.text ? text : "";
+  const key = `${info.name} ${item} ${picture} ${words}`;
+  if (picture) {
+    const kept = await pictures.recall(picture);
+    if (!kept) throw new api.ApiError(0, "forgotten", "");
+    return { key, picture: kept.blob, name: kept.name, url: ask.urlOf(kept.blob), text: words, mix };
+  }
+  if (item) {
+    const at = `${info.name} ${item}`;
+    if (!items.has(at)) items.set(at, await api.item(info.name, item, signal));
+    const { file, image, label } = items.get(at);
+    return { key, item, name: file, url: image, label, text: words, mix };
+  }
+  return words ? { key, text: words, name: words } : null;
+}
+
+const comparedBy = () => (info.kind === "model" && !(query?.text) ? "probability" : "cosine");
+
+async function answerOf(signal) {
+  const key = address.searchKey(state);
+  if (drawn?.key === key) return drawn.answer;
+  if (answers.has(key)) return answers.get(key);
+  const answer = query ? await search(signal) : await browse(signal);
+  answers.set(key, answer);
+  if (answers.size > ANSWERS_KEPT) answers.delete(answers.keys().next().value);
+  return answer;
+}
+
+async function search(signal) {
+  if (query.picture?.size > service.limits.query_bytes) throw new api.ApiError(413, "too_large", "");
+  const options = { top_k: Math.min(state.count, service.limits.top_k), hide_duplicates: state.hideDuplicates };
+  const where = address.whereOf(state, info);
+  if (Object.keys(where).length) options.where = where;
+  if (state.threshold) options.threshold = state.threshold;
+  const answer = await api.search(info.name, query, options, signal);
+  const seen = answer.results.length + answer.below_threshold + answer.hidden_duplicates;
+  return { ...answer, more: seen >= state.count && state.count < service.limits.top_k };
+}
+
+async function browse(signal) {
+  const { items: page, total, next } = await api.items(info.name, address.whereOf(state, info), 0, state.count, signal);
+  return { results: page, total, more: next !== null && state.count < service.limits.top_k };
+}
+
+// --- drawing
+
+async function show() {
+  running.abort();
+  running = new AbortController();
+  const { signal } = running;
+  results.setAttribute("aria-busy", "true");
+  try {
+    await learnOfService();
+    await chooseCollection();
+    if (signal.aborted) return;
+    if (info === null) { showPanel(problems.noCollections({ create: dialogs.openCreate })); return; }
+    query = null;
+    const asked = await queryOf(signal);
+    if (signal.aborted) return;
+    query = asked;
+    paintControls();
+    jobs.watch(info);
+    if (!info.items) { compare.hide(); showPanel(problems.emptyCollection(info, service, { add: () => dialogs.openAdd() })); return; }
+    if (drawn?.key !== address.searchKey(state) && !answers.has(address.searchKey(state))) showWaiting();
+    const answer = await answerOf(signal);
+    if (signal.aborted) return;
+    showAnswer(answer);
+    showMatch(answer);
+  } catch (error) {
+    if (error.name === "AbortError" || signal.aborted) return;
+    compare.hide();
+    if (info) paintControls();
+    showPanel(problems.problem(error, query, service?.limits, { retry, choose, browse: browseAll, shrink: shrinkQuery }), true);
+    if (!(error instanceof api.ApiError)) throw error;
+  } finally {
+    if (!signal.aborted) results.removeAttribute("aria-busy");
+  }
+}
+
+function paintControls() {
+  ask.paint(query, state, info);
+  refine.paint(state, info, comparedBy());
+  document.title = `${query ? `${query.name} in ` : ""}${info.name} · image_similarity`;
+}
+
+function showWaiting() {
+  announce(query ? "Searching" : "Loading");
+  $("#results-title").textContent = titleOf();
+  $("#results-note").textContent = query ? "Searching…" : "Loading…";
+  compare.hide();
+  if (!results.querySelector(".grid:not(.waiting)")) results.replaceChildren(skeleton(12)); // otherwise what is there is dimmed
+}
+
+function showPanel(panel, bad = false) {
+  drawn = null;
+  $("#results-title").textContent = titleOf();
+  $("#results-note").textContent = "";
+  const focused = results.contains(document.activeElement);
+  results.replaceChildren(panel);
+  if (bad || focused) panel.querySelector("button")?.focus({ preventScroll: !bad });
+}
+
+function showAnswer(answer) {
+  const key = address.searchKey(state);
+  if (query && answer.query.predicted) ask.paintPredicted(answer.query.predicted);
+  if (drawn?.answer === answer) return;
+  if (!answer.results.length) return showPanel(problems.nothing(answer, state, info, { say: refineBy, clear: () => refineBy(refine.NOTHING) }));
+  const before = drawn?.answer.results.length ?? 0;
+  const longer = drawn && address.searchKey({ ...state, count: drawn.count }) === drawn.key && state.count > drawn.count;
+  const lost = moved && (results.contains(document.activeElement) || document.activeElement === document.body);
+  moved = false;
+  drawn = { key, answer, count: state.count };
+  $("#results-title").textContent = titleOf();
+  $("#results-note").textContent = noteOf(answer);
+  results.replaceChildren(grid(answer.results, {
+    comparedBy: answer.compared_by,
+    open: (item) => (query ? go({ match: item.id }) : searchFor({ item: item.id })),
+    more: (item) => searchFor({ item: item.id }),
+  }));
+  if (answer.more) results.append(el("button", { type: "button", class: "show-more", onclick: () => go({ count: Math.min(2 * state.count, service.limits.top_k) }, { replace: true }) }, "Show more"));
+  const first = answer.results[0];
+  announce(query ? `${plural(answer.results.length, "picture")} found. Most similar: ${altOf(first)}, ${inWords(first, answer.compared_by)}` : noteOf(answer));
+  if (longer) focusTile(answer.results[Math.min(before, answer.results.length - 1)].id);
+  else if (lost) { results.focus({ preventScroll: true }); scrollTo({ top: 0 }); }
+}
+
+const titleOf = () => (query ? "Most similar" : info?.name ?? "Pictures");
+
+function noteOf(answer) {
+  if (!query) {
+    const some = answer.results.length < answer.total ? `${answer.results.length.toLocaleString("en")} of ` : "";
+    return `${some}${plural(answer.total, "picture")}. Choose one to find more like it.`;
+  }
+  const parts = [`${answer.results.length.toLocaleString("en")} of ${plural(info.items, "picture")}`];
+  if (answer.below_threshold) parts.push(`${answer.below_threshold.toLocaleString("en")} not similar enough`);
+  if (answer.hidden_duplicates) parts.push(`${plural(answer.hidden_duplicates, "near-duplicate")} hidden`);
+  return parts.join(" · ");
+}
+
+function showMatch(answer) {
+  const result = query && answer.results.find(({ id }) => id === state.match);
+  if (result) compare.show(info, query, answer, result);
+  else {
+    compare.hide();
+    if (compared?.answer === answer) focusTile(compared.id);
+  }
+  compared = result ? { answer, id: result.id } : null;
+}
+
+// --- from the parts
+
+function closeMatch() {
+  if (history.state?.openedMatch) history.back();
+  else go({ match: null }, { replace: true });
+}
+
+function retry() {
+  service = names = info = null; // the server may be another by now
+  return show();
+}
+
+const choose = () => $("#file").click();
+const browseAll = () => go({ ...address.BLANK, collection: names?.includes(state.collection) ? state.collection : null });
+
+async function shrinkQuery() {
+  let smaller;
+  try { smaller = await pictures.shrink(query.picture); } catch {
+    const failed = new api.ApiError(0, "bad_image", "This browser cannot read it either, so that it cannot make it smaller.");
+    return showPanel(problems.problem(failed, query, service.limits, { choose, browse: browseAll }), true);
+  }
+  return go({ picture: await pictures.keep(smaller, query.name) }, { replace: true });
+}
+
+function changed() {
+  info = drawn = null;
+  answers.clear();
+  items.clear();
+  return show();
+}
+
+ask.setUp({
+  take, takeMany: (files) => dialogs.openAdd(files), collectionName: () => info?.name,
+  say: ({ item = state.item, picture = state.picture, text = state.text, mix = state.mix }) => searchFor({ item, picture, text, mix }),
+});
+refine.setUp(refineBy);
+compare.setUp({ close: closeMatch, step: (id) => go({ match: id }, { replace: true }), more: (item) => searchFor({ item: item.id }) });
+jobs.setUp(changed);
+dialogs.setUp({
+  service: () => service, collection: () => info, added: changed, begun: (job) => jobs.add(job),
+  created: (name) => { names = null; return toCollection(name); },
+});
+$("#collection").addEventListener("change", (event) => toCollection(event.target.value));
+$("#sign-out").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  await pictures.forgetAll();
+  event.target.submit();
+});
+
+addEventListener("popstate", () => { state = address.read(location.search); show(); });
+document.addEventListener("keydown", (event) => {
+  if (event.altKey || event.ctrlKey || event.metaKey || document.querySelector("dialog[open]")) return;
+  if (event.target.matches("input:not([type=range], [type=checkbox]), textarea, select")) return;
+  if (event.key === "/") { event.preventDefault(); ask.focusQuery(); }
+  if (event.key === "?") { event.preventDefault(); dialogs.openHelp(); }
+});
+
+// --- begin where the address says, or where a sign-in cut in
+
+const before = sessionStorage.getItem("after-login");
+sessionStorage.removeItem("after-login");
+if (before && !location.search) history.replaceState(null, "", `/${before}`);
+state = address.read(location.search);
+show();

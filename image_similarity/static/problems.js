@@ -1,0 +1,75 @@
+// What the page says in the place of pictures: nothing there, nothing similar enough, or something went wrong.
+import { announce, bytes, el, percent, plural } from "./dom.js";
+import { refinements } from "./address.js";
+
+function panel(title, kind, ...content) {
+  announce(title);
+  return el("div", { class: `panel ${kind}` }, el("h3", {}, title), ...content);
+}
+const text = (...words) => el("p", {}, ...words);
+const button = (label, onclick, main = false) => el("button", { type: "button", class: main ? "main" : null, onclick }, label);
+const buttons = (...made) => el("div", { class: "panel-actions" }, ...made);
+
+function command(...lines) {
+  const code = lines.join("\n");
+  const copy = el("button", { type: "button", class: "quiet", onclick: async () => {
+    await navigator.clipboard.writeText(code);
+    copy.textContent = "Copied";
+  } }, "Copy");
+  return el("div", { class: "command" }, el("pre", { tabindex: "0" }, el("code", {}, code)), navigator.clipboard && copy);
+}
+
+export function noCollections({ create }) {
+  return panel("There is no collection yet", "empty", text("A collection holds pictures and the encoder or model that compares them."),
+    buttons(button("New collection", create, true)));
+}
+
+export function emptyCollection(collection, service, { add }) {
+  const bearer = service.token ? ' -H "Authorization: Bearer $TOKEN"' : "";
+  const url = `${location.origin}/v1/collections/${collection.name}`;
+  return panel(`${collection.name} is empty`, "empty",
+    text("Add pictures here, or from a terminal:"),
+    command(`curl${bearer} -F files=@cat.jpg -F files=@dog.jpg \\`, `  ${url}/items`),
+    text("To train a model that says how likely two pictures match, send a zip with a folder for each class:"),
+    command(`curl${bearer} -H "Content-Type: application/zip" \\`, `  --data-binary @pets.zip ${url}/train`),
+    buttons(button("Add pictures", add, true)));
+}
+
+// A search that found nothing, or a collection of which the filters leave nothing.
+export function nothing(answer, state, collection, { say, clear }) {
+  if (answer.below_threshold) {
+    const least = answer.compared_by === "probability" ? `at least ${percent(state.threshold, 0)} likely to match` : `similar by ${state.threshold} or more`;
+    return panel("Nothing is similar enough", "nothing",
+      text(`No picture of ${collection.name} is ${least}. ${plural(answer.below_threshold, "picture is", "pictures are")} less similar than that.`),
+      buttons(button("Show them all the same", () => say({ threshold: 0 }), true)));
+  }
+  if (answer.hidden_duplicates) {
+    return panel("Only near-duplicates", "nothing", text(`${plural(answer.hidden_duplicates, "near-duplicate is", "near-duplicates are")} hidden, and there is nothing else.`),
+      buttons(button("Show near-duplicates", () => say({ hideDuplicates: false }), true)));
+  }
+  if (refinements(state)) {
+    return panel("No picture meets these conditions", "nothing", text(`${collection.name} has ${plural(collection.items, "picture")}, none of them with this label and metadata.`),
+      buttons(button("Clear the conditions", clear, true)));
+  }
+  return panel("There is nothing to compare with", "nothing", text(`${collection.name} has no other picture.`));
+}
+
+// `actions`: retry, choose, browse, shrink, to(collection).
+export function problem(error, query, limits, actions) {
+  const retry = button("Try again", actions.retry, true);
+  const choose = (main = true) => button("Choose another picture", actions.choose, main);
+  const browse = button("Show the collection", actions.browse);
+  switch (error.code) {
+    case "unreachable": return panel("The server does not answer", "problem",
+      text("It may be starting, or the connection is gone. Your search is kept: nothing needs to be entered again."), buttons(retry));
+    case "busy": return panel("The server is busy", "problem", text("Your search is kept. Try again in a moment."), buttons(retry));
+    case "bad_image": return panel("This picture cannot be read", "problem", text(error.message), buttons(choose(), browse));
+    case "too_large": return panel("This picture is too large", "problem",
+      text(error.message, query?.picture && limits ? ` It has ${bytes(query.picture.size)}; the service takes ${bytes(limits.query_bytes)} and ${limits.pixels / 1e6} megapixels.` : ""),
+      query?.picture ? buttons(button("Make it smaller and search", actions.shrink, true), choose(false)) : buttons(choose()));
+    case "forgotten": return panel("This picture is no longer in this browser", "problem",
+      text("The address names a picture that was dropped here, or in another browser. Drop it again to search with it."), buttons(choose(), browse));
+    case "not_found": return panel("That is not here", "problem", text(error.message), buttons(browse));
+    default: return panel("That did not work", "problem", text(error.message), buttons(retry, browse));
+  }
+}
