@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # Module by module. A name here must not be a module's as well: importing the module would hide it.
 _exports = {
     "images": ["ImageError", "image_files", "label_func", "open_image"],
+    "mixtures": ["Mixture", "picture", "words"],
     "drawing": ["sample_pets"],
     "zip_entries": ["ArchiveError", "ArchiveLimits"],
     "datasets": ["LabelledImages", "labelled_images", "oxford_pets"],

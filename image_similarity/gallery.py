@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from .adding import Added, add_files, chosen_files, labels_for, metadata_for
+from .asking import as_query, nearest_mixture, nearest_pictures
 from .catalogue import (Catalogue, Item, condition, fact, full_path, items_by_id, items_by_path, items_where, kept_path,
                                         pooled_in_order, put_items, remove_items, set_fact)
-from .gallery_encoder import GalleryEncoder, as_gallery_encoder, compared_rows, default_encoder, load_gallery_encoder
+from .gallery_encoder import GalleryEncoder, as_gallery_encoder, default_encoder, load_gallery_encoder, text_side
 from .inventory import Check, Stats, catalogue_stats, check_catalogue, export_table
-from .results import Result, Results
-from .searching import Searcher, approximations, nearest_items
-from .similarity import normalize
+from .mixtures import Mixture
+from .results import Results
+from .searching import Searcher, approximations
 
 # %% ../nbs/10_gallery.ipynb #2001a4f4
 class Gallery:
@@ -46,6 +47,14 @@ class Gallery:
         if saved is None: return default_encoder()
         if saved["kind"] == "none": raise ValueError(f"{self.folder or 'this gallery'}: holds imported vectors, and no encoder that could look at pictures; search by id or by vector")
         return load_gallery_encoder(self.folder, saved)
+
+    @cached_property
+    def text(self): # the `text.TextImageEncoder` that words are compared by. Raises `ValueError` when the encoder has no text side
+        return text_side(self.encoder)
+
+    @cached_property
+    def text_searcher(self) -> Searcher: # the one of pictures, when the encoder puts pictures and texts into one space
+        return self.searcher if self.text is self.encoder else Searcher(self.catalogue, self.text)
 
     @property
     def ids(self) -> list[int]: return [id for id, in self.catalogue.rows("SELECT id FROM items ORDER BY id")]
@@ -185,59 +194,33 @@ def update(
 
 Gallery.remove, Gallery.update = remove, update
 
-# %% ../nbs/10_gallery.ipynb #decf8313
-def _given_vector(gallery: Gallery, vector: np.ndarray, metric: str) -> np.ndarray:
-    "What a metric compares, of an embedding or of the `pooled` that it follows from."
-    saved, vector = fact(gallery.catalogue, "encoder"), vector.astype(np.float32).ravel()
-    if not np.isfinite(vector).all(): raise ValueError("the query's vector is not finite")
-    if len(vector) == saved["width"]: vector = compared_rows(vector[None], saved["compared"])[0]
-    widths = {saved["width"], saved["width"] // (2 if saved["compared"] == "means" else 1)}
-    if len(vector) not in widths: raise ValueError(f"a query of {len(vector)} numbers, this gallery takes {' or '.join(map(str, sorted(widths)))}")
-    return normalize(vector) if metric == "cosine" else vector
-
-def _query(gallery: Gallery, query, metric: str) -> tuple[np.ndarray, int | None, object]:
-    "The vector (D,) to compare with, the id when the query is one, and what to show as the query."
-    if isinstance(query, (int, np.integer)):
-        pooled, item = pooled_in_order(gallery.catalogue, [int(query)])[0], items_by_id(gallery.catalogue, [query])[int(query)]
-        return _given_vector(gallery, pooled, metric), item.id, item.path
-    if hasattr(query, "detach"): query = query.detach().cpu().numpy()
-    if isinstance(query, np.ndarray): return _given_vector(gallery, query, metric), None, None
-    seen = gallery.encoder.look([query])
-    if seen.bad: raise FileNotFoundError(f"{query}: there is no such file") if seen.bad[0].reason == "there is no such file" else seen.bad[0]
-    return _given_vector(gallery, seen.pooled, metric), None, Path(query) if isinstance(query, (str, os.PathLike)) else query
-
 # %% ../nbs/10_gallery.ipynb #63f81f88
 def search_many(
     self: Gallery,
-    queries: Sequence,           # each a path, bytes, an image, a vector or an id; or (Q, D) vectors
+    queries: Sequence,           # each a path, bytes, an image, a vector or an id, a text, or a `Mixture`; or (Q, D) vectors
     top_k: int = 10,             # results for each, fewer if there are fewer
     where: dict | None = None,   # conditions as for `items`; the results are the best among the items that meet them
     metric: str = "cosine",      # 'cosine', 'dot', 'l2' or 'l1'; the scores of the last two are negated distances
-    approximate: bool = False,   # much faster on large galleries, but misses some: `stats` says how many. With `where`, always exact
+    approximate: bool = False,   # much faster on large galleries, but misses some: `stats` says how many. With `where` or words, always exact
 ) -> list[Results]:              # for each query
     "Search for many queries at once, which is quicker than one by one. Raises what `search` raises."
     if top_k < 1: raise ValueError(f"top_k={top_k}: ask for one result at least")
     self.searcher.rows(metric)
     if not len(self): return [Results(None, []) for _ in queries]
-    asked = [_query(self, query, metric) for query in queries]
-    if not asked: return []
-    more = any(own is not None for _, own, _ in asked) # one more result than wanted, because the query finds itself
-    ids, scores = nearest_items(self.searcher, np.stack([vector for vector, _, _ in asked]), top_k + more, metric, where, approximate)
-    items = items_by_id(self.catalogue, np.unique(ids[ids >= 0]))
-    return [_results(shown, [(items[id], score) for id, score in zip(*found) if id in items and id != own][:top_k])
-            for (_, own, shown), found in zip(asked, zip(ids.tolist(), scores.tolist()))]
-
-def _results(query, found: list[tuple[Item, float]]) -> Results:
-    return Results(query, [Result(item.path, item.label, score, None, rank, query, item.id) for rank, (item, score) in enumerate(found, 1)])
+    queries = [as_query(query) for query in queries]
+    pictures = iter(nearest_pictures(self, [q for q in queries if not isinstance(q, Mixture)], top_k, where, metric, approximate))
+    return [nearest_mixture(self, q, top_k, where, metric) if isinstance(q, Mixture) else next(pictures) for q in queries]
 
 def search(
     self: Gallery,
-    query,                     # path, encoded bytes or image; a vector, `pooled` or embedding; or the id of an item
+    query,                     # path, encoded bytes or image; a vector, `pooled` or embedding; the id of an item; a text; or a `Mixture`
     top_k: int = 10, where: dict | None = None, metric: str = "cosine", approximate: bool = False, # as for `search_many`
 ) -> Results:                  # best first; never the query itself when it is an id
     """The most similar items.
 
-    Raises `FileNotFoundError` or `ImageError` for a picture that cannot be read, `KeyError` for an id that is not there, `ValueError` for anything else."""
+    A string is a picture when there is such a file, or when it looks like the name of one; otherwise it is a text. Scores of a text are cosines, those of
+    a mixture standard deviations. Raises `FileNotFoundError` or `ImageError` for a picture that cannot be read, `KeyError` for an id that is not there,
+    `ImportError` when texts need more than is installed, `ValueError` for anything else."""
     return search_many(self, [query], top_k, where, metric, approximate)[0]
 
 Gallery.search, Gallery.search_many = search, search_many
@@ -275,6 +258,7 @@ def save_to(
         saved = fact(self.catalogue, "encoder")
         if saved and saved["kind"] == "given": saved = self.encoder.save(beside)
         elif saved and saved.get("weights"): shutil.copy2(self.folder / saved["weights"], beside)
+        elif saved and saved["kind"] == "clip": shutil.copytree(self.folder / "clip", beside / "clip")
         copy = Catalogue(beside)
         with self.catalogue.lock: self.catalogue.connection.backup(copy.connection)
         with copy.writing():

@@ -10,6 +10,8 @@ import base64
 import html
 import io
 import math
+import os
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from .images import open_image
+from .mixtures import Mixture
 
 # %% ../nbs/08c_results.ipynb #6f22bd60
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Result:
     score: float       # what the results are ranked by; higher is better
     probability: float | None # that it matches the query, calibrated; None when vectors are compared, which tells no probability
     rank: int          # 1 for the best
-    query: Path | Image.Image | bytes | None = field(default=None, repr=False, compare=False) # what was searched for
+    query: object = field(default=None, repr=False, compare=False) # what was searched for: path, image, bytes or `Mixture`
     id: int | None = None # of the item in its gallery
 
     def to_record(self) -> dict: # for JSON and data frames
@@ -59,7 +62,7 @@ class Results(Sequence):
     "The results of one query, best first. In a notebook they show as pictures."
 
     def __init__(self,
-        query,                 # path, image or bytes that was searched for; None for a vector
+        query,                 # path, image or bytes that was searched for; a `Mixture`; None for a vector
         items: list[Result],   # best first
     ):
         self.query, self.items = query, list(items)
@@ -82,7 +85,8 @@ class Results(Sequence):
 # %% ../nbs/08c_results.ipynb #870be831
 def _name(query) -> str:
     "What to call a query."
-    return Path(query).name if isinstance(query, (str, Path)) else "the query"
+    if isinstance(query, (str, os.PathLike)): return Path(query).name
+    return str(query) if isinstance(query, Mixture) else "the query"
 
 def _figure(caption: str, alt: str, file) -> str:
     "A picture with a caption, as HTML."
@@ -93,7 +97,9 @@ def results_html(
     results: Results,
 ) -> str: # a fragment with the pictures inside
     "Query and results as a row of pictures."
-    parts = [] if results.query is None else [_figure("<b>query</b>", _name(results.query), results.query)]
+    query = results.query
+    if isinstance(query, Mixture): parts = [f"<p><b>query</b> {html.escape(str(query))}</p>"]
+    else: parts = [] if query is None else [_figure("<b>query</b>", _name(query), query)]
     parts += [_figure(f"{r.closeness()} {html.escape(r.label or '')}", r.path.name, r.path) for r in results]
     return f"<div>{''.join(parts)}</div>"
 
@@ -107,7 +113,8 @@ def show_results(
 ):                        # matplotlib figure
     "Draw the query and its results."
     from matplotlib.figure import Figure
-    tiles = [] if results.query is None else [(results.query, f"query: {_name(results.query)}", "tab:blue")]
+    query = results.query
+    tiles = [] if query is None else [(query, "query" if isinstance(query, Mixture) else f"query: {_name(query)}", "tab:blue")]
     tiles += [(r.path, f"{r.closeness()}  {r.label or ''}", "0.8") for r in results]
     if not tiles: raise ValueError("there is nothing to draw: no result, and the query was no picture")
     columns = min(columns, len(tiles))
@@ -117,7 +124,8 @@ def show_results(
         ax.set(xticks=[], yticks=[])
         if tile is None: ax.set_axis_off(); continue
         file, title, colour = tile
-        ax.imshow(thumbnail(file, 320))
+        if isinstance(file, Mixture): ax.text(.5, .5, textwrap.fill(str(file), 18), ha="center", va="center", parse_math=False)
+        else: ax.imshow(thumbnail(file, 320))
         ax.set_title(title, fontsize=9)
         for spine in ax.spines.values(): spine.set(color=colour, linewidth=3 if colour != "0.8" else 1)
     if path: figure.savefig(path, dpi=110)

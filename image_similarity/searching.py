@@ -27,8 +27,9 @@ class Searcher:
 
     def __init__(self,
         catalogue: Catalogue,
+        text=None, # a `text.TextImageEncoder`: compare in its space, in which cosine and dot product are the same
     ):
-        self.catalogue, self._rows, self._stores, self._lock = catalogue, {}, {}, threading.RLock()
+        self.catalogue, self.text, self._rows, self._stores, self._lock = catalogue, text, {}, {}, threading.RLock()
 
     @property
     def folder(self) -> Path | None: # of the caches; None where none can be kept
@@ -41,11 +42,14 @@ class Searcher:
         if metric not in METRICS: raise ValueError(f"metric={metric!r} is unknown: choose one of {', '.join(METRICS)}")
         encoder = fact(self.catalogue, "encoder") or {"compared": "all", "fingerprint": None}
         scaled = metric == "cosine" and encoder["compared"] == "all"
-        name = "scaled" if scaled else "rows"
-        def rows_of(pooled): return normalize(pooled) if scaled else compared_rows(pooled, encoder["compared"])
+        name = "text" if self.text is not None else "scaled" if scaled else "rows"
+        def rows_of(pooled):
+            if self.text is not None: return self.text.from_pooled(pooled)
+            return normalize(pooled) if scaled else compared_rows(pooled, encoder["compared"])
         with self._lock:
             if self._rows.get(name) is None or self._rows[name].made_from["encoder"] != encoder["fingerprint"]:
-                self._rows[name] = RowCache(self.folder, name, self.catalogue, {"encoder": encoder["fingerprint"], "rows": name}, rows_of)
+                made_from = {"encoder": encoder["fingerprint"], "rows": name, **({} if self.text is None else {"text": self.text.fingerprint})}
+                self._rows[name] = RowCache(self.folder, name, self.catalogue, made_from, rows_of)
             self._rows[name].sync()
             return self._rows[name]
 
