@@ -88,22 +88,25 @@ def _check_figure(path: Path) -> None:
 
 # %% ../nbs/16_cli.ipynb #1ea253d9
 def found_json(
-    query: Path,
+    query,
     results,                      # `Results`
+    scores: str,                  # what the scores are
     predicted: tuple[str, float] | None = None, # label and probability, where a model has spoken
 ) -> str:
     "What `find` has found, for programs."
     records = [{**record, "path": shown_path(record["path"])} for record in results.to_records()]
     said = {} if predicted is None else {"predicted": dict(zip(("label", "probability"), predicted))}
-    return to_json.dumps({"query": str(query), **said, "results": records}, indent=1)
+    return to_json.dumps({"query": str(query), **said, "scores": scores, "results": records}, indent=1)
 
 # %% ../nbs/16_cli.ipynb #f4e3bc11
 @app.command()
 def find(
-    query: Annotated[Path, typer.Argument(help="A picture.", metavar="QUERY", show_default=False)],
+    query: Annotated[str, typer.Argument(help="A picture; or, in a gallery, a text. What is no file and looks like no file is a text.", metavar="QUERY", show_default=False)],
     model: Annotated[Path, typer.Option(help="Folder that `train` or `demo` wrote: results have the probability of a match.", metavar="MODEL", show_default=False)] = None,
     gallery: Annotated[Path, typer.Option(help="Folder that `index` filled, to be searched instead of the model's pictures; without a model, by the cosine of embeddings.",
                                           metavar="GALLERY", show_default=False)] = None,
+    plus: Annotated[list[str], typer.Option(metavar="QUERY", show_default=False, help="Look for this too, a text or a picture. May be given several times. Without a model only.")] = None,
+    minus: Annotated[list[str], typer.Option(metavar="QUERY", show_default=False, help="Rather not this, a text or a picture. May be given several times. Without a model only.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many results.")] = 5,
     where: Where = None,
     approximate: Annotated[bool, typer.Option("--approximate", help="Search a large gallery faster, and miss a little. Without a model only.")] = False,
@@ -112,28 +115,36 @@ def find(
 ):
     """Find the most similar pictures: a line each, how sure or how similar, a tab, and the path.
 
-    With a model the number is the probability that the picture shows the same, without one the cosine of the embeddings. A picture of a model
-    is never its own result. For a name that starts with a dash, write -- before it."""
+    With a model the number is the probability that the picture shows the same, without one the cosine with the picture or text; with --plus or --minus
+    it is in standard deviations. A picture of a model is never its own result. For a name that starts with a dash, write -- before it."""
     if explain is not None: _check_figure(explain)
-    if model is None: _find_in_gallery(query, gallery, top_k, where, approximate, explain, json)
-    else: _find_with_model(query, model, gallery, top_k, where, approximate, explain, json)
+    if model is None: _find_in_gallery(query, plus, minus, gallery, top_k, where, approximate, explain, json)
+    else: _find_with_model(query, plus, minus, model, gallery, top_k, where, approximate, explain, json)
 
-def _find_with_model(query, model, gallery, top_k, where, approximate, explain, json):
+def _find_with_model(query, plus, minus, model, gallery, top_k, where, approximate, explain, json):
+    from image_similarity.mixtures import is_path
+    if plus or minus or not is_path(query):
+        what = f"{query}: there is no such file, and a model compares pictures only" if not (plus or minus) else "--plus and --minus: a model compares one picture"
+        raise ValueError(f"{what}; leave --model away and name a gallery (--gallery {gallery or model})")
     if approximate: raise ValueError("--approximate: a model looks at every picture; leave --model or --approximate away")
     from image_similarity.finder import SimilarityFinder, predicted_class
     finder = SimilarityFinder.load(model, None if gallery is None else open_gallery(gallery))
     results = finder.search(query, top_k, where=conditions(where))
     if not results: raise ValueError(f"{gallery or model}: holds no picture {'that meets the conditions' if where else 'but the query'}")
     if explain is not None: finder.explain(results[0]).save(explain)
-    if json: print(found_json(query, results, predicted_class(finder, query)))
+    if json: print(found_json(query, results, "log posterior of the class, plus log probability of a match", predicted_class(finder, query)))
     else: print(*(f"{r.probability:.4f}\t{shown_path(r.path)}" for r in results), sep="\n")
 
-def _find_in_gallery(query, gallery, top_k, where, approximate, explain, json):
+def _find_in_gallery(query, plus, minus, gallery, top_k, where, approximate, explain, json):
     if gallery is None: raise ValueError("where to look? Give the model (--model MODEL), or a gallery (--gallery GALLERY)")
     if explain is not None: raise ValueError("--explain: only a model can explain what it found; give --model MODEL")
-    results = open_gallery(gallery).search(query, top_k, conditions(where), approximate=approximate)
+    from image_similarity.mixtures import as_mixture
+    wanted = as_mixture(query)
+    for more in plus or []: wanted += more
+    for less in minus or []: wanted -= less
+    results = open_gallery(gallery).search(wanted, top_k, conditions(where), approximate=approximate)
     if not results: raise ValueError(f"{gallery}: holds no picture {'that meets the conditions' if where else 'yet'}")
-    if json: print(found_json(query, results))
+    if json: print(found_json(wanted if plus or minus else query, results, "cosine" if wanted.single else "standard deviations"))
     else: print(*(f"{r.score:.4f}\t{shown_path(r.path)}" for r in results), sep="\n")
 
 # %% ../nbs/16_cli.ipynb #7ecf0559

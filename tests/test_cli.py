@@ -48,7 +48,7 @@ def test_help_names_every_command(call):
 
 
 @pytest.mark.parametrize("command, options", [
-    ("train", ["--out", "--labels", "--split", "--arch"]), ("find", ["--model", "--gallery", "--top-k", "--where", "--approximate", "--explain", "--json"]),
+    ("train", ["--out", "--labels", "--split", "--arch"]), ("find", ["--model", "--gallery", "--plus", "--minus", "--top-k", "--where", "--approximate", "--explain", "--json"]),
     ("evaluate", ["--labels", "--split", "--json"]), ("demo", ["--out"]), ("index", ["--gallery", "--labels", "--arch", "--model"]),
     ("duplicates", ["--gallery", "--threshold", "--against", "--sheet", "--json"]), ("clusters", ["--gallery", "--min-size", "--model", "--sheet", "--json"])])
 def test_every_command_explains_its_options(call, command, options):
