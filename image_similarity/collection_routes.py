@@ -6,8 +6,7 @@
 __all__ = ['router', 'FORM', 'PICTURE', 'about', 'all_collections', 'collection', 'create_collection', 'delete_collection',
            'items', 'item', 'remove_item', 'add_items', 'add_uploads', 'image', 'thumbnail']
 
-# %% ../nbs/15k_collection_routes.ipynb #6f275640
-from pathlib import Path
+# %% ../nbs/15k_collection_routes.ipynb #bf3c78de
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -15,8 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from .answers import collection_info, item_page, known_item, shown_item
-from .catalogue import items_by_path
-from .collection import Collection, Opened, encoders
+from .collection import Collection, add_pictures, encoders
 from .images import ImageError
 from .incoming import CollectionName, Id, conditions, errors, form_of, opened_of, options_of, service_of
 from .pictures import WHOLE, keep_file, kept_jpeg, shown_name
@@ -40,7 +38,7 @@ def all_collections(request: Request) -> CollectionList:
     return CollectionList(collections=[_info(service, name, whole=False) for name in service.collections.names()])
 
 def _info(service, name: str, whole: bool = True) -> CollectionInfo:
-    return collection_info(service.collections[name].now(), whole=whole)
+    return collection_info(service.collections[name].now(), service.jobs.active(name), whole)
 
 @router.get("/collections/{name}", tags=["collections"])
 def collection(request: Request, name: CollectionName) -> CollectionInfo:
@@ -57,7 +55,9 @@ def create_collection(request: Request, response: Response, name: CollectionName
 @router.delete("/collections/{name}", tags=["collections"], status_code=204, responses=errors(409))
 def delete_collection(request: Request, name: CollectionName) -> None:
     "Delete a collection and the pictures that were sent to it. Pictures that lie elsewhere stay."
-    service_of(request).collections[name].delete()
+    service = service_of(request)
+    if active := service.jobs.active(name): raise Refused("conflict", f"{name}: job {active[0]} is not done; wait for it, or cancel it")
+    service.collections[name].delete()
 
 # %% ../nbs/15k_collection_routes.ipynb #bbe1af0e
 @router.get("/collections/{name}/items", tags=["items"])
@@ -103,23 +103,11 @@ def add_uploads(
 ) -> AddedItems:
     "Keep pictures as files, then as items of the gallery."
     with collection.writing() as opened:
-        if not opened.sees: raise Refused("invalid", f"{collection.name}: holds imported vectors, and no encoder that could look at pictures")
         names = {}
         for upload in uploads: names.setdefault(keep_file(upload.file, collection.pictures), shown_name(upload.filename))
-        known = items_by_path(opened.gallery.catalogue, names)
-        bad = _add(opened, names, set(known), options)
-        items = items_by_path(opened.gallery.catalogue, names)
-        for path in bad: path.unlink(missing_ok=True)
-    return AddedItems(items=[AddedItem(id=items[path].id, file=name, status="known" if path in known else "new") for path, name in names.items() if path in items],
-                      skipped=[Skipped(file=names[path], reason=reason) for path, reason in bad.items()])
-
-def _add(opened: Opened, names: dict[Path, str], known: set[Path], options: AddOptions) -> dict[Path, str]:
-    "Add files to the gallery; those that are no pictures, and why."
-    files = list(names)
-    extra = [{**({} if file in known else {"file": names[file]}), **options.metadata} for file in files] # what is known keeps its name
-    opened.batcher # the encoder that all share
-    added = opened.gallery.add(files, None if options.label is None else [options.label] * len(files), extra, progress=False)
-    return {error.path: error.reason for error in added.bad}
+        ids, known, bad = add_pictures(opened, names, dict.fromkeys(names, options.label), dict.fromkeys(names, options.metadata))
+    return AddedItems(items=[AddedItem(id=ids[path], file=name, status="known" if path in known else "new") for path, name in names.items() if path in ids],
+                      skipped=[Skipped(file=str(error.path), reason=error.reason) for error in bad])
 
 # %% ../nbs/15k_collection_routes.ipynb #07fc30a0
 PICTURE = {200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "JPEG"}, 304: {"description": "As it was."}}

@@ -24,6 +24,8 @@ from starlette.datastructures import FormData, UploadFile
 from .answers import Query, item_query
 from .collection import Collections, Opened
 from .gates import Metrics
+from .job_runner import JobRunner
+from .jobs import Jobs
 from .protocol import ErrorInfo, Limits, Refused, SearchOptions, SearchRequest, Where
 
 # %% ../nbs/15j_incoming.ipynb #33120e8a
@@ -31,6 +33,8 @@ from .protocol import ErrorInfo, Limits, Refused, SearchOptions, SearchRequest, 
 class Service:
     "What a service is made of; routes find it as `request.app.state.service`."
     collections: Collections
+    jobs: Jobs
+    runner: JobRunner
     limits: Limits
     token: bool          # whether one is wanted
     metrics: Metrics
