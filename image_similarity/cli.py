@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from . import gallery_commands
+from . import gallery_commands, serving
 from .console import one_line, report, say, shown_path
 from .gallery_commands import AsJson, Where, conditions, open_gallery
 
@@ -172,7 +172,7 @@ def evaluate(
     print(to_json.dumps(measured.to_dict(), indent=1) if json else measured)
 
 # %% ../nbs/16_cli.ipynb #4da82051
-for command in (gallery_commands.index, gallery_commands.duplicates, gallery_commands.clusters): app.command()(command)
+for command in (gallery_commands.index, gallery_commands.duplicates, gallery_commands.clusters, serving.serve): app.command()(command)
 app.add_typer(gallery_commands.gallery_app, name="gallery")
 
 # %% ../nbs/16_cli.ipynb #7fde3d04
