@@ -34,6 +34,7 @@ _exports = {
     "gallery": [],
     "gallery_groups": ["Gallery"], # with `duplicates` and `clusters`, which that module adds
     "finder": ["SimilarityFinder"],
+    "onnx_export": ["export_onnx"],
     "evaluation": ["Evaluation", "evaluate"],
     "training": ["fit_finder"],
     "rank_metrics": ["rank_figures"],

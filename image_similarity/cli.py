@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Images', 'Model', 'Labels', 'Split', 'FIGURE_FORMATS', 'OURS', 'guess_labels', 'train', 'found_json', 'find',
-           'evaluate', 'demo', 'run', 'main']
+           'evaluate', 'export', 'demo', 'run', 'main']
 
 # %% ../nbs/16_cli.ipynb #d4bf9334
 import json as to_json
@@ -170,6 +170,19 @@ def evaluate(
     report(embedded.bad)
     measured = evaluation.evaluate(finder, evaluation.new_to(finder, data, embedded), embedded, progress=False)
     print(to_json.dumps(measured.to_dict(), indent=1) if json else measured)
+
+# %% ../nbs/16_cli.ipynb #5b1e90ab
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Folder that `train` or `demo` wrote.", metavar="MODEL", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to write the files into.", metavar="FOLDER", show_default=False)],
+):
+    """Write a model as ONNX files: pictures to vectors and classes, and vectors to the probability of a match.
+
+    The pictures of the model are not among them."""
+    from image_similarity.finder import SimilarityFinder
+    from image_similarity.onnx_export import export_onnx
+    for file in export_onnx(SimilarityFinder.load(model), out): print(shown_path(file))
 
 # %% ../nbs/16_cli.ipynb #4da82051
 for command in (gallery_commands.index, gallery_commands.duplicates, gallery_commands.clusters, serving.serve): app.command()(command)

@@ -140,8 +140,8 @@ def export_onnx(
     _onnx()
     folder, about, random = Path(folder), description(finder), torch.Generator().manual_seed(0)
     size, width = finder.encoder.size, finder.scorer.A.shape[1]
-    graphs = {"image.onnx": (ImageGraph(finder), (torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8, generator=random),)),
-              "pair.onnx": (PairGraph(finder.scorer), (torch.randn(2, width, generator=random), torch.randn(3, width, generator=random)))}
+    graphs = {"pair.onnx": (PairGraph(finder.scorer), (torch.randn(2, width, generator=random), torch.randn(3, width, generator=random))),
+              "image.onnx": (ImageGraph(finder), (torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8, generator=random),))}
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".onnx-", dir=folder) as beside:
         for name, (graph, trial) in graphs.items():
