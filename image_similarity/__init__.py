@@ -40,6 +40,7 @@ _exports = {
     "rank_metrics": ["rank_figures"],
     "matching": ["MatchPredictor"],
     "match_search": ["semantic_search"],
+    "products": ["ProductMatcher"],
     "ranking": ["embedding_learner", "load_embedding", "save_embedding"],
 }
 _module_of = {name: module for module, names in _exports.items() for name in names}

@@ -25,7 +25,7 @@ from .mixtures import Mixture
 @dataclass(frozen=True)
 class Result:
     "One item that a search found."
-    path: Path         # its file
+    path: Path | None  # its file; None for a thing without a picture
     label: str | None  # its class; None when it has none
     score: float       # what the results are ranked by; higher is better
     probability: float | None # that it matches the query, calibrated; None when vectors are compared, which tells no probability
@@ -36,6 +36,8 @@ class Result:
     def to_record(self) -> dict: # for JSON and data frames
         record = {f: getattr(self, f) for f in ("rank", "path", "label", "score", "probability")}
         return {**record, "path": str(self.path), **({} if self.id is None else {"id": self.id})}
+
+    def caption(self) -> str: return f"{self.closeness()}  {self.label or ''}" # below or above its picture
 
     def closeness(self, digits: int = 1) -> str: # to show: the probability, or else the score
         "How alike the item is, in a few characters."
@@ -68,7 +70,7 @@ class Results(Sequence):
         self.query, self.items = query, list(items)
 
     def __len__(self): return len(self.items)
-    def __getitem__(self, i): return Results(self.query, self.items[i]) if isinstance(i, slice) else self.items[i]
+    def __getitem__(self, i): return type(self)(self.query, self.items[i]) if isinstance(i, slice) else self.items[i]
 
     def __repr__(self):
         lines = [f"{r.rank:>3}  {r.closeness(2):>7}  {r.label or '-'}  {r.path}" for r in self]
@@ -90,8 +92,8 @@ def _name(query) -> str:
 
 def _figure(caption: str, alt: str, file) -> str:
     "A picture with a caption, as HTML."
-    return (f'<figure style="display:inline-block;margin:4px;text-align:center"><img alt="{html.escape(alt)}" src="{_data_uri(file)}">'
-            f'<figcaption>{caption}</figcaption></figure>')
+    picture = "no picture" if file is None else f'<img alt="{html.escape(alt)}" src="{_data_uri(file)}">'
+    return f'<figure style="display:inline-block;margin:4px;text-align:center">{picture}<figcaption>{caption}</figcaption></figure>'
 
 def results_html(
     results: Results,
@@ -100,7 +102,7 @@ def results_html(
     query = results.query
     if isinstance(query, Mixture): parts = [f"<p><b>query</b> {html.escape(str(query))}</p>"]
     else: parts = [] if query is None else [_figure("<b>query</b>", _name(query), query)]
-    parts += [_figure(f"{r.closeness()} {html.escape(r.label or '')}", r.path.name, r.path) for r in results]
+    parts += [_figure(html.escape(r.caption()), r.path.name if r.path else "", r.path) for r in results]
     return f"<div>{''.join(parts)}</div>"
 
 Results._repr_html_ = results_html
@@ -115,7 +117,7 @@ def show_results(
     from matplotlib.figure import Figure
     query = results.query
     tiles = [] if query is None else [(query, "query" if isinstance(query, Mixture) else f"query: {_name(query)}", "tab:blue")]
-    tiles += [(r.path, f"{r.closeness()}  {r.label or ''}", "0.8") for r in results]
+    tiles += [(r.path, r.caption(), "0.8") for r in results]
     if not tiles: raise ValueError("there is nothing to draw: no result, and the query was no picture")
     columns = min(columns, len(tiles))
     rows = math.ceil(len(tiles) / columns)
@@ -125,6 +127,7 @@ def show_results(
         if tile is None: ax.set_axis_off(); continue
         file, title, colour = tile
         if isinstance(file, Mixture): ax.text(.5, .5, textwrap.fill(str(file), 18), ha="center", va="center", parse_math=False)
+        elif file is None: ax.text(.5, .5, "no picture", ha="center", va="center", color="0.5")
         else: ax.imshow(thumbnail(file, 320))
         ax.set_title(title, fontsize=9)
         for spine in ax.spines.values(): spine.set(color=colour, linewidth=3 if colour != "0.8" else 1)
