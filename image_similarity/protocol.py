@@ -146,7 +146,7 @@ class SearchOptions(Said):
     where: Where | None = None
     approximate: bool = Field(False, description="Much faster in large galleries, and misses some.")
     candidates: Literal["weighted", "class", "all"] | None = Field(None, description="For a model: which items may be the answer, and what they are ranked by. null is weighted.")
-    threshold: float | None = Field(None, description="Leave out results below it: a probability where `compared_by` says so, else a cosine.")
+    threshold: float | None = Field(None, description="Leave out results below it: a probability, or a score, as `compared_by` says.")
     hide_duplicates: bool = Field(False, description="Leave out near-duplicates of the query and of better results.")
 
 class Part(Said):
@@ -199,7 +199,7 @@ class Found(ItemInfo):
 class SearchAnswer(Answered):
     query: QueryInfo
     results: list[Found] = Field(description="Best first; never the query itself.")
-    compared_by: Literal["probability", "cosine"]
+    compared_by: Literal["probability", "cosine", "mixture"] = Field(description="What `threshold` is about. mixture: a sum of cosines, in standard deviations.")
     below_threshold: int = Field(0, description="How many were left out by `threshold`.")
     hidden_duplicates: int = Field(0, description="How many were left out by `hide_duplicates`.")
     seconds: float

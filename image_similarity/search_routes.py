@@ -46,7 +46,7 @@ async def search_items(request: Request, name: CollectionName,
     opened = await opened_of(request, name)
     asked, options = await read_query(request, options)
     if isinstance(asked, bytes): answer = await looked_at(opened, asked, lambda pooled: search_picture(opened, asked, pooled, options))
-    else: answer = await run_in_threadpool(lambda: search(opened, known_query(opened, asked), options))
+    else: answer = await run_in_threadpool(search, opened, await known_query(opened, asked), options)
     return Response(answer.model_dump_json(), media_type="application/json") # it is a model already: no need to check it again
 
 def search_picture(opened: Opened, picture: bytes, pooled, options: SearchOptions) -> SearchAnswer: return search(opened, Query("image", picture, pooled), options)

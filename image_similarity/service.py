@@ -62,7 +62,7 @@ def add_page(
         answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return answer
 
-    app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))
+    app.mount("/static", StaticFiles(directory=STATIC))
 
 # %% ../nbs/15n_service.ipynb #16c6c80a
 def add_health(app: FastAPI) -> None:
