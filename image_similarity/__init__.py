@@ -42,6 +42,8 @@ _exports = {
     "match_search": ["semantic_search"],
     "products": ["ProductMatcher"],
     "ranking": ["embedding_learner", "load_embedding", "save_embedding"],
+    "service": ["create_app"],
+    "client": ["Client"],
 }
 _module_of = {name: module for module, names in _exports.items() for name in names}
 
