@@ -38,7 +38,8 @@ _exports = {
     "evaluation": ["Evaluation", "evaluate"],
     "training": ["fit_finder"],
     "rank_metrics": ["rank_figures"],
-    "matching": ["MatchPredictor"],
+    "matching": [],
+    "text_matching": ["MatchPredictor"], # with image-text matching, which that module adds
     "match_search": ["semantic_search"],
     "products": ["ProductMatcher"],
     "ranking": ["embedding_learner", "load_embedding", "save_embedding"],

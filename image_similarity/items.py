@@ -50,6 +50,8 @@ class ImageItems:
         self.encoder, self.kept, self._known = encoder, kept, {}
         self.dim = 2 * encoder.nf # numbers of a vector
 
+    pool = staticmethod(pool_images) # (..., images, dim) to (..., dim)
+
     def vectors(self,
         items: Sequence[tuple[Path, ...]], # n items, the files of each
         augment: int = 0,        # augmented views beside the images themselves
@@ -64,7 +66,7 @@ class ImageItems:
         n_views = min((len(v) for v in found.values()), default=1)
         views = np.full((n_views, len(items), self.dim), np.nan, dtype=np.float32)
         for i in set(range(len(items))) - bad.keys() - set(unread):
-            views[:, i] = pool_images(np.stack([found[f][:n_views] for f in items[i]], axis=1))
+            views[:, i] = self.pool(np.stack([found[f][:n_views] for f in items[i]], axis=1))
         return ItemVectors(views, bad, np.array(unread, dtype=np.int64))
 
     def _read(self, files: list[Path], augment: int, until: float | None, progress: bool) -> tuple[dict, dict]:

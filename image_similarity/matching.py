@@ -21,7 +21,7 @@ from .items import ImageItems
 from .match_predictor import MatchPredictor, as_given
 from .pair_figures import pair_figures
 from .pair_saving import load_fitted, load_pairs, save_fitted, save_pairs
-from .pairs import BadRow, BadRows, MatchLabels, match_labels, pair_table, read_cells, table_column
+from .pairs import BadRow, BadRows, MatchLabels, match_labels, pair_table, table_column
 from .rank_metrics import RANK_METRICS, rank_figures, relevance_matrix
 from .saving import load_encoder, read_manifest, save_encoder, write_manifest, written_whole
 
@@ -33,17 +33,22 @@ def embed_column(self:MatchPredictor,
     id_mappings: Mapping[str, Mapping] | None = None, # for each column that holds ids: id to path
 ) -> np.ndarray:                              # (rows, nf) of length 1; NaN, with a warning, where an image cannot be read
     "The embedding of each cell of a column."
-    cells = read_cells(table_column(table, column, "images"), self.base_folder, (id_mappings or {}).get(column))
+    cells = self._cells(table_column(table, column, "images"), id_mappings)
     items = list(dict.fromkeys(cell for cell in cells if not isinstance(cell, str)))
     place = {item: i for i, item in enumerate(items)}
-    vectors = self.column.vectors(items, progress=False)
-    why = [cell if isinstance(cell, str) else vectors.bad.get(place[cell]) for cell in cells]
+    embedded, bad = self._embedded(items)
+    why = [cell if isinstance(cell, str) else bad.get(place[cell]) for cell in cells]
     self._tell(BadRows(BadRow(row, reason) for row, reason in zip(table.index, why) if reason))
-    embedded = self.model.embed(torch.from_numpy(vectors.views[0])).numpy()
     found = np.full((len(table), embedded.shape[1]), np.nan, dtype=np.float32)
     good = [i for i, reason in enumerate(why) if reason is None]
     found[good] = embedded[[place[cells[i]] for i in good]]
     return found
+
+@patch
+def _embedded(self:MatchPredictor, items: list[tuple]) -> tuple[np.ndarray, dict[int, str]]:
+    "(n, D) embeddings of items, and which of them are bad and why."
+    vectors = self.column.vectors(items, progress=False)
+    return self.model.embed(torch.from_numpy(vectors.views[0])).numpy(), vectors.bad
 
 @patch
 def column_for(self:MatchPredictor,
@@ -138,9 +143,19 @@ def save(self:MatchPredictor,
     arguments = {name: getattr(self, name) for name in ("query", "response", "label", "match_label", "problem_type", "eval_metric")}
     with written_whole(path) as folder:
         write_manifest(folder, {"kind": KIND, "predictor": arguments, "base_folder": self.base_folder and str(self.base_folder),
-            "hyperparameters": asdict(self.settings), "labels": asdict(self.labels), "encoder": save_encoder(folder, self.column.encoder),
-            "fitted": save_fitted(folder, self.fitted), "items": save_pairs(folder, self.train_pairs)})
+            "hyperparameters": asdict(self.settings), "labels": asdict(self.labels), "items": save_pairs(folder, self.train_pairs),
+            **self._save_model(folder)})
     return Path(path)
+
+@patch
+def _save_model(self:MatchPredictor, folder: Path) -> dict:
+    "Write the encoder and what was learned on top of it."
+    return {"encoder": save_encoder(folder, self.column.encoder), "fitted": save_fitted(folder, self.fitted)}
+
+@patch
+def _load_model(self:MatchPredictor, folder: Path, manifest: dict) -> None:
+    "The opposite of `_save_model`."
+    self._column, self.fitted = ImageItems(load_encoder(folder, manifest["encoder"])), load_fitted(folder, manifest["fitted"])
 
 @patch(cls_method=True)
 def load(cls:MatchPredictor,
@@ -151,7 +166,7 @@ def load(cls:MatchPredictor,
     if manifest.get("kind") != KIND: raise ValueError(f"{path}: is a model folder, but of no MatchPredictor")
     try:
         predictor = cls(**manifest["predictor"], hyperparameters=manifest["hyperparameters"], base_folder=manifest["base_folder"])
-        predictor.labels, predictor._column = MatchLabels(**manifest["labels"]), ImageItems(load_encoder(path, manifest["encoder"]))
-        predictor.fitted, predictor.train_pairs = load_fitted(path, manifest["fitted"]), load_pairs(path, manifest["items"])
+        predictor.labels, predictor.train_pairs = MatchLabels(**manifest["labels"]), load_pairs(path, manifest["items"])
+        predictor._load_model(path, manifest)
     except (KeyError, TypeError) as e: raise ValueError(f"{path}: its manifest is damaged ({e}); fit again") from e
     return predictor

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['pair_table', 'table_column', 'cell_files', 'BadRow', 'BadRows', 'read_cells', 'MatchLabels', 'match_labels', 'Pairs',
-           'read_pairs', 'without_items', 'with_common_items', 'item_contents', 'LeakCheck', 'leak_check']
+           'read_pairs', 'paired_cells', 'without_items', 'with_common_items', 'item_contents', 'LeakCheck',
+           'leak_check']
 
 # %% ../nbs/12c_pairs.ipynb #e96963fa
 import hashlib
@@ -175,6 +176,15 @@ def read_pairs(
     "Pairs of a table. Raises `ValueError` for a missing column or a label value that is not known."
     cells = [read_cells(table_column(table, name, role), folder, (id_mappings or {}).get(name))
              for name, role in ((query, "query"), (response, "response"))]
+    return paired_cells(table, cells, label, labels)
+
+def paired_cells(
+    table: pd.DataFrame,
+    cells: Sequence[list[tuple | str]],   # of the two columns; of each cell its item, or why there is none
+    label: str | None = None,             # name of the label column; None if labels are not wanted
+    labels: MatchLabels | None = None,    # what is in it
+) -> Pairs:
+    "Pairs of items that were read already. Raises `ValueError` for a label value that is not known."
     match, reasons = None, [next((c for c in row if isinstance(c, str)), None) for row in zip(*cells)]
     if label is not None:
         column = table_column(table, label, "label")
@@ -218,14 +228,14 @@ def with_common_items(
 def item_contents(
     items: Iterable[tuple[Path, ...]],
 ) -> list[frozenset[str]]: # for each item the hashes of its files
-    "Tell images apart by their bytes; a file that cannot be read has none."
+    "Tell images apart by their bytes; a file that cannot be read has none, and neither has a text."
     known = {}
     def of(file):
         if file not in known:
             try: known[file] = hashlib.sha256(file.read_bytes()).hexdigest()
             except OSError: known[file] = None
         return known[file]
-    return [frozenset(filter(None, map(of, files))) for files in items]
+    return [frozenset(filter(None, (of(file) for file in files if isinstance(file, Path)))) for files in items]
 
 # %% ../nbs/12c_pairs.ipynb #1d3158fc
 @dataclass(frozen=True)
