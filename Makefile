@@ -33,9 +33,10 @@ readme: dev  ## run nbs/index.ipynb and write README.md from it
 	jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace nbs/index.ipynb && \
 	nbdev_clean --fname nbs/index.ipynb && python .ci/render_readme.py
 
-pictures: install  ## take the pictures and the transcript that the README shows from a fresh demo
+pictures: dev  ## take the pictures and the transcript that the README shows from a fresh demo
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && set -o pipefail && \
 	$(BIN)/image_similarity demo --out "$$folder/demo" | sed "s#$$folder/##g" | tee "$$folder/demo.txt" && \
+	$(BIN)/python .ci/picture_page.py "$$folder/demo" "$$folder/demo/page.png" && \
 	mkdir -p nbs/images && cp "$$folder"/demo/*.png "$$folder/demo.txt" nbs/images/
 
 benchmark: dev  ## run every script in benchmarks/ and keep what it prints in benchmarks/results/ (takes a while)

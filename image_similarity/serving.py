@@ -65,9 +65,10 @@ def _server(app):
 @contextmanager
 def running(
     app, # as `create_app` makes it
+    port: int = 0, # 0 for a free one
 ) -> Iterator[str]: # its address
-    "A real server in a thread, on a free port of the loopback: for notebooks and tests."
-    with listening("127.0.0.1", 0) as (sock, address):
+    "A real server in a thread, at the loopback: for notebooks and tests."
+    with listening("127.0.0.1", port) as (sock, address):
         server = _server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()

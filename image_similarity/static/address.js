@@ -17,6 +17,8 @@ export const BLANK = {
   match: null,        // id of the result that is compared with the query
 };
 
+const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/; // of a collection
+
 export function read(search) {
   const asked = new URLSearchParams(search);
   const number = (name, least, most, otherwise) => {
@@ -27,9 +29,9 @@ export function read(search) {
   const metadata = {};
   for (const [name, value] of asked) if (name.startsWith("meta.")) metadata[name.slice(5)] = value;
   return {
-    collection: asked.get("collection"), item: id("item"), picture: asked.get("picture"), text: asked.get("text") ?? "",
+    collection: NAME.test(asked.get("collection")) ? asked.get("collection") : null, item: id("item"), picture: asked.get("picture"), text: asked.get("text") ?? "",
     mix: number("mix", 0.1, 0.9, BLANK.mix), count: Math.floor(number("count", 1, 200, COUNT)),
-    threshold: number("threshold", 0, 1, 0), hideDuplicates: asked.get("duplicates") === "hide",
+    threshold: number("threshold", 0, 10, 0), hideDuplicates: asked.get("duplicates") === "hide",
     labels: asked.getAll("label"), metadata, match: id("match"),
   };
 }

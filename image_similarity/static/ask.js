@@ -3,13 +3,12 @@ import { $, baseName, percent } from "./dom.js";
 
 let shownUrl = null; // of the picture in the frame, if it is one of this browser
 
-// `take(file)` is called with a picture to search with, `takeMany(files)` with several files or a zip,
-// `say(changes)` with changes of the state.
-export function setUp({ take, takeMany, say, collectionName }) {
+// `take(files)` is called with what was dropped, pasted or chosen, `say(changes)` with changes of the state.
+export function setUp({ take, say, collectionName }) {
   const file = $("#file");
   for (const button of [$("#choose"), $("#choose-other")]) button.addEventListener("click", () => file.click());
   file.addEventListener("change", () => {
-    if (file.files.length) take(file.files[0]);
+    if (file.files.length) take([...file.files]);
     file.value = ""; // so that the same file can be chosen again
   });
   $("#clear-picture").addEventListener("click", () => { say({ item: null, picture: null }); $("#choose").focus(); });
@@ -17,18 +16,16 @@ export function setUp({ take, takeMany, say, collectionName }) {
   $("#text").addEventListener("search", () => { if (!$("#text").value) say({ text: "" }); }); // the small cross in the field
   $("#mix").addEventListener("change", () => say({ mix: Number($("#mix").value) }));
   $("#mix").addEventListener("input", paintMix);
-  listenForDrops(take, takeMany, collectionName);
+  listenForDrops(take, collectionName);
   document.addEventListener("paste", (event) => {
     const pasted = [...event.clipboardData.files];
     if (!pasted.length || document.querySelector("dialog[open]")) return;
     event.preventDefault();
-    if (pasted.length === 1) take(pasted[0]); else takeMany(pasted);
+    take(pasted);
   });
 }
 
-const isZip = (file) => /\.zip$/i.test(file.name) || file.type.includes("zip");
-
-function listenForDrops(take, takeMany, collectionName) {
+function listenForDrops(take, collectionName) {
   const veil = $("#veil");
   const withFiles = (event) => event.dataTransfer?.types.includes("Files");
   document.addEventListener("dragover", (event) => {
@@ -44,9 +41,7 @@ function listenForDrops(take, takeMany, collectionName) {
     event.preventDefault();
     veil.hidden = true;
     if (document.querySelector("dialog[open]")) return; // the dialog takes its own
-    const dropped = [...event.dataTransfer.files];
-    if (dropped.length === 1 && !isZip(dropped[0])) take(dropped[0]);
-    else if (dropped.length) takeMany(dropped);
+    take([...event.dataTransfer.files]);
   });
 }
 

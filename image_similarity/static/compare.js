@@ -67,7 +67,7 @@ function fill(figure, picture, role, name, text = "") {
   const stage = $(".stage", figure);
   if (picture) {
     const image = el("img", { src: picture.url, alt: picture.alt });
-    image.addEventListener("error", () => stage.replaceChildren(el("p", { class: "no-preview" }, "This browser cannot show this picture.")), { once: true });
+    image.addEventListener("error", () => stage.replaceChildren(el("p", { class: "no-preview" }, "This picture cannot be shown.")), { once: true });
     stage.replaceChildren(image);
   } else stage.replaceChildren(el("blockquote", {}, `“${text}”`));
   $("figcaption", figure).replaceChildren(el("span", { class: "role" }, role), el("span", { class: "file", title: name }, name));

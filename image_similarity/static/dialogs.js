@@ -16,13 +16,14 @@ export function setUp(given) {
   $("#add-open").addEventListener("click", () => openAdd());
   for (const dialog of [$("#help"), $("#create"), $("#add")]) {
     $("[data-close]", dialog).addEventListener("click", () => dialog.close());
-    dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+    dialog.addEventListener("click", (event) => { if (event.target === dialog && !sending) dialog.close(); });
   }
   $("#create-form").addEventListener("submit", create);
   $("#add-form").addEventListener("submit", (event) => { event.preventDefault(); send(); });
   $("#add-choose").addEventListener("click", () => $("#add-files").click());
   $("#add-files").addEventListener("change", () => { choose([...$("#add-files").files]); $("#add-files").value = ""; });
   $("#add-cancel").addEventListener("click", () => sending?.abort());
+  $("#add").addEventListener("cancel", (event) => { if (sending) event.preventDefault(); }); // not by one touch of Esc
   $("#add").addEventListener("close", () => sending?.abort());
   $("#add").addEventListener("drop", (event) => { if (!sending) choose([...event.dataTransfer.files]); });
 }
@@ -57,7 +58,7 @@ export function openAdd(files = []) {
   if (!$("#add").open) $("#add").showModal();
 }
 
-const isZip = (file) => /\.zip$/i.test(file.name) || file.type.includes("zip");
+export const isZip = (file) => /\.zip$/i.test(file.name) || file.type.includes("zip");
 
 function choose(files) {
   chosen = files;

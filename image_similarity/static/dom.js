@@ -27,8 +27,11 @@ export function icon(name) {
 export function announce(text) { $("#live").textContent = text; }
 
 export const plural = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
-// 0.9996 is not called 100%.
-export const percent = (share, digits = 1) => `${share < 1 && share > 0.999 ? "99.9" : (100 * share).toFixed(digits)}%`;
+// What is not quite 1 is not called 100%.
+export const percent = (share, digits = 1) => {
+  const most = share < 1 ? 100 - 10 ** -digits : 100;
+  return `${Math.min(100 * share, most).toFixed(digits)}%`;
+};
 export const baseName = (file) => String(file).split(/[\\/]/).pop();
 
 export function bytes(n) {

@@ -1,9 +1,13 @@
 // The pictures that are shown: tiles of a search or of the whole collection, and the keys that move among them.
 import { $, baseName, el, icon, percent } from "./dom.js";
 
-const sure = (result, comparedBy) => (comparedBy === "probability" ? percent(result.probability) : result.score.toFixed(3));
-export const inWords = (result, comparedBy) =>
-  comparedBy === "probability" ? `${sure(result, comparedBy)} likely to match` : `cosine similarity ${sure(result, comparedBy)}`;
+const sure = (result, comparedBy) =>
+  comparedBy === "probability" ? percent(result.probability) : result.score.toFixed(comparedBy === "cosine" ? 3 : 2);
+export const inWords = (result, comparedBy) => ({
+  probability: `${sure(result, comparedBy)} likely to match`,
+  cosine: `cosine similarity ${sure(result, comparedBy)}`,
+  mixture: `${sure(result, comparedBy)} standard deviations above the average`,
+}[comparedBy]);
 export const altOf = (item) => (item.label === null ? baseName(item.file) : `${item.label}: ${baseName(item.file)}`);
 
 function scale(share) {
@@ -18,9 +22,10 @@ function tile(item, { comparedBy, open, more }) {
   const main = el("button", { type: "button", class: "open", onclick: () => open(item) }, picture);
   const caption = el("div", { class: "caption" });
   if (comparedBy) {
-    const share = comparedBy === "probability" ? item.probability : item.score;
+    const share = { probability: item.probability, cosine: item.score }[comparedBy]; // the sum of a mixture has no upper end
     main.append(el("span", { class: "unseen" }, ", compare with the query"));
-    caption.append(el("p", { class: "sure" }, sure(item, comparedBy)), scale(share));
+    caption.append(el("p", { class: "sure" }, sure(item, comparedBy)));
+    if (share !== undefined) caption.append(scale(share));
   } else {
     main.append(el("span", { class: "unseen" }, ", find more like this"));
   }

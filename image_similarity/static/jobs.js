@@ -57,9 +57,9 @@ function outcome(job) {
   const { added, known, accuracy, auc } = job.result;
   const parts = [`${plural(added, "picture")} added`];
   if (known) parts.push(`${known.toLocaleString("en")} known already`);
-  if (accuracy !== null) parts.push(`class right for ${percent(accuracy, 0)} of those held out`);
-  if (auc !== null) parts.push(`matching pairs told from others with AUC ${auc.toFixed(3)}`);
-  return `${parts.join(", ")}.`;
+  if (typeof accuracy === "number") parts.push(`class right for ${percent(accuracy, 0)} of those held out`);
+  if (typeof auc === "number") parts.push(`matching pairs told from others with AUC ${auc.toFixed(3)}`);
+  return `${parts.join(", ")}.${job.message ? ` ${job.message[0].toUpperCase()}${job.message.slice(1)}.` : ""}`;
 }
 
 const TITLES = { queued: "Training waits", running: "Training", done: "Training is done", failed: "Training failed", cancelled: "Training was cancelled" };

@@ -38,12 +38,16 @@ function go(changes, { replace = false } = {}) {
 }
 
 const asking = { item: null, picture: null, text: "", count: address.COUNT, match: null };
-const searchFor = (changes) => go({ ...asking, mix: address.BLANK.mix, threshold: state.threshold, ...changes });
+function searchFor(changes) {
+  const next = { ...state, ...asking, mix: address.BLANK.mix, ...changes };
+  return go({ ...next, threshold: comparedBy(next) === comparedBy(state) ? state.threshold : 0 }); // a threshold is about one scale
+}
 const refineBy = (changes) => go({ ...changes, match: null });
 
-async function take(file) {
-  compare.hide();
-  return searchFor({ picture: await pictures.keep(file), text: info?.text ? state.text : "" });
+// One picture is searched with; several, or a zip, are offered to the collection.
+async function take(files) {
+  if (files.length !== 1 || dialogs.isZip(files[0])) return dialogs.openAdd(files);
+  return searchFor({ picture: await pictures.keep(files[0]), text: info?.text ? state.text : "" });
 }
 
 function toCollection(name) {
@@ -97,7 +101,11 @@ async function queryOf(signal) {
   return words ? { key, text: words, name: words } : null;
 }
 
-const comparedBy = () => (info.kind === "model" && !(query?.text) ? "probability" : "cosine");
+// What results are compared by: the API's `compared_by`, known before there is an answer.
+function comparedBy({ item, picture, text }) {
+  if (text && info?.text) return item || picture ? "mixture" : "cosine";
+  return info?.kind === "model" ? "probability" : "cosine";
+}
 
 async function answerOf(signal) {
   const key = address.searchKey(state);
@@ -162,7 +170,7 @@ async function show() {
 
 function paintControls() {
   ask.paint(query, state, info);
-  refine.paint(state, info, comparedBy());
+  refine.paint(state, info, comparedBy(state));
   document.title = `${query ? `${query.name} in ` : ""}${info.name} · image_similarity`;
 }
 
@@ -262,7 +270,7 @@ function changed() {
 }
 
 ask.setUp({
-  take, takeMany: (files) => dialogs.openAdd(files), collectionName: () => info?.name,
+  take, collectionName: () => info?.name,
   say: ({ item = state.item, picture = state.picture, text = state.text, mix = state.mix }) => searchFor({ item, picture, text, mix }),
 });
 refine.setUp(refineBy);

@@ -38,9 +38,9 @@ export function emptyCollection(collection, service, { add }) {
 // A search that found nothing, or a collection of which the filters leave nothing.
 export function nothing(answer, state, collection, { say, clear }) {
   if (answer.below_threshold) {
-    const least = answer.compared_by === "probability" ? `at least ${percent(state.threshold, 0)} likely to match` : `similar by ${state.threshold} or more`;
+    const least = answer.compared_by === "probability" ? `is at least ${percent(state.threshold, 0)} likely to match` : `has a score of ${state.threshold} or more`;
     return panel("Nothing is similar enough", "nothing",
-      text(`No picture of ${collection.name} is ${least}. ${plural(answer.below_threshold, "picture is", "pictures are")} less similar than that.`),
+      text(`No picture of ${collection.name} ${least}. ${plural(answer.below_threshold, "picture is", "pictures are")} less similar than that.`),
       buttons(button("Show them all the same", () => say({ threshold: 0 }), true)));
   }
   if (answer.hidden_duplicates) {

@@ -28,15 +28,22 @@ function paintThreshold() {
   $("output", row).textContent = value === 0 ? "any" : row.dataset.by === "probability" ? percent(value, 0) : value.toFixed(2);
 }
 
-// `comparedBy` is what the threshold is about: "probability" or "cosine".
+const THRESHOLDS = {
+  probability: { label: "At least this likely to match", most: 0.99, step: 0.01 },
+  cosine: { label: "At least this similar", most: 0.99, step: 0.01 },
+  mixture: { label: "This far above the average", most: 5, step: 0.1 }, // in standard deviations
+};
+
+// `comparedBy` is what the threshold is about: "probability", "cosine" or "mixture".
 export function paint(state, collection, comparedBy) {
   if (builtFor !== collection) build(collection);
   const asked = hasQuery(state);
   const row = $("#threshold-row");
   row.hidden = !asked;
   row.dataset.by = comparedBy;
-  $("label", row).textContent = comparedBy === "probability" ? "At least this likely to match" : "At least this similar";
-  $("#threshold").value = state.threshold;
+  const { label, most, step } = THRESHOLDS[comparedBy];
+  $("label", row).textContent = label;
+  Object.assign($("#threshold"), { max: most, step, value: state.threshold });
   paintThreshold();
   $("#hide-duplicates").checked = state.hideDuplicates;
   $("#hide-duplicates").closest("label").hidden = !asked;
