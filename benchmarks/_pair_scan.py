@@ -25,7 +25,7 @@ from numba import njit
 from image_similarity.images import image_files, label_func
 from image_similarity.pair_search import PairIndex, in_bytes, item_rows
 from image_similarity.scorers import PairRows, PairScorer
-from image_similarity.siamese import SiameseHead, calibrate, fit_siamese_head, held_out_pairs
+from image_similarity.siamese_head import SiameseHead, calibrate, fit_siamese_head, held_out_pairs
 from image_similarity.similarity import top_k
 
 

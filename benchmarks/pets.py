@@ -34,7 +34,9 @@ from image_similarity.encoder import Embedded, create_encoder, embed
 from image_similarity.intervals import bootstrap_interval, image_bootstrap
 from image_similarity.metrics import auc_statistic, average_precision_at_r, balanced_accuracy, query_recall_at_k, relevance
 from image_similarity.scorers import PairScorer, embedding
-from image_similarity.siamese import SiameseModel, SiameseTransform, pair_scorer, siamese_learner, siamese_loss, siamese_splitter
+from image_similarity.siamese import SiameseModel, pair_scorer, siamese_learner, siamese_splitter
+from image_similarity.siamese_data import SiameseTransform
+from image_similarity.siamese_head import siamese_loss
 
 SEEDS, AUGMENT = (0, 1, 2), 4
 GOALS = {"accuracy": 0.92, "recall_at_1": 0.92, "map_at_r": 0.90, "auc_seen": 0.994, "auc_seen_same_species": 0.988,

@@ -28,7 +28,8 @@ from image_similarity.datasets import LabelledImages, labelled_images
 from image_similarity.drawing import sample_pets
 from image_similarity.encoder import create_encoder, embed, runtime_for
 from image_similarity.finder import SimilarityFinder
-from image_similarity.siamese import SiameseImage, siamese_learner
+from image_similarity.siamese import siamese_learner
+from image_similarity.siamese_data import SiameseImage
 
 
 class Activations(Hook):

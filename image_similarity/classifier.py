@@ -29,7 +29,8 @@ from .blocks import FitEncoder, OpenFor, loader_workers, normalize_for
 from .datasets import LabelledImages
 from .encoder import Embedded, Encoder, create_encoder, embed
 from .heads import class_batches, discriminant, discriminant_temperature, fit_head, stack_views
-from .scorers import ClassScorer, fold_linear
+from .learner_encoder import after_pooling
+from .scorers import ClassScorer, LayeredClassScorer, fold_linear
 
 # %% ../nbs/06_classifier.ipynb #e982b702
 def class_dls(
@@ -151,12 +152,11 @@ def classifier_learner(
 
 # %% ../nbs/06_classifier.ipynb #d35e6b9d
 def class_scorer(
-    learn: Learner, # as `classifier_learner` makes it
-) -> ClassScorer:   # what its head computes from `pooled`
-    "Fold the head of a classifier. Raises `TypeError` for a head with hidden layers."
-    head = learn.model[1]
-    layers = [m for m in head.modules() if isinstance(m, (nn.BatchNorm1d, nn.Linear, nn.ReLU))]
-    if [type(m) for m in layers] != [nn.BatchNorm1d, nn.Linear]:
-        raise TypeError(f"a head of {[type(m).__name__ for m in layers]} cannot be folded; make it with classifier_learner")
+    learn: Learner, # of `classifier_learner`, or any with a body and a head of `create_head`
+) -> ClassScorer | LayeredClassScorer: # what its head computes from `pooled`
+    "Fold the head of a classifier, or copy it if it has hidden layers. Raises `TypeError` for a head that does not pool first."
+    head, labels = after_pooling(learn.model[1]), list(learn.dls.vocab)
+    layers = [m for m in head if not isinstance(m, nn.Dropout)]
+    if [type(m) for m in layers] != [nn.BatchNorm1d, nn.Linear]: return LayeredClassScorer(head, labels)
     weight, bias = fold_linear(*layers)
-    return ClassScorer(weight.detach(), bias.detach(), list(learn.dls.vocab))
+    return ClassScorer(weight.detach(), bias.detach(), labels)

@@ -100,7 +100,10 @@ def run_demo(
 ) -> None:
     "Draw pets, learn, measure, search, and leave pictures of the answer."
     out, n = Path(out), n_breeds * n_per_breed
+    if out.is_file(): raise ValueError(f"{out}: is a file, a folder is wanted; choose another name")
     check_place(out / "model")
+    if not (out / "model").exists() and (own := [f for f in (out / "result.png", out / "explanation.png") if f.exists()]):
+        raise ValueError(f"{own[0]}: is there already and is not of an earlier demo; choose another folder")
     with timed(f"drew {n} pictures of {n_breeds} breeds", sys.stdout): sample_pets(out / "sample_pets", n_breeds, n_per_breed)
     data = labelled_images(out / "sample_pets" / "images", valid_pct=1 / 3)
     finder, data, embedded = fit_finder(data, create_encoder(size=size), augment, sys.stdout, **fit)

@@ -42,8 +42,8 @@ def _fetch(name: str, **kwargs) -> nn.Module:
     except Exception as e: # huggingface_hub, urllib, timm and safetensors each raise their own
         cache = os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface"
         raise FileNotFoundError(
-            f"{name}: no weights, neither in the cache ({cache}) nor from the hub ({type(e).__name__}). Give a file "
-            f"(weights=FILE), or take the packaged {DEFAULT_ENCODER}, which needs no network") from e
+            f"{name}: no weights, neither in the cache ({cache}) nor from the hub ({type(e).__name__}). Give create_encoder "
+            f"a file (weights=FILE), or take the packaged {DEFAULT_ENCODER}, which needs no network") from e
 
 # %% ../nbs/02_encoder.ipynb #4c02b937
 def _as_grid(body: nn.Module, x: torch.Tensor) -> torch.Tensor:

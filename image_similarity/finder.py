@@ -33,19 +33,21 @@ class SimilarityFinder:
     "Finds the most similar images of a gallery. Made from two learners, or loaded from a folder."
 
     def __init__(self,
-        classifier_learner,            # predicts the class of an image
-        siamese_learner,               # predicts whether two images match
+        classifier_learner,            # predicts the class of an image; of our `classifier_learner`, or as `vision_learner` makes it
+        siamese_learner,               # predicts whether two images match; of our `siamese_learner`, or any with a `SiameseModel`
         files: Sequence | Gallery,     # images to search, or a gallery of the Siamese learner's encoder
         labels: Callable | Sequence[str] = label_func, # label of each file, or a function of the file; a gallery has its own
         embedded: Embedded | None = None, # `embed(files, encoder)` of the Siamese learner's encoder, if it is there already
         progress: bool = True,         # show a bar while the files are read
     ):
-        "Raises `ValueError` if no file can be read; bad ones are left out and listed in `bad`."
+        """Bad files are left out and listed in `bad`.
+
+        Raises `ValueError` if no file can be read, `TypeError` or `ValueError` for learners that are built some other way."""
         from image_similarity.classifier import class_scorer # needs fastai, which loading and searching do without
+        from image_similarity.learner_encoder import learner_encoder
         from image_similarity.siamese import pair_scorer
-        encoder, own = siamese_learner.model.encoder, classifier_learner.model[0]
-        for e in (encoder, own):
-            if not isinstance(e, Encoder): raise TypeError(f"an encoder of type {type(e).__name__}: make the learners with classifier_learner and siamese_learner")
+        encoder = learner_encoder(siamese_learner, siamese_learner.model.encoder)
+        own = learner_encoder(classifier_learner, classifier_learner.model[0])
         shared = fingerprint(own) == fingerprint(encoder)
         gallery, bad = (files, BadImages()) if isinstance(files, Gallery) else _in_memory(files, encoder, labels, embedded, progress)
         self._set_up(encoder, encoder if shared else own, class_scorer(classifier_learner), pair_scorer(siamese_learner), gallery)
@@ -221,7 +223,7 @@ def show_best(
     finder: SimilarityFinder, # after `predict`
 ):                            # matplotlib axes
     "Draw the last query and its most similar image, titled with their similarity."
-    from image_similarity.siamese import SiameseImage # needs fastai
+    from image_similarity.siamese_data import SiameseImage # needs fastai
     query, best = (open_for(f, finder.encoder) for f in finder.fns[finder.idx])
     return SiameseImage(query, best, f"{finder.preds[finder.idx].item() * 100:.2f}% Similarity").show()
 

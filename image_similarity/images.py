@@ -76,7 +76,7 @@ def _decode(source, path, at_least):
 def _check_file(path):
     "Only a regular file is opened: a pipe would wait for ever."
     kind = os.stat(path).st_mode
-    if stat.S_ISDIR(kind): raise ImageError(path, "is a directory")
+    if stat.S_ISDIR(kind): raise ImageError(path, "is a directory, a picture is wanted")
     if not stat.S_ISREG(kind): raise ImageError(path, "is not a regular file")
 
 # %% ../nbs/00_images.ipynb #9147b75f

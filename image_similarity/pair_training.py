@@ -33,7 +33,7 @@ from .pair_groups import PairSource
 from .pair_metric import LinearEmbedding, PairLikelihood, fit_likelihood, refined
 from .pairs import Pairs
 from .scorers import PairScorer
-from .siamese import PairTrainer, SiameseHead, siamese_loss
+from .siamese_head import PairTrainer, SiameseHead, siamese_loss
 
 # %% ../nbs/12h_pair_training.ipynb #309a5f33
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -78,6 +79,7 @@ def read_manifest(
 ) -> dict:
     "Raises `FileNotFoundError` if this is no finished model folder, `ValueError` if it cannot be used by this version."
     file = Path(folder) / MANIFEST
+    if Path(folder).is_file(): raise ValueError(f"{folder}: is a file, a model folder is wanted")
     if not Path(folder).is_dir(): raise FileNotFoundError(f"{folder}: there is no such model folder; `image_similarity train IMAGES --out {folder}` makes one")
     if not file.is_file(): raise FileNotFoundError(f"{folder}: no {MANIFEST} in it: not a model folder, or half written; train again")
     try: manifest = json.loads(file.read_text(encoding="utf-8"))
@@ -110,6 +112,7 @@ def save_encoder(
 ) -> dict:                 # what to put into the manifest
     "Save what is needed to have this very encoder again."
     if not isinstance(encoder, Encoder): raise TypeError(f"a {type(encoder).__name__} is no Encoder of ours; keep this learner with Learner.export")
+    if not timm.is_model(encoder.name): raise TypeError(f"{encoder}: was not made by create_encoder, so it cannot be made again from a folder; keep its learner with Learner.export")
     saved = {**encoder.config(), "fingerprint": fingerprint(encoder), "weights": None, "bodies": _bodies(encoder)}
     if not _is_original(encoder, saved["fingerprint"]):
         saved["weights"] = f"{name}.safetensors"

@@ -104,6 +104,17 @@ def test_a_missing_model(small, refused, tmp_path):
     assert "manifest" in refused("find", small.query, "--model", small.images)
 
 
+def test_a_file_as_a_model_or_as_the_place_of_a_demo(small, refused):
+    assert "is a file, a model folder is wanted" in refused("find", small.query, "--model", small.query)
+    assert "is a file, a folder is wanted" in refused("demo", "--out", small.query)
+
+
+def test_a_demo_leaves_other_people_s_pictures_alone(refused, tmp_path):
+    (tmp_path / "result.png").write_bytes(b"mine")
+    assert "result.png: is there already" in refused("demo", "--out", tmp_path)
+    assert [f.name for f in tmp_path.iterdir()] == ["result.png"] and (tmp_path / "result.png").read_bytes() == b"mine"
+
+
 def test_a_picture_that_is_gone_from_the_gallery_is_still_found_but_cannot_be_explained(small, call, refused, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(small.model, moved / "model")

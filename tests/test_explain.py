@@ -18,7 +18,7 @@ from image_similarity.explain import (
 from image_similarity.faithfulness import (
     deletion_insertion, map_correlation, pair_score, pointing_game, pointing_hit, seen_mask, shuffle_sanity, shuffle_weights, with_blur)
 from image_similarity.scorers import ClassScorer, PairScorer
-from image_similarity.siamese import SiameseHead
+from image_similarity.siamese_head import SiameseHead
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")

@@ -15,7 +15,7 @@ from image_similarity.kernels import PARTS, row_logits
 from image_similarity.pair_bytes import LARGEST, byte_logits, byte_query, byte_rows, fit_grid
 from image_similarity.pair_search import PairIndex, in_bytes, pair_index
 from image_similarity.scorers import PairScorer, kernel_numbers, kernel_rows
-from image_similarity.siamese import SiameseHead
+from image_similarity.siamese_head import SiameseHead
 
 DTYPES = ["float32", "int8"]
 
