@@ -20,6 +20,7 @@ from image_similarity.calibration import even_odds_weights, expected_calibration
 from image_similarity.encoder import create_encoder
 from image_similarity.images import open_image
 from image_similarity.intervals import bootstrap_interval
+from image_similarity.product_sides import ComparedProducts, measures
 from image_similarity.products import BY, ProductMatcher
 
 SEED = 0
@@ -85,11 +86,9 @@ def answers(matcher: ProductMatcher, ours, theirs) -> tuple[dict[str, np.ndarray
     for fold in range(2):
         learn, ask = np.flatnonzero(half != fold), np.flatnonzero(half == fold)
         matcher.fit(ours.take(learn), theirs.take(learn), (learn, learn), progress=False).index(theirs, progress=False)
-        for by in BY:
-            found = matcher.search(ours.take(ask), n if by == "both" else 1, by, progress=False)
-            right[by][ask] = [results[0].row == i for results, i in zip(found, ask)]
-            if by == "both":
-                for i, results in zip(ask, found): odds[i, [r.row for r in results]] = [r.score for r in results]
+        asked = ours.take(ask)
+        for by in BY: right[by][ask] = [results[0].row == i for results, i in zip(matcher.search(asked, 1, by, progress=False), ask)]
+        odds[ask] = matcher.model.combinations[0, 1].score(measures(ComparedProducts(asked, matcher.terms), matcher.catalogue))
     plain = ours.means @ theirs.means.T + ours.meaning @ theirs.meaning.T
     return {**right, "plain_sum": plain.argmax(axis=1) == np.arange(n)}, odds
 
