@@ -52,7 +52,7 @@ Id = Annotated[int, Path(description="Of an item.", ge=1, lt=2**63)]
 
 def errors(*statuses: int) -> dict: # for a route's `responses`
     "What may go wrong, for the OpenAPI document."
-    return {status: {"model": ErrorInfo} for status in (400, 401, 403, 404, 413, 422, 503, *statuses)}
+    return {status: {"model": ErrorInfo} for status in (400, 401, 403, 404, 408, 413, 422, 503, *statuses)}
 
 # %% ../nbs/15j_incoming.ipynb #418fafed
 def one_error(

@@ -36,7 +36,7 @@ class Limits:
 TOP_K = 200 # results of a search, at most
 
 # %% ../nbs/15_protocol.ipynb #0c612755
-STATUS = {"bad_request": 400, "unauthorized": 401, "forbidden": 403, "not_found": 404, "method_not_allowed": 405, "conflict": 409,
+STATUS = {"bad_request": 400, "unauthorized": 401, "forbidden": 403, "not_found": 404, "method_not_allowed": 405, "timeout": 408, "conflict": 409,
           "too_large": 413, "unsupported_media_type": 415, "invalid": 422, "bad_image": 422, "bad_archive": 422, "internal": 500, "busy": 503}
 
 class Refused(HTTPException):
@@ -45,7 +45,8 @@ class Refused(HTTPException):
         code: str,    # a name from `STATUS`
         message: str, # one line: what is wrong, and the remedy
     ):
-        super().__init__(STATUS[code], message, {"Retry-After": "1"} if code == "busy" else {"WWW-Authenticate": "Bearer"} if code == "unauthorized" else None)
+        headers = {"busy": {"Retry-After": "1"}, "unauthorized": {"WWW-Authenticate": "Bearer"}, "timeout": {"Connection": "close"}}
+        super().__init__(STATUS[code], message, headers.get(code))
         self.code = code
 
 # %% ../nbs/15_protocol.ipynb #69307fab
