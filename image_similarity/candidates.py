@@ -33,14 +33,11 @@ def ranking(
     candidates: str,             # 'weighted', 'class' or 'all'
     places: np.ndarray,          # (N,) as `class_places` gives them
     log_posterior: torch.Tensor, # (classes,) of the query
-) -> tuple[Callable, np.ndarray]: # score of some items (ids, logits), and (N,) bool which ones are candidates
+) -> tuple[Callable, np.ndarray | None]: # score of some items (ids, logits), and (N,) bool which ones are candidates; None for all
     "How items are ranked, given their logits of a match. Raises `ValueError` for an unknown kind of candidates."
     if candidates not in CANDIDATES: raise ValueError(f"candidates={candidates!r}: choose one of {', '.join(CANDIDATES)}")
-    if candidates == "weighted":
-        prior = item_log_posterior(places, log_posterior)
-        return lambda ids, logits: prior[ids] - np.logaddexp(0, -logits), np.ones(len(places), bool)
-    every = np.ones(len(places), bool) if candidates == "all" else places == int(log_posterior.argmax())
-    return lambda ids, logits: logits, every
+    if candidates == "weighted": return lambda ids, logits: item_log_posterior(places[ids], log_posterior) - np.logaddexp(0, -logits), None
+    return lambda ids, logits: logits, None if candidates == "all" else places == int(log_posterior.argmax())
 
 # %% ../nbs/10f_candidates.ipynb #23c1fc0e
 def same_content(

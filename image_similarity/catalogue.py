@@ -106,7 +106,7 @@ class Catalogue:
         folder: Path | None, # of the gallery, absolute; None for one in memory
     ):
         "Raises `ValueError` for a file that is no gallery, is damaged, or was made by a later version."
-        self.folder, self.lock = folder, threading.RLock()
+        self.folder, self.lock, self.facts = folder, threading.RLock(), {}
         self.file = None if folder is None else folder / "gallery.sqlite"
         self.read_only = self.file is not None and self.file.exists() and not os.access(folder, os.W_OK)
         with self._named(): self._open()
@@ -176,8 +176,11 @@ def fact(
     catalogue: Catalogue,
     name: str,
 ):          # what was kept under it; None if nothing was
-    found = catalogue.rows("SELECT value FROM facts WHERE name = ?", (name,))
-    return json.loads(found[0][0]) if found else None
+    if name not in catalogue.facts: # they never change
+        found = catalogue.rows("SELECT value FROM facts WHERE name = ?", (name,))
+        if not found: return None
+        catalogue.facts[name] = json.loads(found[0][0])
+    return catalogue.facts[name]
 
 def set_fact(
     catalogue: Catalogue,

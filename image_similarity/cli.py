@@ -89,13 +89,12 @@ def _check_figure(path: Path) -> None:
 # %% ../nbs/16_cli.ipynb #1ea253d9
 def found_json(
     query,
-    results,                      # `Results`
-    scores: str,                  # what the scores are
-    predicted: tuple[str, float] | None = None, # label and probability, where a model has spoken
+    results,     # `Results`
+    scores: str, # what the scores are
 ) -> str:
     "What `find` has found, for programs."
     records = [{**record, "path": shown_path(record["path"])} for record in results.to_records()]
-    said = {} if predicted is None else {"predicted": dict(zip(("label", "probability"), predicted))}
+    said = {} if results.predicted is None else {"predicted": dict(zip(("label", "probability"), results.predicted))}
     return to_json.dumps({"query": str(query), **said, "scores": scores, "results": records}, indent=1)
 
 # %% ../nbs/16_cli.ipynb #f4e3bc11
@@ -127,12 +126,12 @@ def _find_with_model(query, plus, minus, model, gallery, top_k, where, approxima
         what = f"{query}: there is no such file, and a model compares pictures only" if not (plus or minus) else "--plus and --minus: a model compares one picture"
         raise ValueError(f"{what}; leave --model away and name a gallery (--gallery {gallery or model})")
     if approximate: raise ValueError("--approximate: a model looks at every picture; leave --model or --approximate away")
-    from image_similarity.finder import SimilarityFinder, predicted_class
+    from image_similarity.finder import SimilarityFinder
     finder = SimilarityFinder.load(model, None if gallery is None else open_gallery(gallery))
     results = finder.search(query, top_k, where=conditions(where))
     if not results: raise ValueError(f"{gallery or model}: holds no picture {'that meets the conditions' if where else 'but the query'}")
     if explain is not None: finder.explain(results[0]).save(explain)
-    if json: print(found_json(query, results, "log posterior of the class, plus log probability of a match", predicted_class(finder, query)))
+    if json: print(found_json(query, results, "log posterior of the class, plus log probability of a match"))
     else: print(*(f"{r.probability:.4f}\t{shown_path(r.path)}" for r in results), sep="\n")
 
 def _find_in_gallery(query, plus, minus, gallery, top_k, where, approximate, explain, json):

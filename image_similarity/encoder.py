@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import timm
@@ -25,7 +26,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .images import BadImages, ImageError, open_image
-from .runtimes import Eager, OpenVino, choose
+from .runtimes import Eager, OpenVino, choose, only_torch, weights_state
 from .weights import DEFAULT_ENCODER, PACKAGED, load_by_position, packaged_weights, read_weights
 
 # %% ../nbs/02_encoder.ipynb #9dddf11c
@@ -87,14 +88,19 @@ class Encoder(nn.Module):
     def __repr__(self): return f"Encoder({self.name}, {self.size} px, {self.nf} channels)"
 
 # %% ../nbs/02_encoder.ipynb #40fe8d86
+_fingerprints = WeakKeyDictionary() # encoder to what it was like, and its fingerprint then: hashing all weights takes a while
+
 def fingerprint(
     encoder: Encoder, # any encoder
 ) -> str:             # 16 hex digits
     "Tells encoders apart: a hash of weights and preprocessing. Vectors of different fingerprints do not mix."
-    digest = hashlib.sha256(repr(sorted(encoder.config().items())).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
-        if tensor.is_floating_point(): digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    state = (encoder.config(), weights_state(encoder)) if not only_torch(encoder) else None
+    if state is None or _fingerprints.get(encoder, (None,))[0] != state:
+        digest = hashlib.sha256(repr(sorted(encoder.config().items())).encode())
+        for name, tensor in sorted(encoder.state_dict().items()):
+            if tensor.is_floating_point(): digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        _fingerprints[encoder] = state, digest.hexdigest()[:16]
+    return _fingerprints[encoder][1]
 
 # %% ../nbs/02_encoder.ipynb #2c02b08a
 def create_encoder(

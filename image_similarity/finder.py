@@ -110,7 +110,9 @@ def predicted_class(
     pooled: np.ndarray | None = None, # (2·nf,) what the encoder made of it, if it is there already
 ) -> tuple[str, float]: # label and its probability
     "What the classifier sees in an image."
-    posterior = _look_at(finder, query, pooled)[1]
+    return _likeliest(finder, _look_at(finder, query, pooled)[1])
+
+def _likeliest(finder: SimilarityFinder, posterior: torch.Tensor) -> tuple[str, float]:
     k = int(posterior.argmax())
     return finder.classes.labels[k], float(posterior[k].exp())
 
@@ -137,9 +139,9 @@ def _others(
 
 def _best(finder: SimilarityFinder, now: PairView, pooled, score, candidates, meeting, top_k: int) -> list[tuple[int, float, float]]:
     "Row, score and logit of the best items, without the query itself."
-    wanted = top_k + 1
+    wanted, among = top_k + 1, meeting if candidates is None else candidates & meeting
     while True:
-        hits = now.index.search(pooled, wanted, candidates & meeting, score)
+        hits = now.index.search(pooled, wanted, among, score)
         other = _others(finder, now.ids[hits.ids], pooled)
         if other.sum() >= top_k or len(hits) < wanted: break
         wanted *= 2 # the gallery holds the query several times
@@ -168,7 +170,7 @@ def search(
     query = Path(query) if isinstance(query, (str, os.PathLike)) else query
     items = _items(self, now, [row for row, _, _ in best])
     return Results(query, [Result(item.path, item.label, float(s), float(1 / (1 + np.exp(-l))), rank, query, item.id)
-                           for rank, (item, (_, s, l)) in enumerate(zip(items, best), 1)])
+                           for rank, (item, (_, s, l)) in enumerate(zip(items, best), 1)], _likeliest(self, posterior))
 
 SimilarityFinder.search = search
 

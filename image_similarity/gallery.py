@@ -25,10 +25,11 @@ from .inventory import Check, Stats, catalogue_stats, check_catalogue, export_ta
 from .mixtures import Mixture
 from .results import Results
 from .searching import Searcher, approximations
+from .similarity import METRICS
 
 # %% ../nbs/10_gallery.ipynb #2001a4f4
 class Gallery:
-    "Pictures that can be searched, kept in a folder or in memory."
+    "Pictures that can be searched, kept in a folder or in memory. Threads may share one: search, add and change at the same time."
 
     def __init__(self,
         path: str | Path | None = None, # folder, made if it is not there; None keeps everything in memory
@@ -114,7 +115,7 @@ def add(
 ) -> Added:               # how many are new, changed, moved and unchanged, and which could not be read
     """Add pictures, and take note of those that changed or moved. Known ones are passed over, so adding a folder again is quick.
 
-    Every 128 files are one change: a process that is killed loses these at most, and adding again goes on from there.
+    Every 128 files are one change, and the next ones are looked at meanwhile: a process that is killed loses 256 at most, and adding again goes on from there.
     Raises `FileNotFoundError` for a folder or picture that is not there, `ValueError` for labels that do not fit."""
     chosen, folder = chosen_files(files)
     return add_files(self.catalogue, lambda: _encoder_at_work(self), chosen, labels_for(chosen, labels, folder), metadata_for(chosen, metadata), progress)
@@ -205,8 +206,8 @@ def search_many(
 ) -> list[Results]:              # for each query
     "Search for many queries at once, which is quicker than one by one. Raises what `search` raises."
     if top_k < 1: raise ValueError(f"top_k={top_k}: ask for one result at least")
-    self.searcher.rows(metric)
-    if not len(self): return [Results(None, []) for _ in queries]
+    if metric not in METRICS: raise ValueError(f"metric={metric!r} is unknown: choose one of {', '.join(METRICS)}")
+    if not self.catalogue.rows("SELECT 1 FROM items LIMIT 1"): return [Results(None, []) for _ in queries]
     queries = [as_query(query) for query in queries]
     pictures = iter(nearest_pictures(self, [q for q in queries if not isinstance(q, Mixture)], top_k, where, metric, approximate))
     return [nearest_mixture(self, q, top_k, where, metric) if isinstance(q, Mixture) else next(pictures) for q in queries]

@@ -7,11 +7,11 @@ __all__ = ['KEPT_FROM', 'PairView', 'GalleryPairs']
 
 # %% ../nbs/10e_gallery_pairs.ipynb #e1482c81
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from threading import RLock
 
@@ -22,6 +22,7 @@ from .catalogue import fact, vectors_since
 from .gallery import Gallery
 from .pair_files import extend_pair_files, open_pair_files, scorer_key
 from .pair_search import PairIndex, pair_index
+from .replacing import replaced_whole
 from .rowcache import LARGEST_WASTE, ids_after
 from .scorers import PairScorer
 
@@ -33,7 +34,7 @@ class PairView:
     ids: np.ndarray    # (N,) int64: the item ids[r]; -1 for a row that belongs to nobody any more
     labels: np.ndarray # (N,) object: the label of each row's item, or None
 
-    @property
+    @cached_property
     def alive(self) -> np.ndarray: return self.ids >= 0 # (N,) bool
 
 # %% ../nbs/10e_gallery_pairs.ipynb #113ef38b
@@ -134,6 +135,4 @@ def _extended(pairs: GalleryPairs, folder: Path, state: _State, ids: np.ndarray)
 
 def _write_state(folder: Path, state: _State) -> None:
     "Last, so that rows of an interrupted process do not count."
-    beside = folder / "state.part"
-    beside.write_text(json.dumps(asdict(state)), encoding="utf-8")
-    os.replace(beside, folder / "state.json")
+    with replaced_whole(folder / "state.json") as beside: beside.write_text(json.dumps(asdict(state)), encoding="utf-8")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .adding import content_hash
 from .catalogue import Catalogue, Item, fact, items_where, pooled_in_order
+from .replacing import replaced_whole
 
 # %% ../nbs/09j_inventory.ipynb #fa76872c
 @dataclass(frozen=True)
@@ -91,11 +92,7 @@ def export_table(
     "Write all items, in order of id. Raises `ValueError` for another ending, `ImportError` where Parquet needs pyarrow."
     file = Path(file)
     if file.suffix.lower() not in (".parquet", ".csv"): raise ValueError(f"{file}: .parquet or .csv is wanted")
-    beside = file.with_name(f".{file.name}.part")
-    try:
-        (_write_parquet if file.suffix.lower() == ".parquet" else _write_csv)(catalogue, beside)
-        os.replace(beside, file)
-    finally: beside.unlink(missing_ok=True)
+    with replaced_whole(file) as beside: (_write_parquet if file.suffix.lower() == ".parquet" else _write_csv)(catalogue, beside)
     return file
 
 def _records(items: list[Item]) -> list[dict]: # metadata as text, and so are names that are none

@@ -31,8 +31,9 @@ def nearest_mixed(
     where: dict | None = None, # conditions on the items, see `condition`
 ) -> tuple[np.ndarray, np.ndarray]: # ids (k,) and scores (k,), best first; id -1 and score -inf where there is none left
     "The items that meet a mixture best. Raises `ValueError` when its terms cancel each other out."
-    cache = searcher.rows("cosine")
-    means, spread = measured_terms(vectors, cache.rows if cache.alive() is None else cache.rows[cache.alive()])
+    rows, alive = searcher.now("cosine")
+    some = slice(None, None, max(1, len(rows) // SPREAD_ROWS))
+    means, spread = measured_terms(vectors, rows[some][alive[some]])
     scaled = np.asarray(weights) / spread
     direction = scaled @ vectors
     length = np.linalg.norm(direction)

@@ -16,6 +16,7 @@ import numpy as np
 
 from .pair_bytes import ByteGrid, ByteRows, byte_rows, fit_grid
 from .pair_search import BLOCK, SAMPLE, PairIndex, item_rows, orders, side_by_side
+from .replacing import replaced_whole
 from .scorers import PairRows, PairScorer, kernel_numbers
 
 # %% ../nbs/04h_pair_files.ipynb #e87e4860
@@ -49,8 +50,8 @@ def _mapped(
         raise ValueError(f"{path}: {found} bytes where {count * np.dtype(dtype).itemsize} should be; delete the folder, it can be made again")
     return np.fromfile(path, dtype, count).reshape(shape) if load else np.asarray(np.memmap(path, dtype, "r", shape=shape))
 
-def _floats(folder: Path, scorer: PairScorer, n: int, load: bool = False) -> PairRows:
-    return PairRows(**{name: _mapped(folder / f"{name}.bin", n, width, np.float32, load) for name, width in widths(scorer).items()})
+def _floats(folder: Path, scorer: PairScorer, n: int) -> PairRows:
+    return PairRows(**{name: _mapped(folder / f"{name}.bin", n, width, np.float32) for name, width in widths(scorer).items()})
 
 # %% ../nbs/04h_pair_files.ipynb #14906208
 def _manifest(folder: Path, scorer: PairScorer) -> dict:
@@ -74,9 +75,9 @@ def open_pair_files(
     Raises `FileNotFoundError` for a folder without an index, `ValueError` for one of another scorer or with a file cut short."""
     folder = Path(folder)
     manifest = _manifest(folder, scorer)
-    n, in_bytes = manifest["items"], "grid" in manifest
-    rows = _floats(folder, scorer, n, load=not in_bytes)
-    if not in_bytes: return PairIndex(scorer, rows)
+    n = manifest["items"]
+    rows = _floats(folder, scorer, n)
+    if not n: return PairIndex(scorer, rows)
     grid = _grid(manifest)
     parts = {"codes": (len(grid.low), np.uint8), "shift": (None, np.float32), "margin": (None, np.float32)}
     return PairIndex(scorer, rows, grid, ByteRows(**{name: _mapped(folder / f"{name}-{manifest['fitted']}.bin", n, *part, load=True) for name, part in parts.items()}))
@@ -104,20 +105,18 @@ def extend_pair_files(
     scorer: PairScorer,
     folder: str | Path, # made if it is not there
     blocks: Iterable,   # of `pooled` (n, 2·nf) of more items
-    dtype: str = "int8", # of new files, what a search goes through: 'int8' or 'float32'
 ) -> int:               # items now
     "Add the rows of items to those in a folder. Raises `ValueError` for rows that are not finite, and for a folder of another scorer."
-    if dtype not in ("float32", "int8"): raise ValueError(f"dtype={dtype!r}: choose 'float32' or 'int8'")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = {"scorer": scorer_key(scorer), "items": 0, "dtype": dtype}
+    fresh = {"scorer": scorer_key(scorer), "items": 0}
     manifest = _manifest(folder, scorer) if (folder / "index.json").exists() else fresh
     before = n = manifest["items"]
     _floats(folder, scorer, n) # raises if they are cut short
     for block in (block for block in blocks if len(block)):
         for name, part in item_rows(scorer, block, n - before)._asdict().items(): _append(folder / f"{name}.bin", n, part)
         n += len(block)
-    if manifest["dtype"] == "int8" and n: manifest |= _in_bytes(folder, scorer, manifest, n)
+    if n: manifest |= _in_bytes(folder, scorer, manifest, n)
     _finish(folder, manifest | {"items": n})
     return n
 
@@ -132,8 +131,6 @@ def _in_bytes(folder: Path, scorer: PairScorer, manifest: dict, n: int) -> dict:
 
 def _finish(folder: Path, manifest: dict) -> None:
     "Make what was written count, and remove the bytes of an earlier grid."
-    beside = folder / "index.json.part"
-    beside.write_text(json.dumps(manifest), encoding="utf-8")
-    beside.replace(folder / "index.json")
+    with replaced_whole(folder / "index.json") as beside: beside.write_text(json.dumps(manifest), encoding="utf-8")
     for path in folder.glob("*-*.bin"):
         if not path.stem.endswith(f"-{manifest.get('fitted')}"): path.unlink()

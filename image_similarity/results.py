@@ -66,11 +66,12 @@ class Results(Sequence):
     def __init__(self,
         query,                 # path, image or bytes that was searched for; a `Mixture`; None for a vector
         items: list[Result],   # best first
+        predicted: tuple[str, float] | None = None, # label that a model gave the query, and its probability
     ):
-        self.query, self.items = query, list(items)
+        self.query, self.items, self.predicted = query, list(items), predicted
 
     def __len__(self): return len(self.items)
-    def __getitem__(self, i): return type(self)(self.query, self.items[i]) if isinstance(i, slice) else self.items[i]
+    def __getitem__(self, i): return type(self)(self.query, self.items[i], self.predicted) if isinstance(i, slice) else self.items[i]
 
     def __repr__(self):
         lines = [f"{r.rank:>3}  {r.closeness(2):>7}  {r.label or '-'}  {r.path}" for r in self]

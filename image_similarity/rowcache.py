@@ -7,7 +7,6 @@ __all__ = ['LARGEST_WASTE', 'Head', 'read_head', 'write_head', 'ids_after', 'Row
 
 # %% ../nbs/09f_rowcache.ipynb #afcae857
 import json
-import os
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import numpy as np
 from filelock import FileLock
 
 from .catalogue import Catalogue, vectors_since
+from .replacing import replaced_whole
 
 # %% ../nbs/09f_rowcache.ipynb #cb496bc1
 LARGEST_WASTE = 0.25 # of the rows may belong to nobody
@@ -56,9 +56,7 @@ def write_head(
     ids: np.ndarray,  # (count,)
 ) -> None:
     data = ids.astype("<i8").tobytes()
-    beside = Path(f"{file}.part")
-    beside.write_bytes(json.dumps({**asdict(head), "ids_crc": zlib.crc32(data)}).encode() + b"\n" + data)
-    os.replace(beside, file)
+    with replaced_whole(file) as beside: beside.write_bytes(json.dumps({**asdict(head), "ids_crc": zlib.crc32(data)}).encode() + b"\n" + data)
 
 # %% ../nbs/09f_rowcache.ipynb #33a94315
 def ids_after(
@@ -91,6 +89,7 @@ class RowCache:
         self._temporary = None if folder is not None else tempfile.TemporaryDirectory(prefix="gallery-")
         self.folder, self.name, self.catalogue, self.made_from, self.rows_of = Path(folder or self._temporary.name), name, catalogue, made_from, rows_of
         self.head, self.ids, self.rows = None, np.zeros(0, np.int64), np.zeros((0, 1), np.float32)
+        self.alive = np.zeros(0, bool) # (N,) rows that belong to an item
 
     @property
     def head_file(self) -> Path: return self.folder / f"{self.name}.head"
@@ -138,15 +137,11 @@ class RowCache:
 
     def _take(self, head: Head, ids: np.ndarray) -> None:
         "Serve these rows from now on; files of other generations are of no more use."
-        self.head, self.ids, self.rows = head, ids, _mapped(self.rows_file(head), head)
+        self.head, self.ids, self.rows, self.alive = head, ids, _mapped(self.rows_file(head), head), ids >= 0
         for file in self.folder.glob(f"{self.name}-*.rows"):
             if file != self.rows_file(head):
                 try: file.unlink()
                 except OSError: pass # on Windows a file in use cannot be removed: next time
-
-    def alive(self) -> np.ndarray | None: # (N,) bool, rows that belong to an item; None when all do
-        alive = self.ids >= 0
-        return None if alive.all() else alive
 
 def _mapped(file: Path, head: Head) -> np.ndarray:
     "Raises `ValueError` when the file has too few bytes."

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -125,7 +126,10 @@ def _bodies(encoder: Encoder) -> list[str]: # what was laid around the network o
 
 def _is_original(encoder: Encoder, mark: str) -> bool:
     "Whether the packaged weights make this encoder."
-    return encoder.name in PACKAGED and not _bodies(encoder) and fingerprint(create_encoder(encoder.name, size=encoder.size)) == mark
+    return encoder.name in PACKAGED and not _bodies(encoder) and _original_mark(encoder.name, encoder.size) == mark
+
+@cache
+def _original_mark(name: str, size: int) -> str: return fingerprint(create_encoder(name, size=size))
 
 # %% ../nbs/08d_saving.ipynb #a3bcbe83
 def load_encoder(

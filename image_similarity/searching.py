@@ -53,21 +53,30 @@ class Searcher:
             self._rows[name].sync()
             return self._rows[name]
 
+    def now(self,
+        metric: str = "cosine",
+    ) -> tuple[np.ndarray, np.ndarray]: # (N, D) and (N,) bool, which rows are somebody's
+        "The rows of this moment, whatever other threads add."
+        with self._lock:
+            cache = self.rows(metric)
+            return cache.rows, cache.alive
+
     def store(self,
         metric: str,
         approximate: bool,
-    ) -> VectorStore: # up to date
-        "The engine."
+    ) -> tuple[VectorStore, np.ndarray, np.ndarray]: # with the item's id of each row (N,), -1 for nobody's, and (N,) bool whether it is somebody's
+        "The engine, up to date. Other threads may let it grow: the first N rows stay what they are."
         with self._lock:
             cache = self.rows(metric)
+            approximate = approximate and len(cache.rows) > 0
             made_from = {**cache.made_from, "generation": cache.head.generation}
             store, known = self._stores.get((metric, approximate), (None, None))
             if store is None or known != made_from: store = self._new_store(metric, approximate, cache, made_from)
             grown = len(store) != len(cache.rows)
-            store.update(cache.rows, cache.alive())
+            if grown: store.update(cache.rows, cache.alive)
             if approximate and grown: save_index(store, cache.folder / f"{metric}.index", made_from)
             self._stores[metric, approximate] = store, made_from
-            return store
+            return store, cache.ids, cache.alive
 
     def _new_store(self, metric, approximate, cache, made_from):
         if not approximate: return self.exact(metric)
@@ -83,10 +92,8 @@ def nearest_items(
     approximate: bool = False,  # with `where`, always exact
 ) -> tuple[np.ndarray, np.ndarray]: # ids (Q, k) and scores (Q, k), best first; id -1 and score -inf where there is none left
     "The nearest items, those that meet the conditions."
-    with searcher._lock:
-        store = searcher.store(metric, approximate and not where)
-        cache = searcher.rows(metric)
-        ids, keep = cache.ids, cache.alive()
+    store, ids, keep = searcher.store(metric, approximate and not where)
+    if not len(ids): return np.full((len(vectors), k), -1), np.full((len(vectors), k), -np.inf, np.float32)
     if where is not None: keep = rows_where(searcher.catalogue, ids, where)
     found, scores = store.search(vectors, k, keep)
     return np.where(found >= 0, ids[found], -1), np.minimum(scores, 1) if metric == "cosine" else scores

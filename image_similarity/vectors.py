@@ -9,21 +9,23 @@ __all__ = ['BLOCK_BYTES', 'FEW_BARRED', 'REDUCED', 'GRAPH_UP_TO', 'SECOND_LOOK',
 
 # %% ../nbs/09b_vectors.ipynb #6d42c07e
 import json
-import os
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import Protocol
 
 import faiss
 import numpy as np
 
+from .replacing import replaced_whole
 from .similarity import METRICS, top_k
 
 # %% ../nbs/09b_vectors.ipynb #9c5eae0a
 class VectorStore(Protocol):
-    "What a gallery asks of an engine for vector search. Rows are known by their number, from 0."
+    "What a gallery asks of an engine for vector search. Rows are known by their number, from 0. Threads may search while one updates."
 
     def __init__(self, metric: str): # a name from `METRICS`
         ...
@@ -40,7 +42,7 @@ class VectorStore(Protocol):
     def search(self,
         queries: np.ndarray, # (Q, D) float32
         k: int,              # how many for each query
-        keep: np.ndarray | None = None, # (N,) bool, the rows that may be found; None for all
+        keep: np.ndarray | None = None, # (n,) bool, which of the first n rows may be found, and none behind them; None for all
     ) -> tuple[np.ndarray, np.ndarray]: # row numbers (Q, k) and scores (Q, k), best first; row -1 and score -inf where there is none left
         "The best rows of each query; scores as in `similarity`, higher is better."
 
@@ -96,6 +98,11 @@ def best_of_found(
     return np.pad(found, lacking, constant_values=-1), np.pad(top, lacking, constant_values=-np.inf)
 
 # %% ../nbs/09b_vectors.ipynb #4d4cbd76
+@cache
+def _single_searchers(threads: int) -> ThreadPoolExecutor:
+    "Threads in which FAISS starts none of its own: those would spin beside the ones that work."
+    return ThreadPoolExecutor(threads, "search", initializer=faiss.omp_set_num_threads, initargs=(1,))
+
 class ExactVectors:
     "Compares a query with every row: a `VectorStore` that is never wrong. For 'cosine', rows and queries have length 1."
 
@@ -107,18 +114,16 @@ class ExactVectors:
     def update(self, rows, keep=None): self.rows = rows
 
     def search(self, queries, k, keep=None):
-        queries = np.ascontiguousarray(queries, np.float32)
-        def work(block): # FAISS lets other threads run, and uses one of its own for each query
-            found, scores = _nearest_in_block(queries, self.rows[block], None if keep is None else keep[block], k, self.metric)
+        queries, rows = np.ascontiguousarray(queries, np.float32), self.rows if keep is None else self.rows[:len(keep)]
+        def work(block):
+            found, scores = _nearest_in_block(queries, rows[block], None if keep is None else keep[block], k, self.metric)
             return found + block.start, scores
-        blocks = list(_blocks(len(self.rows), self.rows.shape[1]))
-        threads = min(faiss.omp_get_max_threads(), len(blocks)) if len(queries) == 1 else 1
-        if threads < 2: parts = list(map(work, blocks))
-        else:
-            with ThreadPoolExecutor(threads) as pool: parts = list(pool.map(work, blocks))
+        blocks = list(_blocks(*rows.shape))
+        threads = faiss.omp_get_max_threads() if len(queries) == 1 and len(blocks) > 1 else 1 # of many queries, each gets a thread of FAISS's own
+        parts = list(map(work, blocks) if threads == 1 else _single_searchers(threads).map(work, blocks))
         parts = parts or [(np.zeros((len(queries), 0), int), np.zeros((len(queries), 0), np.float32))]
         found, scores = best_of_found(*(np.concatenate(p, axis=1) for p in zip(*parts)), k)
-        if self.metric == "l2": scores = exact_scores(queries, self.rows, found, "l2") # FAISS gives squares, of many queries rounded ones
+        if self.metric == "l2": scores = exact_scores(queries, rows, found, "l2") # FAISS gives squares, of many queries rounded ones
         return found, scores
 
 # %% ../nbs/09b_vectors.ipynb #dc3e1d6e
@@ -163,7 +168,7 @@ def untrained_index(
 def _params(index: faiss.IndexPreTransform, effort: int, keep: np.ndarray | None):
     "How hard to look, and among which rows."
     base = faiss.downcast_index(index.index)
-    sel = None if keep is None or keep.all() else faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
+    sel = None if keep is None or len(keep) == index.ntotal and keep.all() else faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
     if isinstance(base, faiss.IndexIVF): inner = faiss.SearchParametersIVF(nprobe=min(effort, base.nlist), sel=sel)
     else: inner = faiss.SearchParametersHNSW(efSearch=effort, sel=sel)
     return faiss.SearchParametersPreTransform(index_params=inner)
@@ -181,6 +186,7 @@ class ApproximateVectors:
         self.effort = 16   # cells opened (IVF), or rows kept in view (HNSW)
         self.recall = None # of the ten best, measured when the index was built
         self.built = 0     # rows it was built for; those added later are found as well, a little slower
+        self._turn = RLock() # an index of FAISS cannot be searched while it grows
 
     def __len__(self): return self.index.ntotal if self.index else 0
     @property
@@ -188,13 +194,15 @@ class ApproximateVectors:
     def __repr__(self): return f"ApproximateVectors({len(self):,} rows, {self.metric}, {self.kind}, recall@10 {self.recall})"
 
     def update(self, rows, keep=None):
-        self.rows = rows
-        if self.index is None or len(rows) > 2 * self.built: return build(self, rows, keep)
-        _add(self.index, rows, len(self))
+        with self._turn:
+            self.rows = rows
+            if self.index is None or len(rows) > 2 * self.built: return build(self, rows, keep)
+            _add(self.index, rows, len(self))
 
     def search(self, queries, k, keep=None):
         queries = np.ascontiguousarray(queries, np.float32)
-        found = _search(self.index, queries, min(SECOND_LOOK * k, len(self)), _params(self.index, max(self.effort, SECOND_LOOK * k if self.kind == "HNSW" else 1), keep))[1]
+        with self._turn:
+            found = _search(self.index, queries, min(SECOND_LOOK * k, len(self)), _params(self.index, max(self.effort, SECOND_LOOK * k if self.kind == "HNSW" else 1), keep))[1]
         return best_of_found(found, exact_scores(queries, self.rows, found, self.metric), k)
 
 def _add(index, rows, start: int) -> None:
@@ -245,13 +253,11 @@ def save_index(
     file: Path,      # written whole or not at all, and a page `file`.json beside it
     made_from: dict, # what tells these rows from others; JSON
 ) -> None:
-    beside, page = Path(f"{file}.part"), Path(f"{file}.json")
-    faiss.write_index(store.index, str(beside))
-    facts = {"made_from": made_from, "metric": store.metric, "rows": len(store), "built": store.built, "effort": store.effort,
-             "recall": store.recall, "crc": _checksum(beside)}
-    os.replace(beside, file)
-    Path(f"{page}.part").write_text(json.dumps(facts), encoding="utf-8")
-    os.replace(f"{page}.part", page)
+    with replaced_whole(file) as beside:
+        faiss.write_index(store.index, str(beside))
+        facts = {"made_from": made_from, "metric": store.metric, "rows": len(store), "built": store.built, "effort": store.effort,
+                 "recall": store.recall, "crc": _checksum(beside)}
+    with replaced_whole(f"{file}.json") as beside: beside.write_text(json.dumps(facts), encoding="utf-8")
 
 def load_index(
     file: Path,

@@ -28,16 +28,15 @@ def assert_same_search(scorer, folder, n):
         np.testing.assert_allclose(kept.logits(query), made.logits(query), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("cosine", [3., 0.])
-def test_files_that_grow_are_the_index_in_memory(tmp_path, dtype, symmetric, cosine):
+def test_files_that_grow_are_the_index_in_memory(tmp_path, symmetric, cosine):
     scorer, n = made_up_scorer(cosine=cosine, symmetric=symmetric), 0
     for more in (1, 40, 0, 300, 100, 1500):
-        n = extend_pair_files(scorer, tmp_path, np.array_split(POOLED[n:n + more], 3), dtype)
+        n = extend_pair_files(scorer, tmp_path, np.array_split(POOLED[n:n + more], 3))
         assert_same_search(scorer, tmp_path, n)
     assert n == 1941
-    assert (open_pair_files(scorer, tmp_path).items is not None) == (dtype == "int8")
+    assert open_pair_files(scorer, tmp_path).items is not None
 
 
 def test_an_empty_folder_of_rows_can_be_searched(tmp_path):
@@ -141,17 +140,11 @@ def test_rows_that_are_not_finite_leave_the_files_as_they_were(tmp_path):
     assert_same_search(scorer, tmp_path, 100)
 
 
-def test_an_unknown_kind_of_numbers_is_said(tmp_path):
-    with pytest.raises(ValueError, match="dtype='int4'"):
-        extend_pair_files(made_up_scorer(), tmp_path, [], "int4")
-
-
 def test_only_what_is_scanned_is_in_memory(tmp_path, monkeypatch):
     loaded = []
     read = np.fromfile
     monkeypatch.setattr(pair_files.np, "fromfile", lambda path, *args: loaded.append(Path(path).stem.split("-")[0]) or read(path, *args))
-    for dtype, expected in (("int8", ["codes", "shift", "margin"]), ("float32", ["query", "gallery", "unit"])):
-        extend_pair_files(made_up_scorer(), tmp_path / dtype, [POOLED[:50]], dtype)
-        loaded.clear()
-        open_pair_files(made_up_scorer(), tmp_path / dtype)
-        assert loaded == expected
+    extend_pair_files(made_up_scorer(), tmp_path, [POOLED[:50]])
+    loaded.clear()
+    open_pair_files(made_up_scorer(), tmp_path)
+    assert loaded == ["codes", "shift", "margin"]
