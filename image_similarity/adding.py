@@ -10,11 +10,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from .catalogue import Catalogue, Item, full_path, items_by_path, items_where, kept_path, pooled_in_order, put_items
@@ -131,20 +129,20 @@ class Added:
         counts = ", ".join(f"{getattr(self, name):,} {name}" for name in ("new", "changed", "moved", "unchanged"))
         return counts + (f"\n{self.bad}" if self.bad else "")
 
-def _put_seen(catalogue: Catalogue, items: list[Item], pooled: np.ndarray | None, report: Added) -> None:
-    "Keep new and changed items."
-    if items: put_items(catalogue, items, pooled)
-    report.new += sum(item.id is None for item in items)
-    report.changed += sum(item.id is not None for item in items)
-
-def _put_known(catalogue: Catalogue, plan: Plan, report: Added) -> None:
-    "Write what a plan says of files that need no look."
-    vectors = pooled_in_order(catalogue, [twin for _, twin in plan.copies]) if plan.copies else None
+def _carry_out(catalogue: Catalogue, encoder: Callable[[], GalleryEncoder], plan: Plan, report: Added) -> None:
+    "Write what a plan says."
+    seen = encoder().look([item.path for item in plan.look]) if plan.look else None
+    looked = [plan.look[i] for i in seen.kept] if seen else []
+    copied = [item for item, _ in plan.copies]
+    if copied: vectors = pooled_in_order(catalogue, [twin for _, twin in plan.copies])
     if plan.keep or plan.moved: put_items(catalogue, plan.keep + plan.moved)
-    _put_seen(catalogue, [item for item, _ in plan.copies], vectors, report)
+    if copied: put_items(catalogue, copied, vectors)
+    if looked: put_items(catalogue, looked, seen.pooled)
+    report.new += sum(item.id is None for item in looked + copied)
+    report.changed += sum(item.id is not None for item in looked + copied)
     report.moved += len(plan.moved)
     report.unchanged += plan.unchanged
-    report.bad += plan.bad
+    report.bad += plan.bad + (list(seen.bad) if seen else [])
 
 def add_files(
     catalogue: Catalogue,
@@ -154,23 +152,12 @@ def add_files(
     metadata: Sequence[dict | None], # for each file, laid over what is known
     progress: bool = True,           # show a bar on stderr
 ) -> Added:
-    "Add files batch by batch. While one is looked at, the one before it is written and the next one compared with the catalogue."
-    report, before = Added(), None
-
-    def finish(items: list[Item], n_files: int, look: Future | None) -> None:
-        if look is not None:
-            seen = look.result()
-            _put_seen(catalogue, [items[i] for i in seen.kept], seen.pooled, report)
-            report.bad += seen.bad
-        bar.update(n_files)
-
-    with tqdm(total=len(files), desc="adding pictures", unit=" images", disable=not progress) as bar, ThreadPoolExecutor(1) as pool:
+    "Add files batch by batch."
+    report = Added()
+    with tqdm(total=len(files), desc="adding pictures", unit=" images", disable=not progress) as bar:
         for start in range(0, len(files), BATCH):
             part = slice(start, start + BATCH)
             plan = planned(catalogue, files[part], labels[part], metadata[part])
-            _put_known(catalogue, plan, report)
-            look = pool.submit(encoder().look, [item.path for item in plan.look]) if plan.look else None
-            if before: finish(*before)
-            before = plan.look, len(files[part]), look
-        if before: finish(*before)
+            _carry_out(catalogue, encoder, plan, report)
+            bar.update(len(files[part]))
     return report

@@ -115,7 +115,7 @@ def add(
 ) -> Added:               # how many are new, changed, moved and unchanged, and which could not be read
     """Add pictures, and take note of those that changed or moved. Known ones are passed over, so adding a folder again is quick.
 
-    Every 128 files are one change, and the next ones are looked at meanwhile: a process that is killed loses 256 at most, and adding again goes on from there.
+    Every 128 files are one change: a process that is killed loses these at most, and adding again goes on from there.
     Raises `FileNotFoundError` for a folder or picture that is not there, `ValueError` for labels that do not fit."""
     chosen, folder = chosen_files(files)
     return add_files(self.catalogue, lambda: _encoder_at_work(self), chosen, labels_for(chosen, labels, folder), metadata_for(chosen, metadata), progress)
