@@ -231,6 +231,19 @@ def test_words_against_the_packaged_encoder(pets):
     assert {r.label for r in pets.search(words("a cat") - "a dog", 20, {"label": "beagle"})} == {"beagle"}
 
 
+def test_words_in_a_gallery_of_a_clip_and_in_its_copy(photos, tmp_path):
+    pytest.importorskip("open_clip", reason="needs the extra [clip]")
+    write_small_clip = pytest.importorskip("small_clip", reason="nothing writes a small CLIP here").write_small_clip
+    from image_similarity import OpenCLIPEncoder
+    encoder = OpenCLIPEncoder(write_small_clip(tmp_path / "clip"))
+    gallery = Gallery(tmp_path / "gallery", encoder)
+    gallery.add(photos, progress=False)
+    cosines = encoder.encode_images(gallery.files, progress=False).vectors @ encoder.encode_texts("a dog")[0]
+    copy = Gallery(gallery.save_to(tmp_path / "copy"))
+    for searched in (gallery, copy):
+        np.testing.assert_allclose([r.score for r in searched.search("a dog", 30)], np.sort(cosines)[::-1], atol=1e-5)
+
+
 @pytest.fixture
 def call(capsys):
     def call(*args):
