@@ -129,15 +129,17 @@ def as_sent(file, type): return [file.name, type, base64.b64encode(file.read_byt
 
 
 def read(page):
-    "The grid: label, file and figure of each tile."
-    return [tuple(li.locator(part).inner_text() for part in (".label", ".file", ".sure")) for li in page.locator(TILES).all()]
+    "The grid: label (if any item has one), file and figure of each tile."
+    def part(li, name): return " ".join(li.locator(name).all_inner_texts()) or None
+    return [tuple(part(li, name) for name in (".label", ".file", ".sure")) for li in page.locator(TILES).all()]
 
 
 def told(answer):
     "The same of an answer of the API."
     by = answer["compared_by"]
-    def figure(r): return f"{min(100 * r['probability'], 99.9):.1f}%" if by == "probability" else f"{r['score']:.3f}"
-    return [(r["label"] or "no label", r["file"], figure(r)) for r in answer["results"]]
+    def figure(r): return f"{min(100 * r['probability'], 99.9):.1f}%" if by == "probability" else f"{r['score']:.{3 if by == 'cosine' else 2}f}"
+    labelled = any(r["label"] for r in answer["results"])
+    return [(r["label"] or "no label" if labelled else None, r["file"], figure(r)) for r in answer["results"]]
 
 
 def searched(api, file, **options):
@@ -181,6 +183,37 @@ def test_more_is_shown_when_asked_for(page, api):
     page.wait_for_selector(f"{TILES}:nth-child(12)")
     assert read(page) == told(api.post("/v1/collections/pets/search", json={"item": 1, "top_k": 12}).json())
     assert page.evaluate("[...document.activeElement.closest('ul').children].indexOf(document.activeElement.closest('li'))") == 6
+
+
+def test_words_are_searched_with_alone_and_beside_a_picture(page, api, small):
+    pytest.importorskip("sentence_transformers", reason="words: pip install 'image_similarity[text]'")
+    api.put("/v1/collections/words")
+    api.post("/v1/collections/words/items", files=[("files", (f.name, f.read_bytes())) for f in small.data.files[:6]])
+    show(page, collection="words")
+    page.keyboard.press("/")
+    page.keyboard.type("a brown dog")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"{TILES} .sure", timeout=90_000) # the text encoder is loaded
+    assert "text=a+brown+dog" in page.url
+    assert read(page) == told(api.post("/v1/collections/words/search", json={"text": "a brown dog"}).json())
+    check(page)
+    drop(page, small.query)
+    page.wait_for_selector("#mix-row:not([hidden])")
+    page.locator("#mix").fill("0.8")
+    page.wait_for_url("**mix=0.8**")
+    settled(page)
+    mixture = [{"image": base64.b64encode(small.query.read_bytes()).decode(), "weight": .2}, {"text": "a brown dog", "weight": .8}]
+    answer = api.post("/v1/collections/words/search", json={"mixture": mixture}).json()
+    assert answer["compared_by"] == "mixture"
+    assert [file for _, file, _ in read(page)] == [r["file"] for r in answer["results"]]
+    page.locator(f"{TILES} .open").first.click()
+    page.wait_for_selector("#compare[open]")
+    assert page.locator("#pair-query .role").inner_text() == "Query, and “a brown dog”" and page.locator(".overlay").count() == 0
+    check(page)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Clear").click()
+    settled(page)
+    assert "picture=" not in page.url and "text=" in page.url
 
 
 # --- going on, and back
@@ -316,10 +349,10 @@ def test_near_duplicates_are_hidden_and_metadata_filters(page, api, small, tmp_p
 
 # --- keys
 
-def test_everything_by_keyboard(page):
+def test_everything_by_keyboard(page, api):
     show(page, collection="pets", item=1)
     page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "choose-other"
+    assert page.evaluate("document.activeElement.id") == ("text" if api.get("/v1/collections/pets").json()["text"] else "choose-other")
     page.locator(f"{TILES} .open").first.focus()
     current = "[...document.querySelectorAll('.grid li')].indexOf(document.activeElement.closest('li'))"
     columns = page.evaluate("new Set([...document.querySelectorAll('.grid li')].map(li => li.offsetLeft)).size")

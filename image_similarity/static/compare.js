@@ -49,7 +49,8 @@ export function show(collection, query, answer, result) {
   if (again) return;
   const words = inWords(result, answer.compared_by);
   $("#compare-title").textContent = words[0].toUpperCase() + words.slice(1);
-  fill($("#pair-query"), query.url && { url: query.url, alt: `The query: ${baseName(query.name)}` }, "Query", query.url ? baseName(query.name) : "", query.text);
+  const asked = query.url && { url: query.url, alt: `The query: ${baseName(query.name)}` };
+  fill($("#pair-query"), asked, asked && query.text ? `Query, and “${query.text}”` : "Query", asked ? baseName(query.name) : "", query.text);
   fill($("#pair-match"), { url: result.image, alt: altOf(result) }, `Result ${result.rank} of ${answer.results.length}`, baseName(result.file));
   const facts = [["Label", result.label ?? "none"], ["File", result.file], ...Object.entries(result.metadata).map(([name, value]) => [name, String(value)])];
   $("#facts").replaceChildren(...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));

@@ -16,7 +16,7 @@ function scale(share) {
   return bar;
 }
 
-function tile(item, { comparedBy, open, more }) {
+function tile(item, { comparedBy, labelled, open, more }) {
   const picture = el("img", { src: item.thumbnail, alt: altOf(item), loading: "lazy", decoding: "async", width: 320, height: 320 });
   picture.addEventListener("error", () => picture.classList.add("broken"), { once: true });
   const main = el("button", { type: "button", class: "open", onclick: () => open(item) }, picture);
@@ -29,15 +29,15 @@ function tile(item, { comparedBy, open, more }) {
   } else {
     main.append(el("span", { class: "unseen" }, ", find more like this"));
   }
-  caption.append(
-    el("p", { class: item.label === null ? "label none" : "label" }, item.label ?? "no label"),
-    el("p", { class: "file", title: item.file }, baseName(item.file)));
+  if (labelled) caption.append(el("p", { class: item.label === null ? "label none" : "label" }, item.label ?? "no label"));
+  caption.append(el("p", { class: "file", title: item.file }, baseName(item.file)));
   if (comparedBy) caption.append(el("button", { type: "button", class: "more", onclick: () => more(item) },
     icon("alike"), el("span", {}, "More like this", el("span", { class: "unseen" }, `: ${baseName(item.file)}`))));
   return el("li", { "data-id": item.id }, main, caption);
 }
 
-// Show `items`. With `comparedBy` they are results of a search; without, the collection as it is.
+// Show `items`. With `comparedBy` they are results of a search; without, the collection as it is. `labelled`: whether there
+// are labels to show.
 export function grid(items, actions) {
   const list = el("ul", { class: "grid", role: "list" }, ...items.map((item) => tile(item, actions)));
   list.addEventListener("keydown", (event) => move(list, event));

@@ -205,6 +205,7 @@ function showAnswer(answer) {
   $("#results-note").textContent = noteOf(answer);
   results.replaceChildren(grid(answer.results, {
     comparedBy: answer.compared_by,
+    labelled: info.labels.some(({ label }) => label !== null),
     open: (item) => (query ? go({ match: item.id }) : searchFor({ item: item.id })),
     more: (item) => searchFor({ item: item.id }),
   }));
