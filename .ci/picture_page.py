@@ -17,7 +17,7 @@ from image_similarity.finder import SimilarityFinder
 from image_similarity.service import create_app
 from image_similarity.serving import running
 
-WINDOW = {"width": 1180, "height": 660}
+WINDOW = {"width": 1180, "height": 654}
 MARGIN = 24     # pixels between and below the two
 ROUND = 9       # pixels by which the dialog's corners are rounded, and a bit
 WIDTH = 900     # pixels of the picture
@@ -38,7 +38,8 @@ def shots(address: str, query: Path) -> list[Image.Image]:
         page.wait_for_load_state("networkidle")
         taken.append(page.locator("#compare").screenshot())
         browser.close()
-    return [Image.open(io.BytesIO(shot)).convert("RGB") for shot in taken]
+    results, comparison = (Image.open(io.BytesIO(shot)).convert("RGB") for shot in taken)
+    return [results, comparison.crop((1, 1, comparison.width - 1, comparison.height - 1))] # less a line of the veil behind it
 
 
 def stacked(pictures: list[Image.Image]) -> Image.Image:

@@ -67,7 +67,7 @@ export function paint(query, state, collection) {
   }
   $("#words").hidden = !collection?.text;
   if (document.activeElement !== $("#text")) $("#text").value = state.text;
-  $("#words label").textContent = shown ? "And it shows" : "Or say what it shows";
+  $("#words label").textContent = shown ? "Add words" : "Or say what it shows";
   $("#mix-row").hidden = !(shown && state.text);
   $("#mix").value = state.mix;
   paintMix();
