@@ -97,7 +97,7 @@ def _tried(data: TextImageData, folds: Folds, until: float | None, seed: int) ->
     return found
 
 def _rank_of(data: TextImageData, folds: Folds, match: np.ndarray, heads: list) -> float:
-    "Mean reciprocal rank of held-out texts among all pictures and of held-out pictures among all texts, half each."
+    "Mean reciprocal rank of held-out texts among all pictures and of held-out pictures among all texts, half each, where there are both."
     by_text, by_image = [], []
     for fold, head in zip(folds, heads):
         model = TextMatchModel(head)
@@ -105,16 +105,17 @@ def _rank_of(data: TextImageData, folds: Folds, match: np.ndarray, heads: list) 
         held_texts, held_images = folds.text == fold, folds.image == fold
         by_text.append(held_out_ranks(texts[held_texts], images, match[held_texts]))
         by_image.append(held_out_ranks(images[held_images], texts, match.T[held_images]))
-    return float(np.mean([np.concatenate(part).mean() for part in (by_text, by_image)]))
+    return float(np.mean([ranks.mean() for ranks in map(np.concatenate, (by_text, by_image)) if len(ranks)]))
 
 # %% ../nbs/12n_text_fit.ipynb #d815e319
 PAIRS = 100_000 # held-out pairs that are scored at most, for the calibration
 
 def _held_scores(data: TextImageData, folds: Folds, match: np.ndarray, heads: list, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    "Cosines of all pairs of a held-out text and a held-out picture of one fold, and whether they fit; a sample if they are many."
+    "Cosines of all pairs of a held-out picture and a text of one in the fold, and whether they fit; a sample if they are many."
     scores, fits = [], []
     for fold, head in zip(folds, heads):
-        model, held_texts, held_images = TextMatchModel(head), folds.text == fold, folds.image == fold
+        model, held_images = TextMatchModel(head), folds.image == fold
+        held_texts = match[:, held_images].any(axis=1)
         scores.append((model.texts(data.texts[held_texts]) @ model.images(data.vectors[held_images], data.features[held_images]).T).ravel())
         fits.append(match[np.ix_(held_texts, held_images)].ravel())
     scores, fits = np.concatenate(scores), np.concatenate(fits)

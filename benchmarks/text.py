@@ -1,0 +1,140 @@
+"""Texts that find their picture and pictures that find their text, zero-shot and fine-tuned; and the same product in two catalogues.
+
+flickr8k_sample has 100 photos with five captions each. It is cut into five folds of photos; for each, a predictor learns from the captions of the other
+eighty. A caption is looked for among all 100 photos, and a photo's captions among all 500, by the predictor that never saw this photo. Penalties are chosen
+and calibrated inside the training photos. Beside it: the encoder as it is (zeroshot), ConSE as it was published (plain_conse), and chance.
+
+Recall@k is the share of queries with a right answer among the first k; `_fraction` is the mean share of the right answers that is among them. Intervals are
+bootstraps over photos, and differences are taken on the same resampled photos. The options of the zero-shot encoder were settled on these photos,
+so that its figures are a little flattered; what is fine-tuned is compared with them all the same.
+
+Has it forgotten anything? The titles of fashion_clothes are looked for among their photos before and after, by the predictor of each fold.
+
+The rows of products are made by _products.py.
+
+    python benchmarks/text.py --data ../shared/data --json benchmarks/results/text.json
+"""
+import argparse
+import tempfile
+from copy import copy
+from math import comb
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from _products import product_rows
+from _report import report, row
+from image_similarity import ConSEEncoder, MatchPredictor
+from image_similarity.intervals import bootstrap_interval
+from image_similarity.metrics import query_recall_at_k
+
+CUTOFFS, FOLDS, SEED, OUTSIDE = (1, 5, 10), 5, 0, 300
+GOALS = {"t2i_recall_at_10": 0.80}
+
+
+def read_captions(folder: Path) -> pd.DataFrame:
+    "caption, image, relevance: a row for each caption."
+    table = pd.read_csv(folder / "captions.txt")
+    return pd.DataFrame({"caption": table["caption"].str.strip(), "image": [str(folder / "images" / name) for name in table["image"]], "relevance": 1})
+
+
+def read_titles(folder: Path) -> pd.DataFrame:
+    "caption, image: some products, the same ones each time, with titles of their own."
+    table = pd.read_csv(folder / "sample_styles.csv").drop_duplicates("productDisplayName")
+    table = table.iloc[np.random.default_rng(SEED).choice(len(table), OUTSIDE, replace=False)]
+    return pd.DataFrame({"caption": table["productDisplayName"], "image": [str(folder / "sample_images" / f"{i}.jpg") for i in table["id"]]})
+
+
+def scores_of(predictor: MatchPredictor, captions: list[str], images: list[str]) -> np.ndarray:
+    "(captions, images) cosines."
+    return predictor.extract_embedding({"caption": captions}) @ predictor.extract_embedding({"image": images}).T
+
+
+def per_query(scores: np.ndarray, relevant: np.ndarray) -> dict[str, np.ndarray]:
+    "Of each caption, and of each image, each figure."
+    found = {}
+    for way, s, r in (("t2i", scores, relevant), ("i2t", scores.T, relevant.T)):
+        for k in CUTOFFS:
+            found[f"{way}_recall_at_{k}"] = query_recall_at_k(s, r, k, "hit").astype(float)
+            found[f"{way}_recall_at_{k}_fraction"] = query_recall_at_k(s, r, k, "fraction")
+    return found
+
+
+def over_images(values: np.ndarray, owner: np.ndarray, n: int):
+    "A statistic for the bootstrap over images: the mean of the images' queries; `owner` has the image of each query."
+    sums, counts = (np.bincount(owner, weights=w, minlength=n) for w in (values, np.ones(len(values))))
+    return lambda drawn: float(sums[drawn].sum() / counts[drawn].sum())
+
+
+def interval_row(name, statistic, n, goal=None, against=None) -> dict:
+    found = bootstrap_interval(statistic, n)
+    return row(name, found.value, found.low, found.high, goal, against=against)
+
+
+def chance(name: str, n_images: int, n_captions: int) -> float:
+    "What a random order gives, with the same number of captions for each image."
+    way, k, each = name[:3], int(name.removesuffix("_fraction").rsplit("_", 1)[1]), n_captions // n_images
+    if way == "t2i": return k / n_images
+    return k / n_captions if name.endswith("_fraction") else 1 - comb(n_captions - each, k) / comb(n_captions, k)
+
+
+def flickr_rows(data: Path) -> list[dict]:
+    "All rows of captions, and those of what was forgotten."
+    table, titles = read_captions(data / "flickr8k_sample"), read_titles(data / "fashion_clothes")
+    images = table["image"].unique().tolist()
+    n, owner, captions = len(images), table["image"].map({name: i for i, name in enumerate(images)}).to_numpy(), table["caption"].tolist()
+    relevant = np.zeros((len(table), n), dtype=bool)
+    for caption, image in zip(captions, owner): relevant[table["caption"] == caption, image] = True
+    zero_shot = MatchPredictor("caption", "image", "relevance", problem_type="image_text_similarity")
+    published = ConSEEncoder(zero_shot.column.encoder.encoder, definitions=False, linear=0)
+    scores = {"zeroshot": scores_of(zero_shot, captions, images),
+              "plain_conse": published.encode_texts(captions) @ published.encode_images(images, progress=False).vectors.T}
+    asked = {name: per_query(s, relevant) for name, s in scores.items()}
+    before = per_query(scores_of(zero_shot, titles["caption"].tolist(), titles["image"].tolist()), np.eye(len(titles), dtype=bool))
+    fold_of, tuned, after = np.random.default_rng(SEED).permutation(n) % FOLDS, {}, []
+    for fold in range(FOLDS):
+        predictor = copy(zero_shot).fit(table[fold_of[owner] != fold], progress=False) # a copy has the same encoder, and knows the photos already
+        print(f"fold {fold}: {predictor.fitted}", flush=True)
+        found = per_query(scores_of(predictor, captions, images), relevant)
+        for name, values in found.items():
+            own = fold_of[owner] == fold if name.startswith("t2i") else fold_of == fold
+            tuned.setdefault(name, np.zeros(len(own)))[own] = values[own]
+        after.append(per_query(scores_of(predictor, titles["caption"].tolist(), titles["image"].tolist()), np.eye(len(titles), dtype=bool)))
+    return [*captions_rows({"": tuned, **{f"{name}_": found for name, found in asked.items()}}, owner, n), *outside_rows(before, after)]
+
+
+def captions_rows(asked: dict[str, dict[str, np.ndarray]], owner: np.ndarray, n: int) -> list[dict]:
+    "Each figure of each way, chance, and what fine-tuning adds."
+    rows = []
+    for name in asked[""]:
+        of = {way: over_images(found[name], owner if name.startswith("t2i") else np.arange(n), n) for way, found in asked.items()}
+        rows += [interval_row(f"{way}{name}", statistic, n, GOALS.get(f"{way}{name}")) for way, statistic in of.items()]
+        rows.append(row(f"chance_{name}", chance(name, n, len(owner))))
+        rows.append(interval_row(f"{name}_minus_zeroshot", lambda drawn: of[""](drawn) - of["zeroshot_"](drawn), n, 0, against="zeroshot"))
+    return rows
+
+
+def outside_rows(before: dict[str, np.ndarray], after: list[dict[str, np.ndarray]]) -> list[dict]:
+    "Products, whose titles nothing was learned from: the mean over the predictors of all folds, less the encoder as it is."
+    rows = []
+    for name in ("t2i_recall_at_10", "i2t_recall_at_10"):
+        mean, n = np.mean([found[name] for found in after], axis=0), len(before[name])
+        for way, values in (("", mean), ("zeroshot_", before[name])): rows.append(interval_row(f"outside_{way}{name}", lambda drawn: values[drawn].mean(), n))
+        rows.append(interval_row(f"outside_{name}_minus_zeroshot", lambda drawn: (mean - before[name])[drawn].mean(), n, against="zeroshot"))
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with flickr8k_sample and fashion_clothes")
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    args = parser.parse_args()
+    rows = flickr_rows(args.data)
+    report(rows, args.json) # kept, whatever happens next
+    with tempfile.TemporaryDirectory() as folder: rows += product_rows(args.data, Path(folder))
+    report(rows, args.json)
+
+
+if __name__ == "__main__":
+    main()
