@@ -3,11 +3,13 @@ import subprocess
 import sys
 
 import matplotlib
+import matplotlib.figure
 import numpy as np
 import pytest
 import torch
 from captum.attr import InputXGradient, IntegratedGradients, LayerGradCam
 from hypothesis import given, settings, strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from scipy.stats import spearmanr
 from torch import nn
@@ -208,7 +210,7 @@ def test_hot_cell_is_drawn_where_it_is():
     axis = (figure := matplotlib.figure.Figure(figsize=(3, 2), dpi=100)).add_axes((0, 0, 1, 1))
     hot = np.zeros((5, 5)); hot[1, 3] = 1                          # of a square from 50 to 250: around (190, 60)
     draw_map(axis, Image.new("RGB", (300, 200), "gray"), hot, upsample(hot, 64, 64).max())
-    canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     redness = np.asarray(canvas.buffer_rgba())[..., :3].astype(int) @ [1, -1, 0]
     row, column = np.unravel_index(redness.argmax(), redness.shape)
