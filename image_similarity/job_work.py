@@ -193,5 +193,5 @@ def main() -> None:
         sys.stdin.buffer.read()
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
-    if hasattr(os, "nice"): os.nice(10)
+    if hasattr(os, "nice"): os.nice(5)
     work(Path(sys.argv[1]), sys.argv[2])
