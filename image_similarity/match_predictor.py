@@ -22,8 +22,7 @@ from .encoder import create_encoder
 from .items import ImageItems
 from .metrics import threshold_for_precision
 from .pair_fit import PairFit, fit_pairs, read_settings
-from .pair_metric import LinearEmbedding
-from .pair_training import MatchModel
+from .pair_metric import LinearEmbedding, MatchModel
 from .pairs import BadRows, MatchLabels, Pairs, match_labels, pair_table, paired_cells, read_cells, table_column, without_items
 
 # %% ../nbs/12l_match_predictor.ipynb #13ac6439
@@ -55,15 +54,18 @@ class MatchPredictor:
         self.settings = self._read_settings(presets, hyperparameters)
         self.labels = match_labels(pd.Series(dtype=object, name=label), match_label)
         self.fitted, self.train_pairs, self.leaks, self.bad = None, None, None, BadRows()
-        self._column = None
+        self._column = self._tuned = None
 
     def _read_settings(self, presets, hyperparameters): return read_settings(presets, hyperparameters)
 
     @property
-    def column(self) -> ImageItems:
-        "What reads the images of both columns; made when first used."
+    def pretrained(self) -> ImageItems:
+        "What reads images with the encoder that every fit starts from; made when first used."
         if self._column is None: self._column = ImageItems(create_encoder(self.settings.encoder, size=self.settings.size))
         return self._column
+
+    @property
+    def column(self) -> ImageItems: return self._tuned or self.pretrained # reads the images of both columns for the model
 
     @property
     def model(self) -> MatchModel: # the fitted one, or else the plain cosine
@@ -130,7 +132,10 @@ def fit(self:MatchPredictor,
 @patch
 def _fit(self:MatchPredictor, train: Pairs, tuning: Pairs | None, indexes: Sequence, time_limit: float | None, progress: bool) -> PairFit:
     "What `fit` does with pairs of images."
-    return fit_pairs(train, tuning, self.train_pairs, indexes, self.column, self.settings, time_limit, self.fitted and self.fitted.head, progress)
+    head = self.fitted.head if self.fitted and not self._tuned else None # one of a tuned encoder is of no use to the pretrained one
+    fit = fit_pairs(train, tuning, self.train_pairs, indexes, self.pretrained, self.settings, time_limit, head, progress)
+    self._tuned = None if fit.column is self.pretrained else fit.column
+    return fit
 
 # %% ../nbs/12l_match_predictor.ipynb #763b4f14
 @patch

@@ -149,13 +149,15 @@ def save(self:MatchPredictor,
 
 @patch
 def _save_model(self:MatchPredictor, folder: Path) -> dict:
-    "Write the encoder and what was learned on top of it."
-    return {"encoder": save_encoder(folder, self.column.encoder), "fitted": save_fitted(folder, self.fitted)}
+    "Write the encoder that fits start from, the tuned one if there is one, and what was learned on top."
+    tuned = save_encoder(folder, self._tuned.encoder, "tuned") if self._tuned else None
+    return {"encoder": save_encoder(folder, self.pretrained.encoder), "tuned": tuned, "fitted": save_fitted(folder, self.fitted)}
 
 @patch
 def _load_model(self:MatchPredictor, folder: Path, manifest: dict) -> None:
     "The opposite of `_save_model`."
     self._column, self.fitted = ImageItems(load_encoder(folder, manifest["encoder"])), load_fitted(folder, manifest["fitted"])
+    if manifest.get("tuned"): self._tuned = ImageItems(load_encoder(folder, manifest["tuned"]))
 
 @patch(cls_method=True)
 def load(cls:MatchPredictor,

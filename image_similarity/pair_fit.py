@@ -20,6 +20,7 @@ from .encoder import DEFAULT_ENCODER
 from .items import ImageItems, ItemVectors
 from .pair_groups import HELD_OUT, PairSource, contradictions, item_folds, match_groups
 from .pair_training import METHODS, FittedMatches, Split, fit_matches, fold_splits
+from .pair_tuning import fit_end_to_end
 from .pairs import BadRows, LeakCheck, Pairs, item_contents, leak_check, with_common_items, without_items
 from .siamese import SiameseHead
 
@@ -33,6 +34,7 @@ class Settings:
     size: int | None = None        # input height and width in pixels; None for the encoder's own
     augment: int = 3               # augmented views of each image
     epochs: int = 10               # of the concatenation head
+    end_to_end: int = 10           # epochs of the encoder itself at most, where a time limit or a GPU allows for it; 0 for none
     seed: int = 42
 
     def __post_init__(self):
@@ -41,7 +43,7 @@ class Settings:
 
 # %% ../nbs/12i_pair_fit.ipynb #0e78751a
 PRESETS = { # in AutoMM's words: what is given for time
-    "medium_quality": {"augment": 0, "epochs": 5},
+    "medium_quality": {"augment": 0, "epochs": 5, "end_to_end": 0},
     "high_quality": {},
     "best_quality": {"augment": 7, "epochs": 20},
 }
@@ -106,6 +108,7 @@ READING, TRAINING = 0.5, 0.9 # shares of the time limit after which no more is r
 class PairFit:
     "A fitted model and what it was made from."
     fitted: FittedMatches
+    column: ImageItems       # reads images for it; with a tuned encoder, if that was better
     train: Pairs             # the pairs it was trained on, those of earlier fits among them
     bad: BadRows             # rows of the two tables that were left out
     leaks: LeakCheck | None  # None where no pairs were given for tuning
@@ -135,7 +138,7 @@ def fit_pairs(
     tuning: Pairs | None,            # labelled, to choose and calibrate by; None for folds of the training pairs
     earlier: Pairs | None,           # what fits before this one were made from
     indexes: Sequence[Sequence],     # what the rows of the tables of `train` and `tuning` are called
-    column: ImageItems,              # reads the images
+    column: ImageItems,              # reads the images, with the encoder to start from
     settings: Settings,
     time_limit: float | None = None, # seconds
     head: SiameseHead | None = None, # to start from
@@ -157,5 +160,11 @@ def fit_pairs(
     both = joined(train, earlier)
     group, views = trusted_group(both), torch.from_numpy(vectors.views)
     splits = make_splits(both, tuning, group, settings)
-    fitted = fit_matches(views, PairSource(both, group), splits, settings.method, settings.epochs, until(TRAINING), head, settings.seed, progress)
-    return PairFit(fitted, both, BadRows([*train.bad, *tuning.bad]), leaks)
+    fit = {"method": settings.method, "epochs": settings.epochs, "seed": settings.seed}
+    source, fitting = PairSource(both, group), time.monotonic()
+    fitted = fit_matches(views, source, splits, until=until(TRAINING), head=head, progress=progress, **fit)
+    if splits and settings.end_to_end and (time_limit is not None or torch.cuda.is_available()):
+        better = fit_end_to_end(column, train.items, source, splits[0], fitted, time.monotonic() - fitting, settings.end_to_end, settings.augment,
+                                until(TRAINING), progress, **fit)
+        fitted, column = better or (fitted, column)
+    return PairFit(fitted, column, both, BadRows([*train.bad, *tuning.bad]), leaks)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .pair_metric import LinearEmbedding, PairLikelihood
-from .pair_training import HIDDEN, FittedMatches, MatchModel
+from .pair_metric import LinearEmbedding, MatchModel, PairLikelihood
+from .pair_training import HIDDEN, FittedMatches
 from .pairs import BadRows, Pairs
 from .saving import read_tensors, write_tensors
 from .siamese import SiameseHead
