@@ -297,6 +297,33 @@ def test_many_threads(gallery):
     assert not wrong and gallery.items()[0].metadata["turn"] == 19
 
 
+@pytest.mark.parametrize("approximate", [False, True])
+def test_threads_search_while_one_adds_and_removes(gallery, photos, tmp_path, approximate):
+    "What they find is true: scores of the items' own vectors, no item twice, best first; one that goes during the search may be lacking."
+    more, wrong, done = [paint(tmp_path / "more" / f"{i}.png", 100 + i) for i in range(60)], [], threading.Event()
+    vector = {**{f: v for f, v in zip(gallery.files, gallery.pooled)}, **dict(zip(more, Tiny().look(more).pooled))}
+    asked = gallery.pooled[4]
+
+    def ask():
+        while not done.is_set():
+            found = gallery.search(asked, 15, metric="dot", approximate=approximate)
+            scores = [r.score for r in found]
+            if not 0 < len(found) == len({r.path for r in found}) or scores != sorted(scores, reverse=True): wrong.append(found)
+            if not np.allclose(scores, [vector[r.path] @ asked for r in found], atol=1e-4): wrong.append(found)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for t in threads: t.start()
+    try:
+        for i in range(0, 60, 6):
+            gallery.add(more[i:i + 6], progress=False)
+            gallery.remove(more[i:i + 3])
+    finally:
+        done.set()
+        for t in threads: t.join()
+    assert not wrong and len(gallery) == 20 + 30
+    assert {r.path for r in gallery.search(asked, 50, metric="dot")} == set(gallery.files)
+
+
 # --- caches
 
 def cache_files(gallery, ending):
