@@ -437,6 +437,21 @@ def test_a_query_that_is_not_waited_for_harms_nobody(service):
     is_well(service)
 
 
+def test_pictures_that_are_all_alike_are_not_all_compared(service, monkeypatch):
+    "Each with each would take minutes."
+    from image_similarity import answers
+
+    assert service.http.put("/v1/collections/alike").status_code == 201
+    for first in range(0, 12, 4):
+        files = [("files", (f"{i}.png", picture(i, (96, 96), "PNG"))) for i in range(first, first + 4)] # noise: of one kind for every encoder
+        assert len(service.http.post("/v1/collections/alike/items", files=files).json()["items"]) == 4
+    compared, align = [], answers.align
+    monkeypatch.setattr(answers, "LAID", 5)
+    monkeypatch.setattr(answers, "align", lambda *pair: compared.append(pair) or align(*pair))
+    found = service.http.post("/v1/collections/alike/search", json={"item": 1, "top_k": 12, "hide_duplicates": True}).json()
+    assert len(compared) == 5 and len(found["results"]) + found["hidden_duplicates"] == 11
+
+
 def test_methods_and_upgrades_that_are_not_known(service):
     for method in ("TRACE", "CONNECT", "PATCH", "BREW", "PROPFIND"):
         answer = raw(service, head(service, method, "/v1/collections", "Connection: close"))
