@@ -114,8 +114,14 @@ class OpenCLIPEncoder:
                 bar.update(len(looks))
         return EncodedImages([images[i] for i in kept], np.concatenate(vectors), bad, np.array(kept, dtype=np.int64))
 
+    def look_at(self,
+        file: str | Path | bytes | Image.Image, # anything that `open_image` takes, or an image already open
+    ) -> torch.Tensor:                          # (3, height, width) float32, normalised
+        "From a file to the numbers that the network takes."
+        return self.transform(file if isinstance(file, Image.Image) else open_image(file, at_least=2 * max(self.network.visual.image_size)))
+
     def _open(self, file) -> torch.Tensor | ImageError:
-        try: return self.transform(file if isinstance(file, Image.Image) else open_image(file, at_least=2 * max(self.network.visual.image_size)))
+        try: return self.look_at(file)
         except ImageError as e: return e
         except FileNotFoundError: return ImageError(file, "there is no such file")
 

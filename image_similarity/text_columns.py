@@ -65,8 +65,12 @@ class TextImageItems:
     "Pictures and texts of a predictor, each read once, however many pairs and calls it is in."
 
     def __init__(self, encoder: TextImageEncoder):
-        self.encoder, self._texts = encoder, {}
-        self.images = ImageItems(encoder.encoder) if isinstance(encoder, ConSEEncoder) else VectorItems(encoder)
+        self.encoder = encoder
+        self.forget()
+
+    def forget(self) -> None:
+        "Drop all vectors, when the encoder has learned."
+        self._texts, self.images = {}, ImageItems(self.encoder.encoder) if isinstance(self.encoder, ConSEEncoder) else VectorItems(self.encoder)
 
     def features(self,
         kept: np.ndarray, # (n, width) as `images` gives them

@@ -153,6 +153,22 @@ def test_captions_of_one_picture_and_shared_captions_are_held_out_together(colou
     assert len(set(folds)) == 3 and sum(is_text(item) for item in pairs.items) == 12
 
 
+def test_a_clip_is_trained_end_to_end_no_further_than_held_out_pictures_allow(coloured, clip_folder, tmp_path):
+    from image_similarity.clip import OpenCLIPEncoder
+    predictor = matcher(hyperparameters={"encoder": str(clip_folder), "end_to_end": True})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        predictor.fit(coloured, progress=False)
+    start, learned = OpenCLIPEncoder(clip_folder).network.state_dict(), predictor.column.encoder.network.state_dict()
+    moved = max((learned[name] - value).abs().max().item() for name, value in start.items())
+    assert moved < .05 # five epochs at a small rate, or nothing where that is better
+    again = MatchPredictor.load(predictor.save(tmp_path / "kept"))
+    assert again.column.encoder.fingerprint == predictor.column.encoder.fingerprint
+    pairs = coloured[["caption", "image"]][::7]
+    np.testing.assert_allclose(again.predict_proba(pairs).to_numpy(), predictor.predict_proba(pairs).to_numpy(), atol=1e-5)
+    with pytest.raises(ValueError, match="is not trained as a whole"): matcher(hyperparameters={"end_to_end": True}).fit(coloured, progress=False)
+
+
 def test_pictures_for_tuning_with_captions_that_are_trained_on(coloured, clip_folder):
     predictor = matcher(hyperparameters={"encoder": str(clip_folder)})
     with warnings.catch_warnings():
