@@ -28,9 +28,9 @@ def serve(
     "Serve collections of pictures: an HTTP API, and a page to search with."
     token = None if token_file is None else read_token(token_file)
     if token is None and host not in ("127.0.0.1", "localhost", "::1"): raise ValueError(f"--host {host}: everybody could use it; give a token (--token-file FILE), or stay at 127.0.0.1")
-    from image_similarity.service import create_app # needs torch
-    app = create_app(root, token, hosts=allow_host or ())
     with listening(host, port) as (sock, address):
+        from image_similarity.service import create_app # needs torch
+        app = create_app(root, token, hosts=allow_host or ())
         say(f"serving {root} at {address} (Ctrl-C stops it)")
         _server(app).run(sockets=[sock])
 
@@ -53,7 +53,9 @@ def listening(
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try: sock.bind((host, port))
+        try:
+            sock.bind((host, port))
+            sock.listen(1024) # who comes before the collections are open, waits
         except OSError as e: raise OSError(f"cannot listen at {host}, port {port} ({(e.strerror or str(e)).lower()}); take another --port") from e
         shown = f"[{host}]" if ":" in host else host
         yield sock, f"http://{shown}:{sock.getsockname()[1]}"
@@ -73,6 +75,7 @@ def running(
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()
         while not server.started and thread.is_alive(): thread.join(.01)
+        if not server.started: raise RuntimeError("the server did not start; what it has logged says why")
         try: yield address
         finally:
             server.should_exit = True
