@@ -85,7 +85,7 @@ def collection_info(
 CLOSE = .85 # cosine from which two pictures are worth laying over each other
 LAID = 50   # times that this is done for a search, since each takes a while; what comes later stays
 
-@lru_cache(256)
+@lru_cache(64)
 def _view(path: Path, mtime_ns: int) -> View: return View(open_image(path, at_least=AT_LEAST))
 
 def _view_of(item: Item) -> View | None: # None when the file is gone

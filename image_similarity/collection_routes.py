@@ -7,6 +7,7 @@ __all__ = ['router', 'FORM', 'PICTURE', 'about', 'all_collections', 'collection'
            'items', 'item', 'remove_item', 'add_items', 'add_uploads', 'image', 'thumbnail']
 
 # %% ../nbs/15k_collection_routes.ipynb #bf3c78de
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -14,10 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from .answers import collection_info, item_page, known_item, shown_item
+from .catalogue import Item
 from .collection import Collection, add_pictures, encoders
 from .images import ImageError
 from .incoming import CollectionName, Id, conditions, errors, form_of, opened_of, options_of, service_of
-from .pictures import WHOLE, keep_file, kept_jpeg, shown_name
+from .pictures import WHOLE, jpeg, keep_file, kept_jpeg, shown_name
 from .protocol import (AddedItem, AddedItems, AddOptions, CollectionInfo, CollectionList, ItemInfo, ItemPage, NewCollection,
                                        Refused, ServiceInfo, Skipped)
 from .saving import package_version
@@ -115,19 +117,19 @@ PICTURE = {200: {"content": {"image/jpeg": {"schema": {"type": "string", "format
 @router.get("/collections/{name}/items/{id}/image", tags=["items"], response_class=Response, responses=PICTURE)
 async def image(request: Request, name: CollectionName, id: Id) -> Response:
     "An item's picture: upright, its longest side at most 2,048 pixels."
-    return await _picture(request, name, id, WHOLE)
+    return await _picture(request, name, id, WHOLE, lambda item: jpeg(item.path))
 
 @router.get("/collections/{name}/items/{id}/thumbnail", tags=["items"], response_class=Response, responses=PICTURE)
 async def thumbnail(request: Request, name: CollectionName, id: Id, size: Annotated[int, Query(ge=16, le=640, description="Pixels of the longest side, at most.")] = 320) -> Response:
     "An item's picture, small."
-    return await _picture(request, name, id, size)
+    return await _picture(request, name, id, size, lambda item: kept_jpeg(item.path, item.mtime_ns or 0, size))
 
-async def _picture(request: Request, name: str, id: int, size: int) -> Response:
+async def _picture(request: Request, name: str, id: int, size: int, draw: Callable[[Item], bytes]) -> Response:
     item = known_item(await opened_of(request, name), id)
     tag = f'"{item.hash or item.mtime_ns}-{size}"'
     headers = {"ETag": tag, "Cache-Control": "private, max-age=3600"}
     if request.headers.get("if-none-match") == tag: return Response(None, 304, headers)
-    try: content = await run_in_threadpool(kept_jpeg, item.path, item.mtime_ns or 0, size)
+    try: content = await run_in_threadpool(draw, item)
     except FileNotFoundError as e: raise Refused("not_found", f"{item.path.name}: the file is gone; add the picture again") from e
     except ImageError as e: raise Refused("bad_image", f"{item.path.name}: {e.reason}") from e
     return Response(content, media_type="image/jpeg", headers=headers)

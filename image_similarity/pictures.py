@@ -81,11 +81,11 @@ def jpeg(
     return buffer.getvalue()
 
 # %% ../nbs/15b_pictures.ipynb #e0752579
-@lru_cache(1024)
+@lru_cache(512)
 def kept_jpeg(
     path: Path,
     mtime_ns: int, # of the file: another one is drawn anew
-    size: int,
+    size: int,     # longest side at most, pixels; for small ones, which do not fill the memory
 ) -> bytes:
     "`jpeg` of a file, kept for a while: a page of results asks for the same few again and again."
     return jpeg(path, size)
