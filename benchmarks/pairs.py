@@ -36,8 +36,8 @@ from image_similarity.matching import MatchPredictor
 from image_similarity.metrics import auc_statistic, balanced_accuracy, best_threshold
 from image_similarity.scorers import embedding
 
-N_TRAIN, N_FOLDS, RESAMPLES, SEED = 4000, 3, 200, 0
-QUICKER = {"augment": 1, "epochs": 5} # than the defaults, so that all of it takes ten minutes
+N_TRAIN, N_FOLDS, RESAMPLES, SEED = 4000, 2, 200, 0
+QUICKER = {"augment": 1, "epochs": 3} # than the defaults, so that all of it takes ten minutes
 STEP, PER_CLASS = 30, 30 # degrees between two views of an object; training photos of a class: what there is time for
 SETS = ("coil100", "clothing", "pets", "pets_unseen")
 

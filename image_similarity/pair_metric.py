@@ -98,19 +98,23 @@ def refined(
     steps: int,             # of 128 images
     until: float | None = None, # `time.monotonic()` at which to stop
     seed: int = 0,
+    rank: int = 256,        # directions that may change, the last ones: in them things differ most after `fit_likelihood`
 ) -> LinearEmbedding:
     "An embedding after some steps of contrastive training on groups of two images or more."
     members = [np.flatnonzero(group == g) for g in np.flatnonzero(np.bincount(group) > 1)]
     if len(members) < 2: return start
-    unit, change = start(views), torch.zeros(len(start.weight), len(start.weight), requires_grad=True)
+    unit, rank = start(views), min(rank, len(start.weight))
+    change = torch.zeros(rank, rank, requires_grad=True)
     optimizer, loss_func, rng = torch.optim.Adam([change], lr=1e-3), SupConLoss(temperature=0.1), np.random.default_rng(seed)
     for _ in range(steps):
         if until is not None and time.monotonic() > until: break
         items = np.concatenate([rng.choice(members[g], 8) for g in rng.permutation(len(members))[:16]])
         x = unit[torch.from_numpy(rng.integers(0, len(unit), len(items))), torch.from_numpy(items)]
-        loss = loss_func(F.normalize(x + x @ change.T, dim=1), torch.from_numpy(group[items]))
+        rows = torch.cat([x[:, :-rank], x[:, -rank:] + x[:, -rank:] @ change.T], dim=1)
+        loss = loss_func(F.normalize(rows, dim=1), torch.from_numpy(group[items]))
         optimizer.zero_grad(); loss.backward(); optimizer.step()
-    return replace(start, weight=start.weight + change.detach() @ start.weight)
+    weight = torch.cat([start.weight[:-rank], start.weight[-rank:] + change.detach() @ start.weight[-rank:]])
+    return replace(start, weight=weight)
 
 # %% ../nbs/12g_pair_metric.ipynb #309a5f33
 @dataclass(frozen=True, eq=False)
