@@ -5,8 +5,8 @@ eighty. A caption is looked for among all 100 photos, and a photo's captions amo
 and calibrated inside the training photos. Beside it: the encoder as it is (zeroshot), ConSE as it was published (plain_conse), and chance.
 
 Recall@k is the share of queries with a right answer among the first k; `_fraction` is the mean share of the right answers that is among them. Intervals are
-bootstraps over photos, and differences are taken on the same resampled photos. The options of the zero-shot encoder were settled on these photos,
-so that its figures are a little flattered; what is fine-tuned is compared with them all the same.
+bootstraps over photos, and differences are taken on the same resampled photos. The options of the zero-shot encoder, and the fixed settings of the
+training (scale, steps, rate, which penalties are tried), were settled on these photos, so that both are a little flattered.
 
 Has it forgotten anything? The titles of fashion_clothes are looked for among their photos before and after, by the predictor of each fold.
 
