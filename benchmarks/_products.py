@@ -105,7 +105,8 @@ def level_rows(right: dict[str, np.ndarray], odds: np.ndarray, level: str) -> li
         rows.append(row(f"product_{name}{ending}", found.value, found.low, found.high, sides if name == "both" else None, against="the better side" if name == "both" else None))
     for name in ("image", "text", "plain_sum"):
         found = more(name)
-        rows.append(row(f"product_both_minus_{name}{ending}", found.value, found.low, found.high, None if name == "plain_sum" else 0, against=name))
+        goal = {} if name == "plain_sum" else {"goal": 0, "by_interval": True}
+        rows.append(row(f"product_both_minus_{name}{ending}", found.value, found.low, found.high, against=name, **goal))
     ece = expected_calibration_error(1 / (1 + np.exp(-odds.ravel())), match.ravel(), sample_weight=even_odds_weights(match.ravel()))
     return [*rows, row(f"product_ece{ending}", ece, better="lower")]
 

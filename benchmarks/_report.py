@@ -47,11 +47,23 @@ def interval(values, statistic=np.median, resamples: int = 1000, seed: int = 0) 
     return float(statistic(values)), float(low), float(high)
 
 
-def row(name, value, low=None, high=None, goal=None, better="higher", against=None) -> dict:
-    "One figure."
+def row(name, value, low=None, high=None, goal=None, better="higher", against=None, by_interval=False) -> dict:
+    """One figure. A goal is met by the value, or, `by_interval`, by the whole interval, which has to be beyond it: that a difference is
+    above 0 is shown by nothing less."""
     if better not in ("higher", "lower"):
         raise ValueError(f"better={better!r}: say 'higher' or 'lower'")
-    return {"name": name, "value": value, "low": low, "high": high, "goal": goal, "better": better, "against": against}
+    if by_interval and (goal is None or low is None or high is None):
+        raise ValueError(f"{name}: by_interval=True wants a goal and an interval")
+    found = {"name": name, "value": value, "low": low, "high": high, "goal": goal, "better": better, "against": against}
+    return {**found, "by_interval": True} if by_interval else found
+
+
+def met(row: dict) -> bool:
+    "Whether a row's goal is reached."
+    higher = row["better"] == "higher"
+    if row.get("by_interval"):
+        return row["low"] > row["goal"] if higher else row["high"] < row["goal"]
+    return row["value"] >= row["goal"] if higher else row["value"] <= row["goal"]
 
 
 def _show(row: dict) -> str:
@@ -60,8 +72,8 @@ def _show(row: dict) -> str:
     if row["low"] is not None:
         text += f"  [{row['low']:.4g}, {row['high']:.4g}]"
     if row["goal"] is not None:
-        met = row["value"] >= row["goal"] if row["better"] == "higher" else row["value"] <= row["goal"]
-        text += f"  goal {row['goal']:g}: {'met' if met else 'missed'}"
+        goal = f"interval {'above' if row['better'] == 'higher' else 'below'} {row['goal']:g}" if row.get("by_interval") else f"{row['goal']:g}"
+        text += f"  goal {goal}: {'met' if met(row) else 'missed'}"
     if row["against"]:
         text += f"  (against {row['against']})"
     return text

@@ -185,11 +185,11 @@ def rows_of(name: str, found: list[Answer]) -> list[dict]:
     figures = intervals(found)
     floors = [ece_noise_floor(sigmoid(a.logits), prior=float(a.match.mean()), n_sim=200) for a in found]
     floor = Interval(*(float(np.mean([getattr(f, end) for f in floors])) for end in ("value", "low", "high")))
-    goals = {"ece": floor.value + 0.01, "accuracy": figures["best_accuracy"].value - 0.01, "precision_at_99": 0.99,
-             "auc": max(figures["cosine_auc"].value, figures["automm_auc"].value)}
+    above = ("auc_minus_cosine_auc", "auc_minus_automm_auc") # shown by the interval
+    goals = {"ece": floor.value + 0.01, "accuracy": figures["best_accuracy"].value - 0.01, "precision_at_99": 0.99, **dict.fromkeys(above, 0)}
     against = {"auc_minus_cosine_auc": "cosine", "auc_minus_automm_auc": "automm", "accuracy_minus_automm_accuracy": "automm"}
     lower = {"ece", "automm_ece"}
-    rows = [row(f"{name}_{figure}", i.value, i.low, i.high, goals.get(figure), "lower" if figure in lower else "higher", against.get(figure))
+    rows = [row(f"{name}_{figure}", i.value, i.low, i.high, goals.get(figure), "lower" if figure in lower else "higher", against.get(figure), figure in above)
             for figure, i in figures.items()]
     return rows + [row(f"{name}_ece_floor", floor.value, floor.low, floor.high, better="lower")]
 
