@@ -40,8 +40,7 @@ _exports = {
     "evaluation": ["Evaluation", "evaluate"],
     "training": ["fit_finder"],
     "rank_metrics": ["rank_figures"],
-    "matching": [],
-    "text_matching": ["MatchPredictor"], # with image-text matching, which that module adds
+    "matching": ["MatchPredictor"], # with image-text matching, from `text_matching`
     "match_search": ["semantic_search"],
     "products": ["ProductMatcher"],
     "ranking": ["embedding_learner", "load_embedding", "save_embedding"],

@@ -24,6 +24,7 @@ from .pair_saving import load_fitted, load_pairs, save_fitted, save_pairs
 from .pairs import BadRow, BadRows, MatchLabels, match_labels, pair_table, table_column
 from .rank_metrics import RANK_METRICS, rank_figures, relevance_matrix
 from .saving import load_encoder, read_manifest, save_encoder, write_manifest, written_whole
+from .text_matching import TextMatchPredictor # what MatchPredictor makes for problem_type="image_text_similarity"
 
 # %% ../nbs/13_matching.ipynb #e6b5dd35
 @patch

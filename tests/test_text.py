@@ -1,6 +1,8 @@
 """Pictures and texts: both encoders, galleries made with them, and the predictor that learns from captions."""
 import builtins
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -109,6 +111,13 @@ def test_a_clip_can_be_the_encoder_of_a_gallery(clip_folder, pets, tmp_path):
 
 
 # --- the predictor
+
+@pytest.mark.parametrize("module", ["image_similarity", "image_similarity.matching", "image_similarity.match_search"])
+def test_every_import_gives_the_same_predictor(module):
+    code = (f"from {module} import MatchPredictor; p = MatchPredictor(problem_type='image_text_similarity'); "
+            "print(type(p).__name__, hasattr(p, 'evaluate'), hasattr(p, 'save'))")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["TextMatchPredictor", "True", "True"]
+
 
 def test_a_small_clip_is_tried_corrected_and_kept(coloured, clip_folder, tmp_path):
     predictor = matcher(hyperparameters={"encoder": str(clip_folder)})
