@@ -3,15 +3,15 @@
 - load: 1, 8 and 32 clients ask `image_similarity serve`, each with its next photo as soon as it has an answer. Beside it, by turns, the same photos through
   the same encoder in this process, as fast as it can: `embed` of all of them, then one search of raw FAISS. Both decode every JPEG. The clients run in
   this process and on the same cores, so their work counts against the service.
-- soak: four clients search and one adds pictures for ten minutes, while a model is trained twice. Errors, the growth of the server's memory since
-  the first model, and the slowest answers.
+- soak: four clients search and one adds pictures for ten minutes, while one model after the other is trained, three at least. Errors, the slowest answers,
+  and the growth of memory: the server's from its first model to its last, each opened and searched for a while, and the largest that a training took.
 """
 import argparse
-import http.client
 import io
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -67,15 +67,26 @@ def serving(root: Path):
 
 
 class Caller:
-    "One client: searches by picture over a connection that stays open."
+    "One client: searches by picture over a connection that stays open. As light as it can be, since it works on the cores of the service."
 
     def __init__(self, port: int):
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        self.connection = socket.create_connection(("127.0.0.1", port), timeout=120)
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.answers = self.connection.makefile("rb")
+        self.head = (f'POST /v1/collections/photos/search?options=%7B%22top_k%22%3A10%7D HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n'
+                     "Content-Type: image/jpeg\r\nContent-Length: ").encode()
 
     def __call__(self, picture: bytes) -> tuple[int, bytes]:
-        self.connection.request("POST", '/v1/collections/photos/search?options={"top_k":10}', picture, {"Content-Type": "image/jpeg"})
-        answer = self.connection.getresponse()
-        return answer.status, answer.read()
+        self.connection.sendall(b"".join((self.head, b"%d\r\n\r\n" % len(picture), picture)))
+        line, length = self.answers.readline(), 0
+        if not line:
+            raise ConnectionError("the service has hung up")
+        status = int(line.split()[1])
+        while (line := self.answers.readline()) not in (b"\r\n", b""):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        return status, self.answers.read(length)
 
 
 def asked(port: int, pictures: list[bytes], clients: int, seconds: float) -> tuple[float, list[float]]:
@@ -142,8 +153,23 @@ def load_rows(folder: Path, files: list[Path]) -> list[dict]:
 
 
 def megabytes(pid: int) -> float:
-    "What a process holds in memory."
-    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+    "What a process holds in memory; 0 when it has ended."
+    try:
+        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) / 1024 if found else 0
+
+
+def children(pid: int) -> list[int]:
+    "The processes that a process has started, from whichever thread."
+    found = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += map(int, file.read_text().split())
+        except OSError:
+            pass  # this thread has ended
+    return found
 
 
 def archive_of(files: list[Path]) -> bytes:
@@ -155,14 +181,20 @@ def archive_of(files: list[Path]) -> bytes:
     return buffer.getvalue()
 
 
+SETTLING = 30  # seconds in which the service opens a new model and uses it
+TRAININGS = 3   # at least
+
+
 class Soak:
     "Clients that search, one that adds, and trainings."
 
     def __init__(self, port: int, pid: int, pictures: list[bytes], seconds: float, archive: bytes):
         self.port, self.pid, self.pictures, self.archive = port, pid, pictures, archive
         self.start, self.end = time.perf_counter(), time.perf_counter() + seconds
-        self.took, self.errors, self.memory, self.added, self.trained = [], [], [], 0, 0
-        self.settled = self.start + seconds / 2  # when the first model was trained, opened and used; this when none was
+        self.took, self.errors, self.added = [], [], 0
+        self.trained = []  # of each training: when it was done, and the most megabytes that its process held
+        self.memory = []   # when, and the server's megabytes
+        self.most = 0      # megabytes of the training at work
 
     def going(self) -> bool:
         return time.perf_counter() < self.end
@@ -177,6 +209,7 @@ class Soak:
                     self.errors.append(f"search: {status} {answer[:200]}")
             except OSError as e:
                 self.errors.append(f"search: {e!r}")
+                call = Caller(self.port)
             self.took.append(time.perf_counter() - start)
             i += 1
             time.sleep(0.1)
@@ -195,52 +228,70 @@ class Soak:
                 time.sleep(1)
 
     def train(self):
-        "Twice: the first makes the gallery a model, which needs torch; the second must not need more."
+        "The first makes the gallery a model, which needs torch; the others must not need more."
         with httpx.Client(base_url=f"http://127.0.0.1:{self.port}/v1", timeout=300) as client:
-            while self.going() and self.trained < 2:
+            while self.going():
+                self.most = 0
                 job = client.post("/collections/photos/train", content=self.archive, headers={"Content-Type": "application/zip"}).json()
                 while self.going() and job.get("state") in ("queued", "running"):
                     time.sleep(1)
                     job = client.get(f"/jobs/{job['id']}").json()
-                if job.get("state") not in ("done", "running", "queued"):
+                if job.get("state") == "done" and not job["message"]:
+                    self.trained.append((time.perf_counter(), self.most))
+                elif self.going():
                     return self.errors.append(f"train: {job}")
-                self.trained += job["state"] == "done"
-                time.sleep(max(0, min(30, self.end - time.perf_counter())))  # the service has opened the model, and uses it
-                if self.trained == 1:
-                    self.settled = self.memory[-1][0] if self.memory else self.start
+                time.sleep(max(0, min(SETTLING, self.end - time.perf_counter())))
+            if job.get("state") in ("queued", "running"):
+                client.post(f"/jobs/{job['id']}/cancel")
+        if len(self.trained) < TRAININGS:
+            self.errors.append(f"train: {len(self.trained)} of {TRAININGS} trainings ended in this time")
 
     def watch(self):
         while self.going():
             self.memory.append((time.perf_counter(), megabytes(self.pid)))
-            time.sleep(1)
+            self.most = max([self.most, *map(megabytes, children(self.pid))])
+            time.sleep(0.5)
 
     def run(self):
+        def noted(work):
+            try:
+                work()
+            except Exception as e:
+                self.errors.append(f"{e!r}")
+
         work = [lambda i=i: self.search(64 * i) for i in range(4)] + [self.add, self.train, self.watch]
-        threads = [threading.Thread(target=one) for one in work]
+        threads = [threading.Thread(target=noted, args=(one,)) for one in work]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    def growth(self) -> tuple[float, float]:
-        "Megabytes before the second training, and in the last tenth of the time: medians."
-        used = lambda first, last: float(np.median([m for t, m in self.memory if first <= t <= last]))
-        return used(self.settled - 15, self.settled), used(self.end - 0.1 * (self.end - self.start), self.end)
+    def settled(self) -> list[float]:
+        "The server's megabytes with each model, in the second half of the time that it had for itself: medians."
+        spans = [(at + SETTLING / 2, at + SETTLING) for at, _ in self.trained if at + SETTLING <= self.end]
+        return [float(np.median([m for t, m in self.memory if first <= t <= last])) for first, last in spans]
+
+
+def growth_rows(name: str, megabytes: list[float], of: str) -> list[dict]:
+    "From the first to the last; nothing when there is one only."
+    if len(megabytes) < 2:
+        return []
+    return [row(name, megabytes[-1] / megabytes[0] - 1, goal=0.1, better="lower", against=f"MB of {of}: {', '.join(f'{m:.0f}' for m in megabytes)}")]
 
 
 def soak_rows(folder: Path, files: list[Path], seconds: float) -> list[dict]:
     "Whether it lasts."
     Gallery(folder / "photos", create_encoder()).add(files[:300], progress=False)
-    pets = sorted((sample_pets(folder / "drawn", n_breeds=4, n_per_breed=12, size=160) / "images").iterdir())
+    pets = sorted((sample_pets(folder / "drawn", n_breeds=4, n_per_breed=8, size=160) / "images").iterdir())
     with serving(folder) as (process, port):
         soak = Soak(port, process.pid, [f.read_bytes() for f in files[:256]], seconds, archive_of(pets))
         soak.run()
     for error in soak.errors[:10]:
         print(error)
-    before, after = soak.growth()
-    what = f"{seconds:.0f} s, {len(soak.took):,} searches, {soak.added} pictures added, {soak.trained} models trained"
+    what = f"{seconds:.0f} s, {len(soak.took):,} searches, {soak.added} pictures added, {len(soak.trained)} models trained"
     return [row("soak_errors", len(soak.errors), goal=0, better="lower", against=what),
-            row("soak_memory_growth", after / before - 1, goal=0.1, better="lower", against=f"{before:.0f} MB before the second training, {after:.0f} MB at the end"),
+            *growth_rows("soak_memory_growth", soak.settled(), "the server with each model"),
+            *growth_rows("soak_training_growth", [most for _, most in soak.trained], "each training at most"),
             row("soak_p99_ms", *interval(np.multiply(soak.took, 1000), lambda v: np.percentile(v, 99)), better="lower", against="4 clients, with adding and training")]
 
 

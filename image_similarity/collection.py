@@ -23,7 +23,7 @@ from filelock import FileLock
 from .batching import Batcher, look_at_each
 from .catalogue import fact, items_by_path
 from .gallery import Gallery, is_gallery
-from .gallery_encoder import text_side
+from .gallery_encoder import PooledEncoder, text_side
 from .images import BadImages, ImageError
 from .protocol import Limits, Refused
 
@@ -42,6 +42,7 @@ class Looks:
     ) -> tuple:   # the encoder to use in its place, and its `Batcher`
         with self._lock:
             if encoder.fingerprint not in self._batchers:
+                if isinstance(encoder, PooledEncoder): encoder.settle()
                 self._batchers[encoder.fingerprint] = encoder, Batcher(lambda pictures: look_at_each(encoder, pictures), waiting=self.waiting, seen=self.seen)
             return self._batchers[encoder.fingerprint]
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .console import shown_path, timed
+from .console import percent, shown_path, timed
 from .datasets import LabelledImages, labelled_images
 from .drawing import sample_pets
 from .encoder import Embedded, create_encoder
@@ -71,8 +71,8 @@ def show_answer(
     "Search, print what was found, and draw it."
     label, probability = predicted_class(finder, query)
     results = finder.search(query)
-    print(f"{shown_path(query)}: the classifier says {label.replace('_', ' ')} ({probability:.0%}).\nMost similar, with the probability of showing the same breed:")
-    for r in results: print(f"  {r.probability:6.1%}  {shown_path(r.path)}")
+    print(f"{shown_path(query)}: the classifier says {label.replace('_', ' ')} ({percent(probability, 0)}).\nMost similar, with the probability of showing the same breed:")
+    for r in results: print(f"  {percent(r.probability):>6}  {shown_path(r.path)}")
     results.show(path=out / "result.png")
     finder.explain(results[0]).save(out / "explanation.png")
 

@@ -245,7 +245,7 @@ class Embedded:
         return f"Embedded({n} images, {d} numbers each, {len(self.augmented)} augmented views, {len(self.bad)} bad)"
 
 # %% ../nbs/02_encoder.ipynb #71dbae3d
-def _views(file, encoder: Encoder, augment: int, seed: tuple) -> torch.Tensor | ImageError | FileNotFoundError:
+def _views(file, encoder: Encoder, augment: int, seed: tuple) -> np.ndarray | ImageError | FileNotFoundError:
     "(1 + augment, 3, size, size): the image, then random parts of it; or the error that it raised."
     try: image = open_for(file, encoder)
     except (ImageError, FileNotFoundError) as e: return e
@@ -253,11 +253,14 @@ def _views(file, encoder: Encoder, augment: int, seed: tuple) -> torch.Tensor | 
     for _ in range(augment):
         view = resize_to(image, encoder, random_box(*image.size, rng))
         views.append(view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else view)
-    return torch.stack([to_tensor(v, encoder) for v in views])
+    return np.stack([to_tensor(v, encoder).numpy() for v in views]) # torch would wake threads of its own, which then spin beside the ones that work
 
 # %% ../nbs/02_encoder.ipynb #d3046741
 def _in_order(work: Callable, items: Iterable, n_threads: int, ahead: int) -> Iterator:
-    "`map` with threads that never runs more than `ahead` items before what was taken."
+    "`map` with threads that never runs more than `ahead` items before what was taken; one thread is the caller's own."
+    if n_threads == 1:
+        yield from (work(*item) for item in items)
+        return
     with ThreadPoolExecutor(n_threads) as pool:
         waiting = deque()
         for item in items:
@@ -270,7 +273,7 @@ def _look_at(chunk: list, runtime: Callable, encoder: Encoder, augment: int) -> 
     "(1 + augment, 2·nf) for each (file, seed), or the error that it raised."
     views = [_views(file, encoder, augment, seed) for file, seed in chunk]
     readable = [x for x in views if not isinstance(x, Exception)]
-    found = iter(runtime(torch.cat(readable)).reshape(len(readable), 1 + augment, -1)) if readable else iter(())
+    found = iter(runtime(torch.from_numpy(np.concatenate(readable))).reshape(len(readable), 1 + augment, -1)) if readable else iter(())
     return [x if isinstance(x, Exception) else next(found) for x in views]
 
 # %% ../nbs/02_encoder.ipynb #6052dd32
@@ -282,15 +285,16 @@ def embed(
     seed: int = 0,                # of the augmentation
     progress: bool = True,        # show a progress bar on stderr
     description: str = "reading images", # its label
+    runtime: Callable | None = None,     # what computes `pooled` of a batch; None for what `runtime_for` gives
 ) -> Embedded:                    # vectors and report
     """`pooled` of many images: read in parallel, bad files skipped and reported.
 
     Raises `ValueError` when no file could be read, with the first reason."""
     files, bad, kept, pooled = list(files), BadImages(), [], None
-    runtime, size = runtime_for(encoder, len(files) * (1 + augment)), max(1, batch_size // (1 + augment))
+    runtime, size = runtime or runtime_for(encoder, len(files) * (1 + augment)), max(1, batch_size // (1 + augment))
     seeded = [(file, (seed, i)) for i, file in enumerate(files)]
     work = ((seeded[i:i + size], runtime, encoder, augment) for i in range(0, len(files), size))
-    n_threads = min(4, os.cpu_count() or 1)
+    n_threads = min(4, os.cpu_count() or 1, max(1, -(-len(files) // size)))
     looks = (look for chunk in _in_order(_look_at, work, n_threads, ahead=2 * n_threads) for look in chunk)
     for i, look in enumerate(tqdm(looks, description, total=len(files), disable=not progress, unit=" images")):
         if isinstance(look, Exception):

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from .console import percent
 from .encoder import Encoder, center_box, open_for, pool, preprocess
 from .scorers import ClassScorer, PairScorer
 
@@ -201,8 +202,8 @@ class ClassExplanation(_Drawn):
     logit: float         # above the mean of all classes
     probability: float
 
-    def _parts(self): return [self.image], [self.map], [""], f"{self.label}, {self.probability:.1%}"
-    def __repr__(self): return f"ClassExplanation({self.label}, {self.probability:.2%}, logit {self.logit:.2f}, {_extremes(self.map)})"
+    def _parts(self): return [self.image], [self.map], [""], f"{self.label}, {percent(self.probability)}"
+    def __repr__(self): return f"ClassExplanation({self.label}, {percent(self.probability, 2)}, logit {self.logit:.2f}, {_extremes(self.map)})"
 
 # %% ../nbs/08_explain.ipynb #0be61801
 def _extremes(relevance: np.ndarray) -> str:
@@ -222,9 +223,9 @@ class PairExplanation(_Drawn):
     logit: float
     probability: float     # of a match; a calibrated head's logits are log odds, so it is calibrated when the head is
 
-    def _parts(self): return [self.query, self.match], [self.query_map, self.match_map], ["query", "match"], f"{self.probability:.2%} Similarity"
+    def _parts(self): return [self.query, self.match], [self.query_map, self.match_map], ["query", "match"], f"{percent(self.probability, 2)} Similarity"
     def __repr__(self):
-        return (f"PairExplanation({self.probability:.2%}, logit {self.logit:.2f}; "
+        return (f"PairExplanation({percent(self.probability, 2)}, logit {self.logit:.2f}; "
                 f"query: {_extremes(self.query_map)}; match: {_extremes(self.match_map)})")
 
 # %% ../nbs/08_explain.ipynb #8c4e6236

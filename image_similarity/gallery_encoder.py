@@ -44,16 +44,26 @@ class PooledEncoder:
     "An `Encoder` as a gallery wants it."
     compared = "means"
 
-    def __init__(self, encoder): self.encoder, self.width = encoder, 2 * encoder.nf
+    def __init__(self, encoder): self.encoder, self.width, self.settled, self._runtime = encoder, 2 * encoder.nf, False, None
 
     @cached_property
     def fingerprint(self):
         from image_similarity.encoder import fingerprint
         return fingerprint(self.encoder)
 
+    def settle(self) -> None:
+        "Promise that nobody changes the weights any more: once a faster runtime than torch is found, it stays, which saves making sure of them for each look."
+        self.settled = True
+
+    def _runtime_for(self, n: int):
+        from image_similarity.encoder import runtime_for
+        from image_similarity.runtimes import OpenVino
+        if not (self.settled and isinstance(self._runtime, OpenVino)): self._runtime = runtime_for(self.encoder, n)
+        return self._runtime
+
     def look(self, files):
         from image_similarity.encoder import Embedded, embed
-        try: return embed(files, self.encoder, progress=False)
+        try: return embed(files, self.encoder, progress=False, runtime=self._runtime_for(len(files)))
         except ValueError: # when there was nothing that could be read
             bad = unreadable(files)
             if len(bad) < len(files): raise

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from .console import percent
 from .images import open_image
 from .mixtures import Mixture
 
@@ -41,7 +42,7 @@ class Result:
 
     def closeness(self, digits: int = 1) -> str: # to show: the probability, or else the score
         "How alike the item is, in a few characters."
-        return f"{self.score:.{digits + 2}f}" if self.probability is None else f"{self.probability:.{digits}%}"
+        return f"{self.score:.{digits + 2}f}" if self.probability is None else percent(self.probability, digits)
 
 # %% ../nbs/08c_results.ipynb #9cddb202
 def thumbnail(

@@ -98,6 +98,7 @@ class OpenVino:
         x: torch.Tensor, # (N, 3, h, w) float32
     ) -> np.ndarray:     # (N, d) float32
         x = x.contiguous().numpy()
+        if len(x) == 1: return self._run(x[0])
         return np.concatenate(list(self._threads.map(self._run, x)))
 
     def __repr__(self): return f"OpenVINO {self.version}, {self.n_threads} thread{'s' if self.n_threads > 1 else ''}"

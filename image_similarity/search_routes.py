@@ -14,11 +14,11 @@ from fastapi import APIRouter, Query as QueryParameter, Request, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from .answers import Query, item_query, known_item, match, overlays, recommendations, search, shown_item
+from .answers import Query, count_items, item_query, known_item, match, overlays, recommendations, search, shown_item
 from .catalogue import items_by_path
 from .collection import Opened
 from .duplicates import THRESHOLD
-from .incoming import (CollectionName, Id, content_type, errors, form_of, from_base64, from_json, known_query, looked_at, opened_of,
+from .incoming import (CollectionName, Id, conditions, content_type, errors, form_of, from_base64, from_json, known_query, looked_at, opened_of,
                                        part_of, read_query, service_of)
 from .protocol import (CopyGroup, CopyInfo, DuplicatesAnswer, ItemInfo, MatchAnswer, MatchPart, MatchRequest, Recommendations, Refused, SearchAnswer,
                                        SearchOptions, SearchRequest)
@@ -100,12 +100,14 @@ MOST = 5_000 # items that are compared while somebody waits
 @router.get("/duplicates")
 def duplicates(request: Request, name: CollectionName,
                threshold: Annotated[float, QueryParameter(gt=0, le=1, description="How well two pictures must agree to be called copies.")] = THRESHOLD,
-               limit: Annotated[int, QueryParameter(ge=1, le=500, description="Groups.")] = 50) -> DuplicatesAnswer:
+               limit: Annotated[int, QueryParameter(ge=1, le=500, description="Groups.")] = 50,
+               where: Annotated[str | None, QueryParameter(description="Conditions on the items that are compared, as JSON.", examples=['{"label": "Beagle"}'], max_length=10_000)] = None) -> DuplicatesAnswer:
     "Which items show the same photo, and which one to keep. Nothing is deleted."
     import image_similarity.gallery_groups # adds `duplicates` to galleries
-    opened = service_of(request).collections[name].now()
-    if len(opened.gallery) > MOST: raise Refused("invalid", f"{name}: {len(opened.gallery):,} items take too long to compare here; run `image_similarity duplicates --gallery {name}`")
-    found = opened.gallery.duplicates(threshold, progress=False) if len(opened.gallery) else []
+    opened, within = service_of(request).collections[name].now(), conditions(where)
+    n = count_items(opened, within)
+    if n > MOST: raise Refused("invalid", f"{name}: {n:,} items are too many to compare while you wait ({MOST:,} at most); ask for a part of them (where), or run `image_similarity duplicates --gallery {name}` in the service's folder")
+    found = opened.gallery.duplicates(threshold, within, progress=False) if n else []
     items = items_by_path(opened.gallery.catalogue, [path for group in found for path in (group.keep, *(c.path for c in group.copies))])
     shown = lambda path: ItemInfo(**shown_item(name, items[path]))
     return DuplicatesAnswer(total=len(found), groups=[

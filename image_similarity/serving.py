@@ -62,7 +62,8 @@ def listening(
 
 def _server(app):
     import uvicorn
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=30, h11_max_incomplete_event_size=65536))
+    from image_similarity.connections import Connection
+    return uvicorn.Server(uvicorn.Config(app, http=Connection, log_level="warning", server_header=False, timeout_graceful_shutdown=30))
 
 @contextmanager
 def running(

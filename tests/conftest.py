@@ -1,5 +1,7 @@
 "What several test files share."
+import sys
 from functools import lru_cache, partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,8 +9,8 @@ import pytest
 
 def few_pairs(patch):
     "Let Siamese heads learn from fewer pairs: enough for a test."
-    from image_similarity import siamese
-    patch.setattr(siamese, "pair_batches", partial(siamese.pair_batches, n_pairs=192, n_batches=3))
+    from image_similarity import siamese_head
+    patch.setattr(siamese_head, "pair_batches", partial(siamese_head.pair_batches, n_pairs=192, n_batches=3))
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +43,17 @@ def quick(monkeypatch):
     few_pairs(monkeypatch)
     for module in (encoder, demo): monkeypatch.setattr(module, "create_encoder", small_encoder)
     for module in (training, demo): monkeypatch.setattr(module, "fit_finder", short_fit)
+
+
+QUICK_JOB = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import conftest, pytest; conftest.few_pairs(pytest.MonkeyPatch()); "
+                                   "from image_similarity.job_work import main; main()"] # what `job_runner._COMMAND` is, and learns from few pairs
+
+
+@pytest.fixture
+def quick_jobs(monkeypatch):
+    "Let the jobs of a service in this process learn from fewer pairs."
+    from image_similarity import job_runner
+    monkeypatch.setattr(job_runner, "_COMMAND", QUICK_JOB)
 
 
 @pytest.fixture(scope="session")

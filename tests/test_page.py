@@ -1,5 +1,6 @@
 "The page in a real Chromium, on a real server: what a reader does with it, what it says when something is wrong, and who can use it."
 import base64
+import io
 import json
 import re
 import shlex
@@ -15,7 +16,9 @@ from zipfile import ZipFile
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
+
+from image_similarity.console import percent
 
 ROOT = Path(__file__).resolve().parent.parent
 STATIC = ROOT / "image_similarity" / "static"
@@ -137,7 +140,7 @@ def read(page):
 def told(answer):
     "The same of an answer of the API."
     by = answer["compared_by"]
-    def figure(r): return f"{min(100 * r['probability'], 99.9):.1f}%" if by == "probability" else f"{r['score']:.{3 if by == 'cosine' else 2}f}"
+    def figure(r): return percent(r["probability"]) if by == "probability" else f"{r['score']:.{3 if by == 'cosine' else 2}f}"
     labelled = any(r["label"] for r in answer["results"])
     return [(r["label"] or "no label" if labelled else None, r["file"], figure(r)) for r in answer["results"]]
 
@@ -174,6 +177,19 @@ def test_the_collection_is_shown_and_each_of_its_pictures_can_be_the_query(page,
     page.wait_for_selector(f"{TILES} .sure")
     assert f"item={items[3]['id']}" in page.url
     assert read(page) == told(api.post("/v1/collections/pets/search", json={"item": items[3]["id"], "top_k": 24}).json())
+
+
+def test_what_is_not_quite_sure_is_not_called_100_percent(page):
+    def sure(route):
+        answer = route.fetch().json()
+        for result, probability in zip(answer["results"], (1, .9996, .9994, .0004)): result["probability"] = probability
+        route.fulfill(json=answer)
+    page.route("**/search*", sure)
+    show(page, collection="pets", item=1)
+    assert [figure for *_, figure in read(page)][:4] == ["100.0%", ">99.9%", "99.9%", "0.0%"]
+    page.locator(f"{TILES} .open").nth(1).click()
+    page.wait_for_selector("#compare[open]")
+    assert page.locator("#compare-title").inner_text() == ">99.9% likely to match"
 
 
 def test_more_is_shown_when_asked_for(page, api):
@@ -248,6 +264,66 @@ def test_a_picture_of_another_browser_is_asked_for_again(page, small):
     check(page)
     drop(page, small.query)
     page.wait_for_selector(f"{TILES} .sure")
+
+
+def test_recommended_pictures_of_an_item_and_back(page, api):
+    show(page, collection="pets", item=1)
+    similar = read(page)
+    page.get_by_role("button", name="Recommended").click()
+    page.wait_for_selector("#results-title >> text=Recommended")
+    settled(page)
+    expected = api.get("/v1/collections/pets/items/1/recommendations", params={"top_k": 24}).json()["results"]
+    assert read(page) == told({"results": expected, "compared_by": "probability"})
+    assert "view=recommended" in page.url and page.get_by_role("button", name="Recommended").get_attribute("aria-pressed") == "true"
+    assert not page.locator("#refine").is_visible() # none of that is asked of recommendations
+    check(page)
+    page.locator(f"{TILES} .open").first.click()
+    page.wait_for_selector("#compare[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#compare", state="hidden")
+    page.get_by_role("button", name="Most similar").click()
+    page.wait_for_selector("#results-title >> text=Most similar")
+    settled(page)
+    assert read(page) == similar
+    page.go_back()
+    page.wait_for_selector("#results-title >> text=Recommended")
+    page.get_by_role("button", name="More like this").first.click()
+    page.wait_for_selector("#results-title >> text=Most similar")
+    assert "view=" not in page.url
+
+
+def test_what_is_there_twice(page, api, small):
+    api.put("/v1/collections/twice")
+    photo = Image.open(small.query).convert("RGB").resize((400, 400))
+    def encoded(image, kind):
+        buffer = io.BytesIO()
+        image.save(buffer, kind)
+        return buffer.getvalue()
+    sent = [("whole.png", encoded(photo, "PNG")), ("mirrored.png", encoded(ImageOps.mirror(photo), "PNG")), ("other.jpg", small.data.files[0].read_bytes())]
+    api.post("/v1/collections/twice/items", files=[("files", f) for f in sent], data={"options": '{"label": "scanned"}'})
+    api.post("/v1/collections/twice/items", files=[("files", ("small.jpg", encoded(photo.resize((200, 200)), "JPEG")))], data={"options": '{"label": "from a phone"}'})
+    show(page, collection="twice")
+    page.get_by_role("button", name="Duplicates").click()
+    page.wait_for_selector(".copies")
+    assert page.locator(".copies h3").all_inner_texts() == ["3 times the same photo"]
+    files, notes = (page.locator(f".copies {part}").all_inner_texts() for part in (".file", ".note"))
+    group, = api.get("/v1/collections/twice/duplicates").json()["groups"]
+    assert set(files) == {"whole.png", "mirrored.png", "small.jpg"} and files == [group["keep"]["file"], *(c["item"]["file"] for c in group["copies"])]
+    assert notes[0].startswith("keep: ") and sorted(notes[1:]) == sorted(c["relation"] for c in group["copies"]) and any("mirrored" in note for note in notes)
+    check(page)
+    page.get_by_label("scanned").check()
+    page.wait_for_selector(".copies h3 >> text=2 times the same photo")
+    page.get_by_label("scanned").uncheck()
+    page.get_by_label("from a phone").check()
+    page.wait_for_selector(".panel h3 >> text=No photo is there twice")
+    check(page)
+    page.get_by_role("button", name="All pictures").click()
+    page.get_by_label("from a phone").uncheck()
+    page.wait_for_function("() => document.querySelectorAll('.grid li').length === 4")
+    page.get_by_role("button", name="Duplicates").click()
+    page.locator(".copies .open").first.click()
+    page.wait_for_selector(f"{TILES} .sure")
+    assert "item=" in page.url and "view=" not in page.url
 
 
 # --- comparing
@@ -518,7 +594,7 @@ def zipped(file, small, labels, *others):
     return file
 
 
-def test_training_by_a_zip(page, api, small, tmp_path):
+def test_training_by_a_zip(page, api, small, tmp_path, quick_jobs):
     labels = sorted(set(small.data.labels))[:2]
     show(page, collection="learning")
     page.locator("#add-open").click()

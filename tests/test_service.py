@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from conftest import QUICK_JOB
 from PIL import ExifTags, Image
 
 pytest.importorskip("fastapi", reason="the service is not installed")
@@ -149,6 +150,21 @@ def test_a_removed_item_is_gone_with_its_picture(served, pets):
     refused(served.client.get(f"/v1/collections/pets/items/{new}/image"), 404, "not_found", f"no item {new}")
     refused(served.client.delete(f"/v1/collections/pets/items/{new}"), 404, "not_found")
     assert len([f for f in kept if f.exists()]) == len(kept) - 1
+
+
+def test_copies_are_found_among_a_part_and_too_many_are_refused(served, pets, monkeypatch):
+    from image_similarity import search_routes
+    monkeypatch.setattr(search_routes, "MOST", 3)
+    served.client.put("/v1/collections/copies")
+    sheet = Image.open(pets[4]).convert("RGB").resize((400, 400))
+    sent = [("whole.png", encoded(sheet)), ("small.jpg", encoded(sheet.resize((200, 200)), "JPEG")), ("other.png", pets[9].read_bytes())]
+    made = served.client.post("/v1/collections/copies/items", files=[("files", f) for f in sent], data={"options": '{"label": "part"}'}).json()["items"]
+    send(served.client, "copies", pets[:1])
+    refused(served.client.get("/v1/collections/copies/duplicates"), 422, "invalid", "4 items are too many")
+    found = served.client.get("/v1/collections/copies/duplicates", params={"where": '{"label": "part"}'}).json()
+    group, = found["groups"]
+    assert (found["total"], group["keep"]["id"], [c["item"]["id"] for c in group["copies"]]) == (1, made[0]["id"], [made[1]["id"]])
+    served.client.delete("/v1/collections/copies")
 
 
 def test_an_empty_service_and_an_empty_collection_answer(tmp_path, pets):
@@ -396,7 +412,7 @@ def ended(client, id, seconds=600):
     raise AssertionError(f"not done: {job}")
 
 
-def test_an_archive_is_learned_from_while_searches_go_on(tmp_path, pets):
+def test_an_archive_is_learned_from_while_searches_go_on(tmp_path, pets, quick_jobs):
     with client_of(tmp_path) as client:
         client.put("/v1/collections/pets")
         first = send(client, "pets", pets[:2]).json()["items"]
@@ -457,7 +473,8 @@ def test_a_job_can_be_cancelled(tmp_path, pets):
 @contextmanager
 def process(root, *options):
     "`image_similarity serve` as a process of its own, and its address."
-    started = subprocess.Popen([sys.executable, "-c", "from image_similarity.cli import main; main()", "serve", str(root), "--port", "0", *options], stderr=subprocess.PIPE, text=True)
+    program = f"from image_similarity import cli, job_runner; job_runner._COMMAND = {QUICK_JOB!r}; cli.main()"
+    started = subprocess.Popen([sys.executable, "-c", program, "serve", str(root), "--port", "0", *options], stderr=subprocess.PIPE, text=True)
     try:
         line = ""
         while "serving" not in line:

@@ -428,6 +428,46 @@ def test_a_sender_who_stops_half_way_is_given_up(service, monkeypatch):
         assert status(connection.recv(65536)) == 408
 
 
+def test_a_sender_who_trickles_is_given_up_and_a_steady_one_is_not(service, monkeypatch):
+    from image_similarity import gates
+
+    monkeypatch.setattr(gates, "PATIENCE", .5)
+    monkeypatch.setattr(gates, "SLOWEST", 500)
+    address, photo = urlsplit(service.address), picture(1)
+    def sent(path, kind, body, piece, pause):
+        "Status, and how many bytes had been sent when it came."
+        with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+            connection.sendall(head(service, "POST", path, f"Content-Type: {kind}", f"Content-Length: {len(body)}"))
+            for at in range(0, len(body), piece):
+                connection.sendall(body[at:at + piece])
+                connection.settimeout(pause)
+                try: return status(connection.recv(65536)), at + piece
+                except TimeoutError: pass
+            connection.settimeout(20)
+            return status(connection.recv(65536)), len(body)
+    form = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n' + photo + b"\r\n--b--\r\n"
+    for path, kind, body in (("search", "image/jpeg", photo), ("train", "application/zip", photo), ("items", "multipart/form-data; boundary=b", form)):
+        answer, n = sent(f"/v1/collections/sent/{path}", kind, body, 1, .05)  # at most 20 bytes a second, and never silent for long
+        assert answer == 408 and n < 30, (path, answer, n)
+    steady, _ = sent("/v1/collections/sent/search", "image/jpeg", photo, len(photo) // 20, .05)  # the whole takes longer than the patience
+    assert steady == 200
+    assert not list((service.root / ".service" / "jobs").rglob("archive.zip"))
+
+
+def test_a_head_without_end_and_one_that_takes_for_ever_are_given_up(service, monkeypatch):
+    from image_similarity import connections
+
+    endless = raw(service, head(service, "GET", "/healthz")[:-2] + b"X-More: ", b"x" * 2_000_000)
+    assert not endless or status(endless) == 431
+    monkeypatch.setattr(connections, "PATIENCE", .5)
+    address = urlsplit(service.address)
+    for begun in (b"", b"GET /healthz HT", head(service, "GET", "/healthz")[:-2] + b"X-More: x"):
+        with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+            connection.sendall(begun)
+            assert status(connection.recv(65536)) == 408, begun
+    is_well(service)
+
+
 def test_a_query_that_is_not_waited_for_harms_nobody(service):
     address = urlsplit(service.address)
     for _ in range(10):

@@ -14,6 +14,7 @@ export const BLANK = {
   hideDuplicates: false,
   labels: [],         // any of these; "" is for those without a label
   metadata: {},       // name to value, as text
+  view: null,         // of an item "recommended" pictures, of the collection its "duplicates"; null for the usual
   match: null,        // id of the result that is compared with the query
 };
 
@@ -32,7 +33,7 @@ export function read(search) {
     collection: NAME.test(asked.get("collection")) ? asked.get("collection") : null, item: id("item"), picture: asked.get("picture"), text: asked.get("text") ?? "",
     mix: number("mix", 0.1, 0.9, BLANK.mix), count: Math.floor(number("count", 1, 200, COUNT)),
     threshold: number("threshold", 0, 10, 0), hideDuplicates: asked.get("duplicates") === "hide",
-    labels: asked.getAll("label"), metadata, match: id("match"),
+    labels: asked.getAll("label"), metadata, view: asked.get("view"), match: id("match"),
   };
 }
 
@@ -49,11 +50,19 @@ export function write(state) {
   if (state.hideDuplicates) said.append("duplicates", "hide");
   for (const label of state.labels) said.append("label", label);
   for (const [name, value] of Object.entries(state.metadata)) said.append(`meta.${name}`, value);
+  put("view", state.view, null);
   put("match", state.match, null);
   return `/?${said}`;
 }
 
 export const hasQuery = (state) => Boolean(state.item || state.picture || state.text);
+
+// The views that there are of what is shown; the first is the usual one.
+export function viewsOf({ item, picture, text }) {
+  if (item && !picture && !text) return [[null, "Most similar"], ["recommended", "Recommended"]];
+  return picture || text ? [] : [[null, "All pictures"], ["duplicates", "Duplicates"]];
+}
+export const viewOf = (state) => (viewsOf(state).some(([view]) => view === state.view) ? state.view : null);
 
 // What decides which pictures are shown; the comparison and, but for "more", the count lie above it.
 export const searchKey = (state) => write({ ...state, match: null });

@@ -65,6 +65,14 @@ export async function search(name, query, options, signal) {
   return (await request(at(name, "/search"), withJson("POST", { ...(await inJson(query)), ...options }, signal))).json();
 }
 
+export const recommendations = (name, id, count, signal) => get(at(name, `/items/${id}/recommendations?top_k=${count}`), signal);
+
+export function duplicates(name, where, signal) {
+  const asked = new URLSearchParams({ limit: 500 });
+  if (Object.keys(where).length) asked.set("where", JSON.stringify(where));
+  return get(at(name, `/duplicates?${asked}`), signal);
+}
+
 async function inJson({ picture, item, text, mix }) {
   const first = picture ? { image: await base64(picture) } : item ? { item } : null;
   if (!first) return { text };

@@ -27,10 +27,10 @@ export function icon(name) {
 export function announce(text) { $("#live").textContent = text; }
 
 export const plural = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
-// What is not quite 1 is not called 100%.
+// What would only be rounded up to 100% is more than the last figure below it.
 export const percent = (share, digits = 1) => {
-  const most = share < 1 ? 100 - 10 ** -digits : 100;
-  return `${Math.min(100 * share, most).toFixed(digits)}%`;
+  const shown = (100 * share).toFixed(digits);
+  return share < 1 && Number(shown) === 100 ? `>${(100 - 10 ** -digits).toFixed(digits)}%` : `${shown}%`;
 };
 export const baseName = (file) => String(file).split(/[\\/]/).pop();
 

@@ -16,7 +16,7 @@ function scale(share) {
   return bar;
 }
 
-function tile(item, { comparedBy, labelled, open, more }) {
+function tile(item, { comparedBy, labelled, note, open, more }) {
   const picture = el("img", { src: item.thumbnail, alt: altOf(item), loading: "lazy", decoding: "async", width: 320, height: 320 });
   picture.addEventListener("error", () => picture.classList.add("broken"), { once: true });
   const main = el("button", { type: "button", class: "open", onclick: () => open(item) }, picture);
@@ -29,6 +29,7 @@ function tile(item, { comparedBy, labelled, open, more }) {
   } else {
     main.append(el("span", { class: "unseen" }, ", find more like this"));
   }
+  if (note) caption.append(el("p", { class: "note" }, note(item)));
   if (labelled) caption.append(el("p", { class: item.label === null ? "label none" : "label" }, item.label ?? "no label"));
   caption.append(el("p", { class: "file", title: item.file }, baseName(item.file)));
   if (comparedBy) caption.append(el("button", { type: "button", class: "more", onclick: () => more(item) },
@@ -37,7 +38,7 @@ function tile(item, { comparedBy, labelled, open, more }) {
 }
 
 // Show `items`. With `comparedBy` they are results of a search; without, the collection as it is. `labelled`: whether there
-// are labels to show.
+// are labels to show; `note(item)`, if it is given, what else to say of each.
 export function grid(items, actions) {
   const list = el("ul", { class: "grid", role: "list" }, ...items.map((item) => tile(item, actions)));
   list.addEventListener("keydown", (event) => move(list, event));

@@ -12,6 +12,7 @@ import * as problems from "./problems.js";
 import * as refine from "./refine.js";
 
 const ANSWERS_KEPT = 20;
+const MOST_RECOMMENDED = 100;  // that the service gives for one item
 
 let state = address.BLANK;
 let service = null;            // what the server says of itself
@@ -37,7 +38,7 @@ function go(changes, { replace = false } = {}) {
   return show();
 }
 
-const asking = { item: null, picture: null, text: "", count: address.COUNT, match: null };
+const asking = { item: null, picture: null, text: "", count: address.COUNT, view: null, match: null };
 function searchFor(changes) {
   const next = { ...state, ...asking, mix: address.BLANK.mix, ...changes };
   return go({ ...next, threshold: comparedBy(next) === comparedBy(state) ? state.threshold : 0 }); // a threshold is about one scale
@@ -111,7 +112,7 @@ async function answerOf(signal) {
   const key = address.searchKey(state);
   if (drawn?.key === key) return drawn.answer;
   if (answers.has(key)) return answers.get(key);
-  const answer = query ? await search(signal) : await browse(signal);
+  const answer = await ({ recommended: recommend, duplicates: findCopies }[address.viewOf(state)] ?? (query ? search : browse))(signal);
   answers.set(key, answer);
   if (answers.size > ANSWERS_KEPT) answers.delete(answers.keys().next().value);
   return answer;
@@ -131,6 +132,17 @@ async function search(signal) {
 async function browse(signal) {
   const { items: page, total, next } = await api.items(info.name, address.whereOf(state, info), 0, state.count, signal);
   return { results: page, total, more: next !== null && state.count < service.limits.top_k };
+}
+
+async function recommend(signal) {
+  const most = Math.min(service.limits.top_k, MOST_RECOMMENDED);
+  const { results } = await api.recommendations(info.name, state.item, Math.min(state.count, most), signal);
+  return { results, query: {}, compared_by: comparedBy(state), below_threshold: 0, hidden_duplicates: 0, more: results.length >= state.count && state.count < most };
+}
+
+async function findCopies(signal) {
+  const { groups, total } = await api.duplicates(info.name, address.whereOf(state, info), signal);
+  return { groups, total, results: groups.flatMap(({ keep, copies }) => [keep, ...copies.map(({ item }) => item)]), more: false };
 }
 
 // --- drawing
@@ -171,7 +183,20 @@ async function show() {
 function paintControls() {
   ask.paint(query, state, info);
   refine.paint(state, info, comparedBy(state));
+  paintViews();
   document.title = `${query ? `${query.name} in ` : ""}${info.name} · image_similarity`;
+}
+
+function paintViews() {
+  const box = $("#views");
+  const views = info.items > 1 ? address.viewsOf(state) : [];
+  box.hidden = !views.length;
+  if (box.dataset.views !== String(views)) { // otherwise the one that was pressed stays, with its focus
+    box.dataset.views = String(views);
+    box.replaceChildren(...views.map(([view, name]) =>
+      el("button", { type: "button", class: "quiet", onclick: () => go({ view, count: address.COUNT, match: null }) }, name)));
+  }
+  views.forEach(([view], k) => box.children[k].setAttribute("aria-pressed", view === address.viewOf(state)));
 }
 
 function showWaiting() {
@@ -203,22 +228,31 @@ function showAnswer(answer) {
   drawn = { key, answer, count: state.count };
   $("#results-title").textContent = titleOf();
   $("#results-note").textContent = noteOf(answer);
-  results.replaceChildren(grid(answer.results, {
+  const actions = {
     comparedBy: answer.compared_by,
     labelled: info.labels.some(({ label }) => label !== null),
     open: (item) => (query ? go({ match: item.id }) : searchFor({ item: item.id })),
     more: (item) => searchFor({ item: item.id }),
-  }));
+  };
+  results.replaceChildren(...(answer.groups ? answer.groups.map((group) => groupOf(group, actions)) : [grid(answer.results, actions)]));
   if (answer.more) results.append(el("button", { type: "button", class: "show-more", onclick: () => go({ count: Math.min(2 * state.count, service.limits.top_k) }, { replace: true }) }, "Show more"));
-  const first = answer.results[0];
+  const first = answer.results[0]; // the most similar, of recommended pictures too
   announce(query ? `${plural(answer.results.length, "picture")} found. Most similar: ${altOf(first)}, ${inWords(first, answer.compared_by)}` : noteOf(answer));
   if (longer) focusTile(answer.results[Math.min(before, answer.results.length - 1)].id);
   else if (lost) { results.focus({ preventScroll: true }); scrollTo({ top: 0 }); }
 }
 
-const titleOf = () => (query ? "Most similar" : info?.name ?? "Pictures");
+function groupOf({ keep, why, copies }, actions) {
+  const notes = new Map([[keep.id, `keep: ${why}`], ...copies.map(({ item, relation }) => [item.id, relation])]);
+  return el("section", { class: "copies" }, el("h3", {}, `${copies.length + 1} times the same photo`),
+    grid([keep, ...copies.map(({ item }) => item)], { ...actions, note: ({ id }) => notes.get(id) }));
+}
+
+const titleOf = () => ({ recommended: "Recommended", duplicates: "Duplicates" }[address.viewOf(state)] ?? (query ? "Most similar" : info?.name ?? "Pictures"));
 
 function noteOf(answer) {
+  if (answer.groups) return `${plural(answer.total, "photo is", "photos are")} there more than once, among ${plural(info.items, "picture")}. Nothing is deleted.`;
+  if (address.viewOf(state) === "recommended") return "Similar, but not the same photo, and not all alike.";
   if (!query) {
     const some = answer.results.length < answer.total ? `${answer.results.length.toLocaleString("en")} of ` : "";
     return `${some}${plural(answer.total, "picture")}. Choose one to find more like it.`;

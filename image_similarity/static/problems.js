@@ -37,6 +37,7 @@ export function emptyCollection(collection, service, { add }) {
 
 // A search that found nothing, or a collection of which the filters leave nothing.
 export function nothing(answer, state, collection, { say, clear }) {
+  if (answer.groups) return panel("No photo is there twice", "nothing", text(`No two of the pictures of ${collection.name}${refinements(state) ? " that meet these conditions" : ""} show the same photo.`));
   if (answer.below_threshold) {
     const least = answer.compared_by === "probability" ? `is at least ${percent(state.threshold, 0)} likely to match` : `has a score of ${state.threshold} or more`;
     return panel("Nothing is similar enough", "nothing",

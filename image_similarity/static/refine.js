@@ -1,6 +1,6 @@
 // Threshold, near-duplicates, and the filters that a collection's labels and metadata offer.
 import { $, el, percent } from "./dom.js";
-import { hasQuery, refinements } from "./address.js";
+import { hasQuery, refinements, viewOf } from "./address.js";
 
 const LABELS_TO_SEARCH = 10; // more than these get a field to narrow them down
 let builtFor = null;
@@ -52,7 +52,7 @@ export function paint(state, collection, comparedBy) {
   const n = refinements(state);
   $("#refine-count").textContent = n ? `${n} on` : "";
   $("#clear-filters").hidden = !n;
-  $("#refine").hidden = !asked && !$("#filters").children.length;
+  $("#refine").hidden = viewOf(state) === "recommended" || (!asked && !$("#filters").children.length);
 }
 
 function build(collection) {
