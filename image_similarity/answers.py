@@ -18,7 +18,8 @@ import numpy as np
 from .alignment import View, align
 from .catalogue import Item, condition, items_by_id, items_where, pooled_in_order
 from .collection import Collection, Opened
-from .duplicates import AT_LEAST, THRESHOLD
+from .copy_candidates import AT_LEAST
+from .duplicates import THRESHOLD
 from .gallery_encoder import compared_rows
 from .images import ImageError, open_image
 from .mixtures import Mixture, words

@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .encoder import Embedded, Encoder, embed, fingerprint, open_for, pooled_of, preprocess
-from .candidates import class_places, ranking, same_content
-from .catalogue import Item, items_by_id, pooled_in_order
+from .candidates import best_others, class_places, not_the_query, ranking
+from .catalogue import Item, items_by_id
+from .encoder import Embedded, embed, fingerprint, open_for, pooled_of, preprocess
 from .explain import PairExplanation, features_of, pair_maps
-from .gallery import Gallery, is_gallery
+from .gallery import Gallery
 from .gallery_pairs import GalleryPairs, PairView
 from .images import BadImages, label_func
+from .model_folder import Model, own_gallery, read_head, read_model, write_model
 from .results import Result, Results
-from .saving import load_encoder, read_manifest, read_tensors, save_encoder, write_manifest, write_tensors, written_whole
-from .scorers import ClassScorer, PairScorer
+from .saving import written_whole
 from .searching import rows_where
 
 # %% ../nbs/11_finder.ipynb #78cb9ac1
@@ -50,15 +50,15 @@ class SimilarityFinder:
         own = learner_encoder(classifier_learner, classifier_learner.model[0])
         shared = fingerprint(own) == fingerprint(encoder)
         gallery, bad = (files, BadImages()) if isinstance(files, Gallery) else _in_memory(files, encoder, labels, embedded, progress)
-        self._set_up(encoder, encoder if shared else own, class_scorer(classifier_learner), pair_scorer(siamese_learner), gallery)
+        self._set_up(Model(encoder, encoder if shared else own, class_scorer(classifier_learner), pair_scorer(siamese_learner)), gallery)
         self.clearn, self.slearn, self.bad = classifier_learner, siamese_learner, bad
 
-    def _set_up(self, encoder, class_encoder, classes, scorer, gallery):
-        self.encoder, self.class_encoder, self.classes, self.scorer, self.gallery = encoder, class_encoder, classes, scorer, gallery
-        if gallery.encoder.fingerprint != fingerprint(encoder):
+    def _set_up(self, model: Model, gallery: Gallery):
+        if gallery.encoder.fingerprint != fingerprint(model.encoder):
             raise ValueError(f"{gallery}: its pictures were seen by {gallery.encoder} of fingerprint {gallery.encoder.fingerprint}, "
-                             f"the model has {encoder} of {fingerprint(encoder)}; index them again with the model's encoder")
-        self._pairs, self._places = GalleryPairs(gallery, scorer), (None, None)
+                             f"the model has {model.encoder} of {fingerprint(model.encoder)}; index them again with the model's encoder")
+        self.encoder, self.class_encoder, self.classes, self.scorer = model.encoder, model.class_encoder, model.classes, model.scorer
+        self.gallery, self._pairs, self._places = gallery, GalleryPairs(gallery, model.scorer), (None, None)
 
     @property
     def files(self) -> list[Path]: return self.gallery.files
@@ -72,7 +72,7 @@ class SimilarityFinder:
         for label, file in zip(self.labels, self.files): found.setdefault(label, []).append(file)
         return found
 
-    def _parts(self): return self.encoder, self.class_encoder, self.classes, self.scorer # all but the gallery
+    def _model(self) -> Model: return Model(self.encoder, self.class_encoder, self.classes, self.scorer) # all but the gallery
 
     def __len__(self): return len(self.gallery)
 
@@ -128,25 +128,6 @@ def _items(finder: SimilarityFinder, now: PairView, rows: Sequence[int]) -> list
     found = items_by_id(finder.gallery.catalogue, ids)
     return [found[id] for id in ids]
 
-def _others(
-    finder: SimilarityFinder,
-    ids: np.ndarray,      # (n,) of items
-    pooled: torch.Tensor, # (2·nf,) of a query
-) -> np.ndarray:          # (n,) bool
-    "Which items are not the query itself."
-    if not len(ids): return np.zeros(0, bool)
-    return ~same_content(pooled, torch.from_numpy(pooled_in_order(finder.gallery.catalogue, ids.tolist()))).numpy()
-
-def _best(finder: SimilarityFinder, now: PairView, pooled, score, candidates, meeting, top_k: int) -> list[tuple[int, float, float]]:
-    "Row, score and logit of the best items, without the query itself."
-    wanted, among = top_k + 1, meeting if candidates is None else candidates & meeting
-    while True:
-        hits = now.index.search(pooled, wanted, among, score)
-        other = _others(finder, now.ids[hits.ids], pooled)
-        if other.sum() >= top_k or len(hits) < wanted: break
-        wanted *= 2 # the gallery holds the query several times
-    return list(zip(hits.ids[other], hits.scores[other], hits.logits[other]))[:top_k]
-
 # %% ../nbs/11_finder.ipynb #ce38dc84
 def search(
     self: SimilarityFinder,
@@ -163,10 +144,10 @@ def search(
     pooled, posterior = _look_at(self, query, pooled)
     now, places = _now(self)
     meeting = now.alive if where is None else rows_where(self.gallery.catalogue, now.ids, where)
-    best = _best(self, now, pooled, *ranking(candidates, places, posterior), meeting, top_k)
+    best = best_others(self.gallery.catalogue, now, pooled, *ranking(candidates, places, posterior), meeting, top_k)
     if candidates == "class" and not best:
         warnings.warn(f"the gallery has no {self.classes.labels[posterior.argmax()]}, the class predicted for the query; searching all, weighted")
-        best = _best(self, now, pooled, *ranking("weighted", places, posterior), meeting, top_k)
+        best = best_others(self.gallery.catalogue, now, pooled, *ranking("weighted", places, posterior), meeting, top_k)
     query = Path(query) if isinstance(query, (str, os.PathLike)) else query
     items = _items(self, now, [row for row, _, _ in best])
     return Results(query, [Result(item.path, item.label, float(s), float(1 / (1 + np.exp(-l))), rank, query, item.id)
@@ -191,11 +172,12 @@ def _compared(finder: SimilarityFinder, now: PairView, places, query, pooled, po
     of_class, chosen = of_class[np.argsort(now.ids[of_class])], []
     for start in range(0, len(of_class), compare_n):
         some = of_class[start:start + compare_n]
-        chosen += some[_others(finder, now.ids[some], pooled)].tolist()
+        chosen += some[not_the_query(finder.gallery.catalogue, now.ids[some], pooled)].tolist()
         if len(chosen) >= compare_n: break
     if chosen: return chosen[:compare_n]
     warnings.warn(f"the gallery has no other {finder.classes.labels[posterior.argmax()]}, the class predicted for {query}; comparing all, weighted")
-    return [row for row, _, _ in _best(finder, now, pooled, *ranking("weighted", places, posterior), now.alive, compare_n)]
+    best = best_others(finder.gallery.catalogue, now, pooled, *ranking("weighted", places, posterior), now.alive, compare_n)
+    return [row for row, _, _ in best]
 
 # %% ../nbs/11_finder.ipynb #bcb12466
 def predict(
@@ -265,17 +247,11 @@ def save(
 ) -> Path:
     "Raises `TypeError` for learners that did not come from our factories, `ValueError` if the folder is something else."
     learners = {"clearn": _learner_record(self.clearn), "slearn": _learner_record(self.slearn)}
+    heads = {"clearn": self.clearn.model[1].state_dict(), "slearn": self.slearn.model.head.state_dict()}
     with written_whole(folder) as beside:
         self.gallery.save_to(beside)
-        manifest = {"encoder": save_encoder(beside, self.encoder), "labels": self.classes.labels,
-                    "symmetric": self.scorer.symmetric, "learners": learners, "class_encoder": None}
-        if self.class_encoder is not self.encoder:
-            manifest["class_encoder"] = save_encoder(beside, self.class_encoder, "class_encoder")
-        write_tensors(beside / "scorers.safetensors", {"class.weight": self.classes.weight, "class.bias": self.classes.bias, **self.scorer.tensors()})
-        write_tensors(beside / "heads.safetensors", {f"clearn.{k}": v for k, v in self.clearn.model[1].state_dict().items()}
-                                                  | {f"slearn.{k}": v for k, v in self.slearn.model.head.state_dict().items()})
-        write_manifest(beside, manifest)
-    if self.gallery.folder == Path(folder).absolute(): self._set_up(*self._parts(), Gallery(folder, self.encoder)) # the one that was open is gone
+        write_model(beside, self._model(), learners, heads)
+    if self.gallery.folder == Path(folder).absolute(): self._set_up(self._model(), Gallery(folder, self.encoder)) # the one that was open is gone
     return Path(folder)
 
 SimilarityFinder.save = save
@@ -294,35 +270,12 @@ def load(
 ) -> SimilarityFinder:
     "Raises `FileNotFoundError` or `ValueError` that says what does not fit and what to do."
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    try: finder = _assembled(folder, manifest)
-    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as e: # whatever a damaged or foreign part leads to
-        raise ValueError(f"{folder}: its parts do not fit together ({type(e).__name__}: {e}); train again") from e
-    if gallery is not None: finder._set_up(*finder._parts(), gallery if isinstance(gallery, Gallery) else Gallery(gallery))
-    return finder
-
-def _assembled(folder: Path, manifest: dict) -> SimilarityFinder:
-    "A finder of the parts in a folder, whose heads were tried."
-    tensors = read_tensors(folder / "scorers.safetensors")
-    encoder = load_encoder(folder, manifest["encoder"])
-    class_encoder = load_encoder(folder, manifest["class_encoder"]) if manifest["class_encoder"] else encoder
-    classes = ClassScorer(tensors.pop("class.weight"), tensors.pop("class.bias"), manifest["labels"])
-    scorer = PairScorer(**tensors, symmetric=manifest["symmetric"])
-    classes.log_posterior(torch.zeros(1, 2 * class_encoder.nf))
-    scorer.pair_logits(*torch.zeros(2, 1, 2 * encoder.nf))
+    model, learners = read_model(folder)
     finder = SimilarityFinder.__new__(SimilarityFinder)
-    finder._set_up(encoder, class_encoder, classes, scorer, _own_gallery(folder, encoder))
-    finder._saved, finder.bad = (folder, manifest["learners"]), BadImages()
+    finder._set_up(model, own_gallery(folder, model.encoder))
+    finder._saved, finder.bad = (folder, learners), BadImages()
+    if gallery is not None: finder._set_up(model, gallery if isinstance(gallery, Gallery) else Gallery(gallery))
     return finder
-
-def _own_gallery(folder: Path, encoder: Encoder) -> Gallery:
-    "The gallery that a model folder is."
-    file = folder / "gallery.sqlite"
-    if not is_gallery(folder): raise FileNotFoundError(f"{file}: missing from the model folder; train again")
-    try: gallery = Gallery(folder, encoder)
-    except ValueError as e: raise ValueError(f"{file}: damaged, or of another model ({e}); train again") from e
-    if not len(gallery): raise ValueError(f"{file}: holds no picture; train again")
-    return gallery
 
 SimilarityFinder.load = staticmethod(load)
 
@@ -332,11 +285,10 @@ def _saved_learner(finder: SimilarityFinder, which: str, build: Callable):
     from image_similarity.datasets import LabelledImages
     if not hasattr(finder, "_saved"): raise AttributeError(which)
     folder, made_with = finder._saved
-    head = {k.removeprefix(f"{which}."): v for k, v in read_tensors(folder / "heads.safetensors").items() if k.startswith(f"{which}.")}
     known = [i for i, label in enumerate(finder.labels) if label in finder.classes.labels]
     held_out = np.arange(len(known)) % 5 == 0 # the folder does not say what was held out in training
     data = LabelledImages([finder.files[i] for i in known], [finder.labels[i] for i in known], held_out)
-    return build(data, made_with[which], head)
+    return build(data, made_with[which], read_head(folder, which))
 
 def _clearn(self: SimilarityFinder):
     "The classifier `Learner`."

@@ -396,9 +396,9 @@ def test_saving_over_something_else_is_refused(small, tmp_path):
 
 def test_a_failure_while_saving_leaves_the_old_model(small, model, monkeypatch):
     before = {p.name: p.read_bytes() for p in model.iterdir()}
-    from image_similarity import finder
+    from image_similarity import model_folder
     def full(*_): raise OSError(28, "No space left on device")
-    monkeypatch.setattr(finder, "write_manifest", full)
+    monkeypatch.setattr(model_folder, "write_manifest", full)
     with pytest.raises(OSError, match="No space"): small.finder.save(model)
     assert {p.name: p.read_bytes() for p in model.iterdir()} == before
     assert [p.name for p in model.parent.iterdir() if p.name.startswith(f".{model.name}")] == []

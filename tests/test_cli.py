@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import image_similarity
@@ -91,6 +92,32 @@ def test_paths_elsewhere_are_whole(call, small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = call("find", small.query, "--model", small.model)[1]
     assert [path for _, path in lines(out)] == [r.path for r in small.finder.search(small.query, 5)]
+
+
+def test_a_model_searches_a_large_gallery_and_keeps_its_rows_beside(call, small, tmp_path, monkeypatch):
+    from image_similarity import gallery_pairs
+    from image_similarity.encoder import embed
+    monkeypatch.setattr(gallery_pairs, "KEPT_FROM", 500)
+    rng, finder = np.random.default_rng(0), small.finder
+    like = rng.integers(len(finder), size=600)
+    rows = (finder.pooled.numpy()[like] * rng.uniform(.7, 1.3, (600, 1)) + rng.normal(0, .05, (600, finder.pooled.shape[1]))).astype(np.float32)
+    gallery = Gallery(tmp_path / "large", small.encoder)
+    gallery.import_embeddings([f"{i}.jpg" for i in range(600)], rows, [finder.labels[i] for i in like])
+    gallery.close()
+    def find():
+        code, out, err = call("find", small.query, "--model", small.model, "--gallery", tmp_path / "large", "--top-k", 20)
+        kept = {f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in (tmp_path / "large").rglob("pairs-*/*")}
+        assert (code, err) == (0, "")
+        return out, kept
+    first, kept = find()
+    again, still = find() # another finder, on the rows that the first has left
+    assert again == first and still == kept and "ids.bin" in kept
+
+    query, rows = torch.from_numpy(embed([small.query], small.encoder, progress=False).pooled), torch.from_numpy(rows)
+    match = finder.scorer.pair_logits(query.expand(600, -1), rows).sigmoid()
+    posterior = finder.classes.log_posterior(query)[0][[finder.classes.labels.index(finder.labels[i]) for i in like]]
+    wanted = (posterior + match.log()).argsort(descending=True)[:20].tolist()
+    assert [(p, path.name) for p, path in lines(first)] == [(f"{match[i]:.4f}", f"{i}.jpg") for i in wanted]
 
 
 def test_a_model_that_moves_with_its_pictures_finds_them(call, small, tmp_path):

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image, ImageOps
 
 from image_similarity import duplicates as module
-from image_similarity.alignment import View, align, apply_map, invert_map
+from image_similarity.alignment import View, align
+from image_similarity.copy_candidates import hash_candidates, read_signatures
 from image_similarity.drawing import draw_pet
-from image_similarity.duplicates import find_duplicates, hash_candidates, read_signatures
+from image_similarity.duplicates import find_duplicates
 from image_similarity.hashing import oriented_hashes
+from image_similarity.placing import apply_map, invert_map
 
 DATA = Path(os.environ.get("IMAGE_SIMILARITY_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
