@@ -11,7 +11,8 @@ from hypothesis import given, settings, strategies as st
 from sklearn.datasets import load_digits
 
 from image_similarity.datasets import LabelledImages, labelled_images
-from image_similarity.digits import embedded_digits, mnist_digits, read_idx
+from image_similarity.digit_pairs import MomentNormalization, digit_batches, warped
+from image_similarity.digits import embedded_digits, mnist_digits, random_figures, read_idx
 from image_similarity.encoder import create_encoder, embed, fingerprint
 from image_similarity.features import FeatureLayer, principal_start
 from image_similarity.losses import LOSSES, balanced_batches, create_loss, create_miner, relevance_triplets, training_distance
@@ -315,3 +316,34 @@ def test_the_digits_are_those_of_scikit_learn():
     np.testing.assert_array_equal(digits.targets, theirs.target)
     ours, sums = digits.images.sum((1, 2, 3)).numpy(), theirs.images.sum((1, 2))
     assert np.corrcoef(ours, sums)[0, 1] > 0.99
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1796), st.floats(0.85, 1.15), st.floats(0.85, 1.15), st.floats(-0.3, 0.3), st.floats(-0.1, 0.1), st.floats(-0.1, 0.1))
+def test_equal_moments_do_not_depend_on_slant_width_and_place(i, wide, high, slant, right, down):
+    digit = embedded_digits().images[i:i + 1]
+    other = warped(digit, torch.tensor([[[wide, slant, right], [0, high, down]]]), torch.zeros(1, 2, 2, 2))
+    normalize = MomentNormalization(limits=(0.05, 20))
+    first, second = (normalize(image)[0, 0].numpy() for image in (digit, other))
+    assert np.square(first - second).sum() < 0.05 * np.square(first).sum()
+
+
+def test_a_batch_gives_one_class_to_one_shape_only():
+    torch.manual_seed(1)
+    digits = embedded_digits()
+    images, classes = next(iter(digit_batches(digits.of([0, 4, 7]), n_letters=5, n_figures=6)))
+    counts = classes.bincount().tolist()
+    assert counts == [8] * 3 + [6] * 6 + [4] * 11 and len(images) == sum(counts)
+    assert images.amin() >= 0 and images.amax() <= 1.001 and (images.amax((1, 2, 3)) > 0.3).all()
+
+
+def test_random_figures_are_seeded_and_new_each_time():
+    torch.manual_seed(3)
+    first, second = random_figures(3, 2), random_figures(3, 2)
+    torch.manual_seed(3)
+    torch.testing.assert_close(random_figures(3, 2), first)
+    assert not torch.allclose(first, second)
+    still = random_figures(5, 3, jitter=0)
+    order = still.mean((2, 3, 4)).argsort(1)
+    thin, bold = (still[torch.arange(5), order[:, k]] for k in (0, 2))
+    assert (thin <= bold + 1e-6).all() # pens differ, lines do not
