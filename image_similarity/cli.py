@@ -100,7 +100,7 @@ def found_json(
 # %% ../nbs/16_cli.ipynb #f4e3bc11
 @app.command()
 def find(
-    query: Annotated[str, typer.Argument(help="A picture; or, in a gallery, a text. What is no file and looks like no file is a text.", metavar="QUERY", show_default=False)],
+    query: Annotated[str, typer.Argument(help="A picture; or, in a gallery, a text. What is no file and looks like no file is a text, also where a folder has that name.", metavar="QUERY", show_default=False)],
     model: Annotated[Path, typer.Option(help="Folder that `train` or `demo` wrote: results have the probability of a match.", metavar="MODEL", show_default=False)] = None,
     gallery: Annotated[Path, typer.Option(help="Folder that `index` filled, to be searched instead of the model's pictures; without a model, by the cosine of embeddings.",
                                           metavar="GALLERY", show_default=False)] = None,

@@ -23,7 +23,7 @@ from .pair_figures import pair_figures
 from .pair_saving import load_fitted, load_pairs, save_fitted, save_pairs
 from .pairs import BadRow, BadRows, MatchLabels, match_labels, pair_table, table_column
 from .rank_metrics import RANK_METRICS, rank_figures, relevance_matrix
-from .saving import load_encoder, read_manifest, save_encoder, write_manifest, written_whole
+from .saving import kept_name, kept_path, load_encoder, read_manifest, save_encoder, write_manifest, written_whole
 from .text_matching import TextMatchPredictor # what MatchPredictor makes for problem_type="image_text_similarity"
 
 # %% ../nbs/13_matching.ipynb #e6b5dd35
@@ -143,8 +143,9 @@ def save(self:MatchPredictor,
     if not self.fitted: raise ValueError("there is nothing to save: call fit first")
     arguments = {name: getattr(self, name) for name in ("query", "response", "label", "match_label", "problem_type", "eval_metric")}
     with written_whole(path) as folder:
-        write_manifest(folder, {"kind": KIND, "predictor": arguments, "base_folder": self.base_folder and str(self.base_folder),
-            "hyperparameters": asdict(self.settings), "labels": asdict(self.labels), "items": save_pairs(folder, self.train_pairs),
+        write_manifest(folder, {"kind": KIND, "predictor": arguments, "base_folder": None if self.base_folder is None else kept_name(self.base_folder, path),
+            "hyperparameters": asdict(self.settings), "labels": asdict(self.labels),
+            "items": save_pairs(folder, self.train_pairs, path if self.base_folder is None else self.base_folder),
             **self._save_model(folder)})
     return Path(path)
 
@@ -163,13 +164,16 @@ def _load_model(self:MatchPredictor, folder: Path, manifest: dict) -> None:
 @patch(cls_method=True)
 def load(cls:MatchPredictor,
     path: str | Path, # a folder that `save` wrote
+    base_folder: str | Path | None = None, # where the images are now, if they are no longer where they were
 ) -> MatchPredictor:
     "Raises `FileNotFoundError` if there is none, `ValueError` if it cannot be used, with what to do."
     manifest = read_manifest(path)
     if manifest.get("kind") != KIND: raise ValueError(f"{path}: is a model folder, but of no MatchPredictor")
     try:
-        predictor = cls(**manifest["predictor"], hyperparameters=manifest["hyperparameters"], base_folder=manifest["base_folder"])
-        predictor.labels, predictor.train_pairs = MatchLabels(**manifest["labels"]), load_pairs(path, manifest["items"])
+        kept = manifest["base_folder"]
+        if base_folder is None and kept is not None: base_folder = kept_path(kept, path)
+        predictor = cls(**manifest["predictor"], hyperparameters=manifest["hyperparameters"], base_folder=base_folder)
+        predictor.labels, predictor.train_pairs = MatchLabels(**manifest["labels"]), load_pairs(path, manifest["items"], path if kept is None else base_folder)
         predictor._load_model(path, manifest)
     except (KeyError, TypeError) as e: raise ValueError(f"{path}: its manifest is damaged ({e}); fit again") from e
     return predictor

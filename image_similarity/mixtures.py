@@ -82,7 +82,7 @@ def as_mixture(
 def is_path(
     text: str,
 ) -> bool:
-    "Whether a text names a file: one that is there, or a name with a picture's ending or a separator in it."
+    "Whether a text names a file: one that is there (a folder is none), or a name with a picture's ending or a separator in it."
     try: there = os.path.isfile(text)
     except ValueError: there = False # a null byte
     looks = os.path.splitext(text)[1].lower() in SUFFIXES or any(s in text for s in (os.sep, os.altsep) if s)

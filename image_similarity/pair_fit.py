@@ -49,15 +49,17 @@ PRESETS = { # in AutoMM's words: what is given for time
 }
 
 def read_settings(
-    presets: str | None = None,           # a key of `PRESETS`
-    hyperparameters: dict | None = None,  # fields of `Settings`, which go before the preset's
-) -> Settings:
+    presets: str | None = None,           # a key of `known_presets`
+    hyperparameters: dict | None = None,  # fields of `kind`, which go before the preset's
+    kind: type = Settings,
+    known_presets: dict[str, dict] = PRESETS,
+):                                        # of `kind`
     "Raises `ValueError`, with what there is, for an unknown preset or hyperparameter."
-    if presets is not None and presets not in PRESETS: raise ValueError(f"presets={presets!r}: choose one of {', '.join(PRESETS)}")
-    known = asdict(Settings())
+    if presets is not None and presets not in known_presets: raise ValueError(f"presets={presets!r}: choose one of {', '.join(known_presets)}")
+    known = asdict(kind())
     for name in hyperparameters or {}:
         if name not in known: raise ValueError(f"hyperparameter {name!r} is unknown; there are {', '.join(known)}")
-    return Settings(**{**PRESETS.get(presets, {}), **(hyperparameters or {})})
+    return kind(**{**known_presets.get(presets, {}), **(hyperparameters or {})})
 
 # %% ../nbs/12j_pair_fit.ipynb #d1f6519e
 def trusted_group(

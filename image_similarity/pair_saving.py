@@ -14,7 +14,7 @@ import torch
 from .pair_metric import LinearEmbedding, MatchModel, PairLikelihood
 from .pair_training import HIDDEN, FittedMatches
 from .pairs import BadRows, Pairs
-from .saving import read_tensors, write_tensors
+from .saving import kept_name, kept_path, read_tensors, write_tensors
 from .siamese import SiameseHead
 
 # %% ../nbs/12k_pair_saving.ipynb #c4f9c7f8
@@ -61,18 +61,20 @@ def _load_head(state: dict, nf: int) -> SiameseHead | None:
 def save_pairs(
     folder: Path,
     pairs: Pairs, # labelled
+    images: Path, # a folder: files in it are kept by their place in it
 ) -> list[list[str] | str]: # for the manifest: files of each item, or its text
     "Write pairs; the images stay where they are."
     write_tensors(folder / PAIRS, {name: torch.from_numpy(getattr(pairs, name)) for name in ("first", "second", "match")})
-    return [item[0] if isinstance(item[0], str) else list(map(str, item)) for item in pairs.items]
+    return [item[0] if isinstance(item[0], str) else [kept_name(file, images) for file in item] for item in pairs.items]
 
 def load_pairs(
     folder: Path,
     items: list[list[str] | str], # what `save_pairs` gave
+    images: Path,                 # where the folder of that name is now
 ) -> Pairs:
     "The opposite of `save_pairs`. Raises `ValueError` when a pair names no item."
     tensors = {name: value.numpy() for name, value in read_tensors(Path(folder) / PAIRS).items()}
     if not {"first", "second", "match"} <= tensors.keys() or max(tensors["first"].max(initial=-1), tensors["second"].max(initial=-1)) >= len(items):
         raise ValueError(f"{folder}: its pairs and its list of images do not fit together; fit again")
-    found = [(item,) if isinstance(item, str) else tuple(map(Path, item)) for item in items]
+    found = [(item,) if isinstance(item, str) else tuple(kept_path(name, images) for name in item) for item in items]
     return Pairs(found, tensors["first"], tensors["second"], tensors["match"], np.arange(len(tensors["first"])), BadRows())

@@ -14,7 +14,7 @@ import torch
 from .product_items import Products
 from .product_model import Combination, ProductModel
 from .product_sides import ComparedProducts, TitleTerms
-from .saving import load_encoder, read_manifest, read_tensors, save_encoder, write_manifest, write_tensors, written_whole
+from .saving import kept_name, kept_path, load_encoder, read_manifest, read_tensors, save_encoder, write_manifest, write_tensors, written_whole
 
 # %% ../nbs/14d_product_saving.ipynb #bf920708
 LEARNED, CATALOGUE = "products.safetensors", "catalogue.safetensors"
@@ -37,17 +37,17 @@ def _plain(name): # a row's name, for JSON
     name = name.item() if hasattr(name, "item") else name
     return name if isinstance(name, (str, int, float)) else str(name)
 
-def _save_products(folder: Path, products: Products) -> dict:
+def _save_products(folder: Path, products: Products, images: Path) -> dict:
     "Write vectors; give the rest for the manifest."
     write_tensors(folder / CATALOGUE, {name: torch.from_numpy(getattr(products, name)) for name in _KEPT})
-    return {"rows": list(map(_plain, products.rows)), "images": [None if i is None else str(i) for i in products.images], "titles": products.titles,
+    return {"rows": list(map(_plain, products.rows)), "images": [None if i is None else kept_name(i, images) for i in products.images], "titles": products.titles,
             "attributes": products.attributes.tolist()}
 
-def _load_products(folder: Path, saved: dict, n_attributes: int) -> Products:
+def _load_products(folder: Path, saved: dict, n_attributes: int, images: Path) -> Products:
     vectors, n = [read_tensors(folder / CATALOGUE)[name].numpy() for name in _KEPT], len(saved["rows"])
     if {len(v) for v in [*vectors, saved["images"], saved["titles"], saved["attributes"]]} != {n}: raise ValueError("the catalogue's rows and vectors are not the same number")
     attributes = np.array(saved["attributes"], dtype=object).reshape(n, n_attributes)
-    return Products(saved["rows"], [None if i is None else Path(i) for i in saved["images"]], saved["titles"], attributes, *vectors)
+    return Products(saved["rows"], [None if i is None else kept_path(i, images) for i in saved["images"]], saved["titles"], attributes, *vectors)
 
 # %% ../nbs/14d_product_saving.ipynb #28a416cd
 def save_matcher(
@@ -57,25 +57,31 @@ def save_matcher(
     "Write what was learned, and the catalogue if there is one."
     columns = matcher.columns
     with written_whole(folder) as beside:
-        manifest = {"products": {"image": columns.image, "title": columns.title, "attributes": list(columns.attributes), "folder": matcher.folder and str(matcher.folder)},
+        manifest = {"products": {"image": columns.image, "title": columns.title, "attributes": list(columns.attributes)},
+                    "folder": None if matcher.folder is None else kept_name(matcher.folder, folder),
                     "encoder": save_encoder(beside, matcher.encoder), "sentences": matcher.sentences.fingerprint if columns.title else None,
                     "combinations": _save_learned(beside, matcher.terms, matcher.model),
-                    "catalogue": _save_products(beside, matcher.catalogue.products) if matcher.catalogue else None}
+                    "catalogue": _save_products(beside, matcher.catalogue.products, folder if matcher.folder is None else matcher.folder) if matcher.catalogue else None}
         write_manifest(beside, manifest)
     return Path(folder)
 
 def load_matcher(
     cls: type,          # `ProductMatcher`
     folder: str | Path, # that `save_matcher` wrote
+    pictures: str | Path | None = None, # where what was `folder=` of the matcher is now, if it was moved
 ):
     "Raises `FileNotFoundError` or `ValueError` that says what does not fit and what to do."
     folder = Path(folder)
     manifest = read_manifest(folder)
     if "products" not in manifest: raise ValueError(f"{folder}: holds a model, but not one of products; fit a ProductMatcher and save it")
     try:
-        matcher = cls(**manifest["products"], encoder=load_encoder(folder, manifest["encoder"]))
+        kept = manifest["folder"]
+        if pictures is None and kept is not None: pictures = kept_path(kept, folder)
+        matcher = cls(**manifest["products"], folder=pictures, encoder=load_encoder(folder, manifest["encoder"]))
         matcher.terms, matcher.model = _load_learned(folder, manifest["combinations"])
-        if manifest["catalogue"]: matcher.catalogue = ComparedProducts(_load_products(folder, manifest["catalogue"], len(matcher.columns.attributes)), matcher.terms)
+        if manifest["catalogue"]:
+            products = _load_products(folder, manifest["catalogue"], len(matcher.columns.attributes), folder if kept is None else pictures)
+            matcher.catalogue = ComparedProducts(products, matcher.terms)
     except (KeyError, TypeError, AttributeError) as e: raise ValueError(f"{folder}: its parts do not fit together ({type(e).__name__}: {e}); fit again") from e
     if manifest["sentences"] and matcher.sentences.fingerprint != manifest["sentences"]:
         raise ValueError(f"{folder}: was made with a language model of fingerprint {manifest['sentences']}, here it is {matcher.sentences.fingerprint}; fit again")

@@ -198,8 +198,9 @@ def save(
 
 def load(
     folder: str | Path, # that `save` wrote
+    pictures: str | Path | None = None, # where what was `folder=` of the matcher is now, if it was moved
 ) -> ProductMatcher:
-    "Raises `FileNotFoundError` or `ValueError` that says what does not fit and what to do."
-    return load_matcher(ProductMatcher, folder)
+    "Raises `FileNotFoundError` or `ValueError` that says what does not fit and what to do. Pictures of the catalogue are needed to show results only."
+    return load_matcher(ProductMatcher, folder, pictures)
 
 ProductMatcher.save, ProductMatcher.load = save, staticmethod(load)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'FORMAT', 'written_whole', 'replace_folder', 'package_version', 'write_manifest', 'read_manifest',
-           'write_tensors', 'read_tensors', 'save_encoder', 'load_encoder']
+           'kept_name', 'kept_path', 'write_tensors', 'read_tensors', 'save_encoder', 'load_encoder']
 
 # %% ../nbs/08d_saving.ipynb #8aeaaea6
 import ctypes
@@ -89,6 +89,22 @@ def read_manifest(
         found = manifest.get("format") if isinstance(manifest, dict) else None
         raise ValueError(f"{file}: format {found}, this version ({package_version()}) reads format {FORMAT}; train again")
     return manifest
+
+# %% ../nbs/08d_saving.ipynb #c0ffee21
+def kept_name(
+    file: str | Path,
+    folder: str | Path, # what it may lie in
+) -> str:
+    "What a manifest calls a file: its place in the folder, so that both can be moved; one that lies elsewhere has its full path."
+    file, folder = Path(file).absolute(), Path(folder).absolute()
+    return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
+
+def kept_path(
+    name: str,          # from `kept_name`
+    folder: str | Path, # where it lies now
+) -> Path:              # absolute
+    "The opposite of `kept_name`."
+    return Path(folder, name).absolute()
 
 # %% ../nbs/08d_saving.ipynb #9549c0e5
 def write_tensors(

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from .clip import CLIP, OpenCLIPEncoder
-from .gallery_encoder import PooledEncoder, compared_rows
+from .gallery_encoder import compared_rows
+from .imagenet import imagenet_logits
 from .images import SUFFIXES
 from .items import ImageItems
 from .similarity import normalize
@@ -52,6 +53,9 @@ class VectorItems(ImageItems):
     def __init__(self, encoder: OpenCLIPEncoder, kept: int = 20_000):
         self.encoder, self.kept, self._known, self.dim = encoder, kept, {}, encoder.width
 
+    def vectors(self, items, augment=0, until=None, progress=True): # there are no augmented views
+        return super().vectors(items, 0, until, progress)
+
     @staticmethod
     def pool(views): return normalize(views.mean(axis=-2)) # of several images of one thing
 
@@ -74,9 +78,10 @@ class TextImageItems:
 
     def features(self,
         kept: np.ndarray, # (n, width) as `images` gives them
-    ) -> np.ndarray:      # (n, p) float32, what corrections are learned on
-        compared = PooledEncoder.compared if isinstance(self.encoder, ConSEEncoder) else self.encoder.compared
-        return compared_rows(kept, compared)
+    ) -> np.ndarray:      # (n, p) float32, what corrections are learned on: the scores of ImageNet's classes, or the vectors of a CLIP
+        if not isinstance(self.encoder, ConSEEncoder): return compared_rows(kept, self.encoder.compared)
+        logits = imagenet_logits(kept, self.encoder.encoder)
+        return normalize(logits - logits.mean(axis=1, keepdims=True))
 
     def texts(self,
         items: Sequence[tuple[str]], # n

@@ -1,8 +1,10 @@
 "`MatchPredictor`: tables in, right answers or clear errors out."
 import json
+import shutil
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -362,7 +364,18 @@ def test_too_little_time_to_read_anything_is_an_error(new, train):
         new().fit(train, time_limit=1e-6, progress=False)
 
 
-# --- keeping
+def test_moved_and_missing_images_of_earlier_fits(fitted, train, data, encoder, tmp_path):
+    place = Path(shutil.copytree(data.files[0].parent, tmp_path / "moved"))
+    predictor = MatchPredictor.load(fitted.save(tmp_path / "model"), base_folder=place)
+    assert {file.parent for item in predictor.train_pairs.items for file in item} == {place}
+    predictor._column = ImageItems(encoder)
+    gone = place / train["Image1"].iloc[0]
+    gone.unlink()
+    lost = int(((train["Image1"] == gone.name) | (train["Image2"] == gone.name)).sum())
+    with pytest.warns(UserWarning, match=f"{lost} of {len(train)} pairs of earlier fits are left out.*base_folder"):
+        predictor.fit(table_of(data, range(7, 10), 40), progress=False)
+    assert len(predictor.train_pairs) == len(train) - lost + 40 and not predictor.bad
+
 
 def test_a_saved_predictor_is_the_same_and_can_go_on(fitted, train, test, tmp_path, data):
     loaded = MatchPredictor.load(fitted.save(tmp_path / "model"))

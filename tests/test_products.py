@@ -1,5 +1,6 @@
 "Products in two catalogues: recall, what each side says, missing sides, bad rows, saved models; scores beside a plain twin."
 import json
+import shutil
 import warnings
 
 import numpy as np
@@ -220,6 +221,15 @@ def test_saved_and_loaded(fitted, tmp_path):
     first, second = (m.search(asked, 5, progress=False) for m in (matcher, again))
     assert [[(r.row, r.label, r.path) for r in results] for results in first] == [[(r.row, r.label, r.path) for r in results] for results in second]
     np.testing.assert_allclose([r.score for results in first for r in results], [r.score for results in second for r in results], atol=1e-6)
+
+
+def test_pictures_may_be_moved_or_gone_after_saving(fitted, shops, tmp_path):
+    matcher, _, asked = fitted
+    place = shutil.copytree(shops[0], tmp_path / "moved")
+    again = ProductMatcher.load(matcher.save(tmp_path / "matcher"), pictures=place)
+    assert all(image.is_file() and image.is_relative_to(place) for image in again.catalogue.products.images)
+    shutil.rmtree(place)
+    assert [results[0].row for results in again.search(asked, 1, progress=False)] == [results[0].row for results in matcher.search(asked, 1, progress=False)]
 
 
 @pytest.mark.parametrize("damage, said", [

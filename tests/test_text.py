@@ -124,8 +124,8 @@ def test_a_small_clip_is_tried_corrected_and_kept(coloured, clip_folder, tmp_pat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore") # six colours are too few for a calibration
         predictor.fit(coloured, progress=False)
-    assert set(predictor.fitted.ranks) == {"zeroshot", "penalty 1", "penalty 3", "penalty 10"}
-    best = max(predictor.fitted.ranks, key=predictor.fitted.ranks.get)
+    assert set(predictor.fitted.recalls) == {"zeroshot", "penalty 1", "penalty 3", "penalty 10"}
+    best = max(predictor.fitted.recalls, key=predictor.fitted.recalls.get)
     assert predictor.fitted.penalty == (None if best == "zeroshot" else float(best.split()[1]))
     pairs = coloured[["caption", "image"]][::7]
     again = MatchPredictor.load(predictor.save(tmp_path / "kept"))
@@ -183,7 +183,7 @@ def test_pictures_for_tuning_with_captions_that_are_trained_on(coloured, clip_fo
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         predictor.fit(coloured[:36], coloured[36:], progress=False)
-    assert np.isfinite(list(predictor.fitted.ranks.values())).all()
+    assert np.isfinite(list(predictor.fitted.recalls.values())).all()
     assert len(predictor.fitted.match) in (0, 12 * 12) # twelve pictures, twelve captions
 
 
