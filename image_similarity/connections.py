@@ -48,5 +48,5 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: bytes):
         if self.transport.is_closing(): return
-        self.transport.write(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        if self._begun: self.transport.write(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
         self.transport.close()

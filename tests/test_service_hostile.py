@@ -464,7 +464,7 @@ def test_a_head_without_end_and_one_that_takes_for_ever_are_given_up(service, mo
     for begun in (b"", b"GET /healthz HT", head(service, "GET", "/healthz")[:-2] + b"X-More: x"):
         with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
             connection.sendall(begun)
-            assert status(connection.recv(65536)) == 408, begun
+            assert connection.recv(65536)[:12] == (b"HTTP/1.1 408" if begun else b"") # a browser that connects before it asks would take it for the answer
     is_well(service)
 
 
