@@ -119,6 +119,21 @@ def test_every_import_gives_the_same_predictor(module):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["TextMatchPredictor", "True", "True"]
 
 
+def test_each_view_of_a_picture_is_learned_from(conse, pets):
+    from image_similarity.text_columns import TextImageItems
+    from image_similarity.text_matching import text_image_data
+    captions = pd.DataFrame({"caption": [f"pet {i}" for i in range(len(pets))], "image": list(map(str, pets)), "relevance": 1})
+    pairs, column = matcher()._labelled(captions, None, matcher().labels), TextImageItems(conse)
+    read = np.array([not isinstance(item[0], str) for item in pairs.items])
+    views = column.images.vectors([item for item, is_picture in zip(pairs.items, read) if is_picture], 2, progress=False).views
+    data = text_image_data(pairs, column, read, views)
+    z, x = (v.numpy() for v in data.views())
+    assert z.shape == (3, len(pets), 384) and x.shape == (3, len(pets), 1000)
+    for view in range(3): np.testing.assert_allclose(z[view], conse.from_pooled(views[view]), atol=1e-6)
+    assert np.abs(z[1] - z[0]).max() > .01 # a part of the picture is another picture
+    assert text_image_data(pairs, column, read, views[:1]).augmented is None
+
+
 def test_a_small_clip_is_tried_corrected_and_kept(coloured, clip_folder, tmp_path):
     predictor = matcher(hyperparameters={"encoder": str(clip_folder)})
     with warnings.catch_warnings():
