@@ -18,7 +18,7 @@ from torch import nn
 
 from image_similarity.datasets import labelled_images
 from image_similarity.drawing import sample_pets
-from image_similarity.encoder import create_encoder, embed, pool, pooled_of, preprocess, runtime_for
+from image_similarity.encoder import create_encoder, embed, pool, pooled_of, preprocess, runtime_for, to_pixels
 from image_similarity.gallery import Gallery
 from image_similarity.images import image_files
 from image_similarity.training import fit_finder
@@ -148,9 +148,9 @@ def read_all(files: list[Path], encoder) -> None:
 def embed_rows(files: list[Path], repeats: int) -> list[dict]:
     "Ours from the files beside the peers on ready tensors."
     encoder = create_encoder()
-    pictures = torch.stack([preprocess(file, encoder) for file in files])
+    pictures, pixels = (torch.stack([look(file, encoder) for file in files]) for look in (preprocess, to_pixels))
     embed(files * (1 + 128 // len(files)), encoder, progress=False)  # so that it is converted
-    arms = {"files": lambda: into_gallery(files, encoder), "reading": lambda: read_all(files, encoder), "ours": lambda: pooled_of(encoder, pictures), **peer_arms(encoder, pictures)}
+    arms = {"files": lambda: into_gallery(files, encoder), "reading": lambda: read_all(files, encoder), "ours": lambda: pooled_of(encoder, pixels), **peer_arms(encoder, pictures)}
     times = in_turns(arms, repeats)
     peers = {name: took for name, took in times.items() if name not in ("files", "reading", "ours")}
     best = min(peers, key=lambda name: np.median(peers[name]))

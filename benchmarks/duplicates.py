@@ -219,8 +219,8 @@ class Counts:
     def f1(self) -> float: return 2 * self.right.sum() / (self.found.sum() + self.wanted.sum())
 
 
-def _row(name, interval: Interval, goal=None, better="higher", against=None) -> dict:
-    return row(name, interval.value, interval.low, interval.high, goal, better, against)
+def _row(name, interval: Interval, goal=None, better="higher", against=None, by_interval=False) -> dict:
+    return row(name, interval.value, interval.low, interval.high, goal, better, against, by_interval)
 
 
 def copy_rows(name: str, counts: Counts) -> list[dict]:
@@ -312,7 +312,7 @@ def index_rows(sets: list[Sorted], suffix: str = "") -> list[dict]:
     for peer in list(sets[0].found)[1:]:
         rows += [_row(f"{peer}_cluster_ari{suffix}", bootstrap_interval(lambda at: mean_index(sets, peer, at), n)),
                  _row(f"cluster_ari{suffix}_minus_{peer}", bootstrap_interval(lambda at: mean_index(sets, "", at) - mean_index(sets, peer, at), n),
-                      goal=0, against=peer)]
+                      goal=0, against=peer, by_interval=True)]
     return rows
 
 

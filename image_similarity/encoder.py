@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pool', 'Encoder', 'fingerprint', 'create_encoder', 'load_encoder_weights', 'center_box', 'random_box', 'resize_to',
-           'to_tensor', 'open_for', 'preprocess', 'runtime_for', 'pooled_of', 'Embedded', 'embed']
+           'to_tensor', 'open_for', 'preprocess', 'to_pixels', 'runtime_for', 'pooled_of', 'Embedded', 'embed']
 
 # %% ../nbs/02_encoder.ipynb #8bb2ca1a
 import difflib
@@ -204,31 +204,41 @@ def preprocess(
     "From a file to the numbers that an encoder takes."
     return to_tensor(resize_to(open_for(file, encoder), encoder), encoder)
 
+def to_pixels(
+    file: str | Path | bytes | Image.Image, # anything that `open_image` takes, or an image already open
+    encoder: Encoder,                       # who is going to look at it
+) -> torch.Tensor:                          # (size, size, 3) uint8
+    "From a file to the pixels that a runtime takes: it normalises them itself."
+    return torch.from_numpy(np.array(resize_to(open_for(file, encoder), encoder)))
+
 # %% ../nbs/02_encoder.ipynb #2918a424
 class _Pooled(nn.Module):
-    "An encoder with `pool` behind it, so that both are converted together."
+    "An encoder with normalising before it and `pool` behind it, so that all of it is converted together."
     def __init__(self, encoder: Encoder):
         super().__init__()
         self.encoder, self.training = encoder, encoder.training
 
-    def forward(self, x): return pool(self.encoder(x))
+    def forward(self, pixels): # (N, size, size, 3) uint8
+        mean, std = (torch.tensor(v, dtype=torch.float32, device=pixels.device)[:, None, None] for v in (self.encoder.mean, self.encoder.std))
+        x = pixels.permute(0, 3, 1, 2) * (1 / (255 * std)) - mean / std # as `to_tensor` does it
+        return pool(self.encoder(x.to(next(self.encoder.parameters()).dtype)))
 
 # %% ../nbs/02_encoder.ipynb #e95bb533
 def runtime_for(
     encoder: Encoder,
     n_images: int = 0, # pictures that are about to go through it
-) -> Eager | OpenVino: # `runtime(x)` is `pooled` of a batch; its repr says what it is, and why when it is torch
+) -> Eager | OpenVino: # `runtime(pixels)` is `pooled` of a batch; its repr says what it is, and why when it is torch
     "What computes `pooled` fastest, for the weights as they are now."
-    return choose(encoder, _Pooled(encoder), (3, encoder.size, encoder.size), lambda: fingerprint(encoder), n_images)
+    return choose(encoder, _Pooled(encoder), (encoder.size, encoder.size, 3), lambda: fingerprint(encoder), n_images)
 
 # %% ../nbs/02_encoder.ipynb #022363fd
 def pooled_of(
     encoder: Encoder,
-    x: torch.Tensor,  # (N, 3, size, size), normalised
-) -> np.ndarray:      # (N, 2·nf) float32
+    pixels: torch.Tensor, # (N, size, size, 3) uint8, as `to_pixels` gives them
+) -> np.ndarray:          # (N, 2·nf) float32
     "One batch through an encoder."
-    if x.shape[1:] != (3, encoder.size, encoder.size): return Eager(_Pooled(encoder))(x)
-    return runtime_for(encoder, len(x))(x)
+    if pixels.shape[1:] != (encoder.size, encoder.size, 3): return Eager(_Pooled(encoder))(pixels)
+    return runtime_for(encoder, len(pixels))(pixels)
 
 # %% ../nbs/02_encoder.ipynb #bee4d38d
 @dataclass(frozen=True)
@@ -246,14 +256,14 @@ class Embedded:
 
 # %% ../nbs/02_encoder.ipynb #71dbae3d
 def _views(file, encoder: Encoder, augment: int, seed: tuple) -> np.ndarray | ImageError | FileNotFoundError:
-    "(1 + augment, 3, size, size): the image, then random parts of it; or the error that it raised."
+    "(1 + augment, size, size, 3) uint8: the image, then random parts of it; or the error that it raised."
     try: image = open_for(file, encoder)
     except (ImageError, FileNotFoundError) as e: return e
     rng, views = np.random.default_rng(seed), [resize_to(image, encoder)]
     for _ in range(augment):
         view = resize_to(image, encoder, random_box(*image.size, rng))
         views.append(view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else view)
-    return np.stack([to_tensor(v, encoder).numpy() for v in views]) # torch would wake threads of its own, which then spin beside the ones that work
+    return np.stack([np.asarray(view) for view in views]) # torch would wake threads of its own, which then spin beside the ones that work
 
 # %% ../nbs/02_encoder.ipynb #d3046741
 def _in_order(work: Callable, items: Iterable, n_threads: int, ahead: int) -> Iterator:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from .candidates import best_others, class_places, not_the_query, ranking
 from .catalogue import Item, items_by_id
-from .encoder import Embedded, embed, fingerprint, open_for, pooled_of, preprocess
+from .encoder import Embedded, embed, fingerprint, open_for, pooled_of, to_pixels
 from .explain import PairExplanation, features_of, pair_maps
 from .gallery import Gallery
 from .gallery_pairs import GalleryPairs, PairView
@@ -97,10 +97,10 @@ def _made_when_asked(cls: type, **makers: Callable) -> None:
 # %% ../nbs/11_finder.ipynb #4b8cc188
 def _look_at(finder: SimilarityFinder, query, pooled: np.ndarray | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     "`pooled` (2·nf,) of a query, unless it is known, and the log posterior (classes,) of its class."
-    if pooled is None: pooled = pooled_of(finder.encoder, preprocess(open_for(query, finder.encoder), finder.encoder)[None])
+    if pooled is None: pooled = pooled_of(finder.encoder, to_pixels(query, finder.encoder)[None])
     pooled = torch.from_numpy(np.atleast_2d(pooled))
     of_class = pooled if finder.class_encoder is finder.encoder else torch.from_numpy(
-        pooled_of(finder.class_encoder, preprocess(query, finder.class_encoder)[None]))
+        pooled_of(finder.class_encoder, to_pixels(query, finder.class_encoder)[None]))
     return pooled[0], finder.classes.log_posterior(of_class)[0]
 
 # %% ../nbs/11_finder.ipynb #20e09064

@@ -11,10 +11,12 @@ import pytest
 import torch
 from fastai.optimizer import SGD
 from torch import nn
+from torchvision.transforms.functional import normalize
+from torchvision.transforms.functional import to_tensor as scaled
 
 from image_similarity import encoder as encoding
 from image_similarity import runtimes
-from image_similarity.encoder import create_encoder, embed, fingerprint, pool, pooled_of, preprocess, resize_to, runtime_for, to_tensor
+from image_similarity.encoder import create_encoder, embed, fingerprint, pool, pooled_of, resize_to, runtime_for, to_pixels, to_tensor
 from image_similarity.runtimes import Eager, OpenVino, cached_file, fastest, kept_converted
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed: torch computes everything")
@@ -48,12 +50,12 @@ def tiny(name="test_resnet", size=64):
     return create_encoder(name, "random", size)
 
 
-def by_torch(encoder, x) -> np.ndarray:
-    "`pooled` without anything of ours but the definition."
-    with torch.no_grad(): return pool(encoder(x)).numpy()
+def by_torch(encoder, pixels) -> np.ndarray:
+    "`pooled` without anything of ours but the definition; torchvision normalises."
+    with torch.no_grad(): return pool(encoder(normalize(pixels.permute(0, 3, 1, 2) / 255, encoder.mean, encoder.std))).numpy()
 
 
-def noise(n, size=64, seed=0): return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
+def noise(n, size=64, seed=0): return torch.randint(256, (n, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 # --- the same numbers
@@ -75,7 +77,7 @@ def test_compiled_is_torch(name, size, at_once):
 def test_a_picture_gets_the_same_numbers_in_any_batch(at_once):
     encoder, x = tiny(), noise(7)
     alone = np.concatenate([pooled_of(encoder, row[None]) for row in x])
-    for batch in (x, x[3:], x.flip(0).flip(0), x.contiguous(memory_format=torch.channels_last)):
+    for batch in (x, x[3:], x.flip(0).flip(0), x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)):
         np.testing.assert_allclose(pooled_of(encoder, batch), alone[-len(batch):], atol=1e-5)
 
 
@@ -83,7 +85,7 @@ def test_files_get_the_numbers_of_their_tensors(small, at_once):
     encoder = create_encoder(size=96)
     embedded = embed(small.data.files, encoder, progress=False)
     assert isinstance(runtime_for(encoder), OpenVino)
-    np.testing.assert_allclose(embedded.pooled, by_torch(encoder, torch.stack([preprocess(f, encoder) for f in small.data.files])), atol=1e-4)
+    np.testing.assert_allclose(embedded.pooled, by_torch(encoder, torch.stack([to_pixels(f, encoder) for f in small.data.files])), atol=1e-4)
 
 
 def test_order_and_bad_files_survive_small_batches(small, at_once, tmp_path):
@@ -99,7 +101,6 @@ def test_order_and_bad_files_survive_small_batches(small, at_once, tmp_path):
 
 
 def test_the_tensor_is_what_torchvision_makes(small):
-    from torchvision.transforms.functional import normalize, to_tensor as scaled
     encoder = tiny()
     picture = resize_to(encoding.open_for(small.query, encoder), encoder)
     torch.testing.assert_close(to_tensor(picture, encoder), normalize(scaled(picture), encoder.mean, encoder.std), atol=1e-6, rtol=0)
@@ -112,7 +113,7 @@ def test_training_is_noticed(at_once, conversions):
     before = pooled_of(encoder, x)
     optimizer = SGD([list(encoder.parameters())], lr=0.1) # fastai's, which changes `.data` behind torch's back
     encoder.train()
-    pool(encoder(x)).square().mean().backward()
+    pool(encoder(x.permute(0, 3, 1, 2) / 128 - 1)).square().mean().backward()
     optimizer.step()
     in_training = pooled_of(encoder, x)
     assert isinstance(runtime_for(encoder), Eager) and encoder.training
@@ -197,7 +198,7 @@ def test_an_encoder_with_a_compiled_form_can_be_copied_and_pickled(at_once):
 def test_other_dtypes_stay_with_torch(at_once):
     encoder = tiny().double()
     assert "float64" in repr(runtime_for(encoder))
-    assert pooled_of(encoder, noise(1).double()).dtype == np.float32
+    assert pooled_of(encoder, noise(1)).dtype == np.float32
 
 
 def test_another_size_than_the_encoders_stays_with_torch(at_once):
