@@ -65,9 +65,15 @@ class GalleryPairs:
             if self._made[0] != revision: self._made = revision, self._view()
             return self._made[1]
 
+    def _rows(self) -> tuple[PairIndex, np.ndarray]:
+        "Made anew, of one moment: in one reading, since others may add meanwhile."
+        found = self.gallery.catalogue.rows("SELECT id, pooled FROM vectors ORDER BY id")
+        pooled = np.stack([np.frombuffer(vector, "<f4") for _, vector in found]) if found else self.gallery.pooled
+        return pair_index(self.scorer, pooled), np.array([id for id, _ in found], np.int64)
+
     def _view(self) -> PairView:
         folder, gallery = self.folder, self.gallery
-        index, ids = (pair_index(self.scorer, gallery.pooled), np.array(gallery.ids, np.int64)) if folder is None else _kept_rows(self, folder)
+        index, ids = self._rows() if folder is None else _kept_rows(self, folder)
         labels = dict(gallery.catalogue.rows("SELECT id, label FROM items"))
         return PairView(index, ids, np.array([labels.get(id) for id in ids.tolist()], object))
 

@@ -595,3 +595,29 @@ def test_exported_tables_hold_everything(gallery, tmp_path):
     again = Gallery()
     again.import_embeddings(table["path"], np.stack(table["pooled"]), table["label"])
     assert [r.path for r in again.search(4)] == [r.path for r in gallery.search(5)]
+
+
+def test_a_head_compares_with_one_moment_of_a_gallery_to_which_another_thread_adds(tmp_path):
+    import torch
+
+    from image_similarity.encoder import create_encoder
+    from image_similarity.gallery_pairs import GalleryPairs
+    from image_similarity.scorers import PairScorer
+    encoder, rng, stop = create_encoder(size=64), np.random.default_rng(0), threading.Event()
+    width = 2 * encoder.nf
+    growing = Gallery(tmp_path / "growing", encoder)
+    add = lambda first, n: growing.import_embeddings([f"/photos/{i}.jpg" for i in range(first, first + n)], rng.random((n, width), np.float32))
+    add(0, 300)
+    nothing = torch.zeros(4, width)
+    pairs = GalleryPairs(growing, PairScorer(nothing, nothing, torch.zeros(4), torch.zeros(4), torch.tensor(1.), torch.tensor(0.), torch.tensor(0.)))
+
+    def keep_adding():
+        while not stop.is_set(): add(len(growing), 1)
+    adding = threading.Thread(target=keep_adding)
+    adding.start()
+    try: views = [pairs.current() for _ in range(8)]
+    finally:
+        stop.set()
+        adding.join()
+    assert [len(view.index) for view in views] == [len(view.ids) for view in views] and len(views[-1].ids) > 300
+    assert views[-1].ids.tolist() == growing.ids[:len(views[-1].ids)]
