@@ -139,9 +139,9 @@ class Catalogue:
         with self.lock, self._named(): return self.run(sql, parameters).fetchall()
 
     @contextmanager
-    def _transaction(self):
+    def _transaction(self, kind: str):
         with self.lock, self._named():
-            self.run("BEGIN IMMEDIATE")
+            self.run(f"BEGIN {kind}")
             try:
                 yield
                 self.run("COMMIT")
@@ -152,10 +152,12 @@ class Catalogue:
     @contextmanager
     def writing(self) -> Iterator[int]: # number of the revision
         "One change: whole or, after an error or a kill, not at all. Waits for another writer."
-        with self._transaction():
+        with self._transaction("IMMEDIATE"):
             number = self.revision()[0] + 1
             self.run("INSERT INTO revisions VALUES (?, ?)", (number, uuid.uuid4().hex))
             yield number
+
+    def reading(self): return self._transaction("DEFERRED") # what is read within is of one moment, whoever writes meanwhile
 
     def revision(self) -> tuple[int, str]: # number and mark of the last change; 0 before the first
         return (self.rows("SELECT number, mark FROM revisions ORDER BY number DESC LIMIT 1") or [(0, "")])[0]
@@ -165,7 +167,7 @@ class Catalogue:
         with self.lock: self.connection.close()
 
 def _make_tables(catalogue: Catalogue) -> None:
-    with catalogue._transaction():
+    with catalogue._transaction("IMMEDIATE"):
         if catalogue.rows("SELECT 1 FROM sqlite_master"): return # another process was quicker
         for statement in _TABLES.split(";")[:-1]: catalogue.run(statement)
         catalogue.run(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -276,9 +278,9 @@ def pooled_in_order(
 ) -> np.ndarray:                      # (n, D) float32, in order of id; or of `ids`
     "The vectors themselves. Raises `KeyError` for an id that is not there."
     if ids is None:
-        (n, size), = catalogue.rows("SELECT count(*), (SELECT length(pooled) FROM vectors LIMIT 1) FROM vectors")
-        out = np.empty((n, (size or 0) // 4), np.float32)
-        with catalogue.lock, catalogue._named():
+        with catalogue.reading():
+            (n, size), = catalogue.rows("SELECT count(*), (SELECT length(pooled) FROM vectors LIMIT 1) FROM vectors")
+            out = np.empty((n, (size or 0) // 4), np.float32)
             for i, (blob,) in enumerate(catalogue.run("SELECT pooled FROM vectors ORDER BY id")): out[i] = np.frombuffer(blob, "<f4")
         return out
     found = dict(catalogue.rows("SELECT id, pooled FROM vectors WHERE id IN (SELECT value FROM json_each(?))", (json.dumps([int(i) for i in ids]),)))

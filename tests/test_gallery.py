@@ -621,3 +621,21 @@ def test_a_head_compares_with_one_moment_of_a_gallery_to_which_another_thread_ad
         adding.join()
     assert [len(view.index) for view in views] == [len(view.ids) for view in views] and len(views[-1].ids) > 300
     assert views[-1].ids.tolist() == growing.ids[:len(views[-1].ids)]
+
+
+def test_all_vectors_are_of_one_moment_while_another_gallery_object_adds(tmp_path):
+    rng, stop = np.random.default_rng(0), threading.Event()
+    growing, other = Gallery(tmp_path / "growing"), Gallery(tmp_path / "growing")
+    growing.import_embeddings([f"/photos/{i}.jpg" for i in range(300)], rng.random((300, 8), np.float32))
+
+    def keep_adding():
+        while not stop.is_set(): other.import_embeddings([f"/photos/{len(other)}.jpg"], rng.random((1, 8), np.float32))
+    adding = threading.Thread(target=keep_adding)
+    adding.start()
+    try: found = [growing.pooled for _ in range(30)]
+    finally:
+        stop.set()
+        adding.join()
+    sizes = [len(pooled) for pooled in found]
+    assert sizes == sorted(sizes) and sizes[-1] > 300
+    assert all((pooled == found[-1][:len(pooled)]).all() for pooled in found)
