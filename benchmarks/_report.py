@@ -79,6 +79,12 @@ def _show(row: dict) -> str:
     return text
 
 
+def measured_before(path, names: set[str]) -> list[dict]:
+    "The rows of an earlier run, in the JSON file `path`, that are not measured now."
+    rows = json.loads(Path(path).read_text(encoding="utf-8"))["rows"] if path and Path(path).exists() else []
+    return [row for row in rows if row["name"] not in names]
+
+
 def report(rows: list[dict], path=None) -> dict:
     "Print `rows`, and write them to the JSON file `path` if one is given."
     found = {"machine": machine(), "rows": rows}

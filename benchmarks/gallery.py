@@ -12,7 +12,6 @@ lies in the temporary folder: 19 GB at a million items, removed at the end; FAIS
 With --only, what the file given by --json says of the other groups is kept.
 """
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,7 @@ import faiss
 import numpy as np
 import pandas as pd
 from _million import DATA, realistic_blocks, realistic_rows
-from _report import interval, report, row
+from _report import interval, measured_before, report, row
 from matplotlib.figure import Figure
 
 from image_similarity.encoder import create_encoder
@@ -198,12 +197,6 @@ def gallery_rows(n: int, data, results: Path | None, repeats: int = 5, search_re
         return rows
     finally:
         shutil.rmtree(folder)
-
-
-def measured_before(file: str | None, names: set[str]) -> list[dict]:
-    "The rows of an earlier run that are not measured now."
-    rows = json.loads(Path(file).read_text(encoding="utf-8"))["rows"] if file and Path(file).exists() else []
-    return [row for row in rows if row["name"] not in names]
 
 
 def main():

@@ -5,6 +5,8 @@
   this process and on the same cores, so their work counts against the service.
 - soak: four clients search and one adds pictures for ten minutes, while one model after the other is trained, two at least. Errors, the slowest answers,
   and the growth of memory: the server's from its first model to its last, each opened and searched for a while, and the largest that a training took.
+
+With --only, what the file given by --json says of the other is kept.
 """
 import argparse
 import io
@@ -24,7 +26,7 @@ from pathlib import Path
 import faiss
 import httpx
 import numpy as np
-from _report import interval, report, row
+from _report import interval, measured_before, report, row
 from PIL import Image
 
 from image_similarity.drawing import sample_pets
@@ -311,7 +313,7 @@ def main():
                 rows += measure(folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    report(rows, args.json)
+    report(rows + measured_before(args.json, {row["name"] for row in rows}), args.json)
 
 
 if __name__ == "__main__":
