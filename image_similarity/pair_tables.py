@@ -78,7 +78,7 @@ def prepare_tables(
     progress: bool = True,  # say on stderr what is found
 ) -> PairTables:
     "One list of items, and no pair for tuning that shares an image with those to train on; that is said, asked or not, where there is one."
-    nothing = train.take(np.zeros(len(train), dtype=bool))
+    nothing = replace(train.take(np.zeros(len(train), dtype=bool)), bad=BadRows())
     train, tuning, earlier = with_common_items([train, tuning or nothing, earlier or nothing], np.random.default_rng(seed))
     if not len(tuning): return PairTables(train, tuning, earlier, None)
     leaks = leak_check(joined(train, earlier), tuning)

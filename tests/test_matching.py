@@ -190,9 +190,10 @@ def test_an_unreadable_image_is_reported_by_row_and_changes_no_other(fitted, tes
 
 
 def test_a_bad_row_is_left_out_of_training(new, train):
-    with pytest.warns(UserWarning, match="row 5: .*gone.jpg"):
-        predictor = new().fit(train.assign(Image1=[*train["Image1"][:5], "gone.jpg", *train["Image1"][6:]]), progress=False)
-    assert len(predictor.train_pairs) == len(train) - 1
+    with pytest.warns(UserWarning, match="2 rows are left out, the first is row") as told:
+        predictor = new().fit(train.assign(Image1=[*train["Image1"][:5], "gone.jpg", None, *train["Image1"][7:]]), progress=False)
+    assert len(predictor.train_pairs) == len(train) - 2
+    assert sorted(row.row for row in predictor.bad) == [5, 6] and not any("earlier fits" in str(one.message) for one in told)
 
 
 def test_before_fit_it_is_the_plain_cosine_and_says_so(new, test, data):
