@@ -14,7 +14,6 @@ Intervals are bootstraps over photos; differences are taken on the same resample
 """
 import argparse
 import csv
-import json
 import time
 from copy import deepcopy
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import torch
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import ContrastiveLoss
 
-from _report import report, row
+from _report import measured_before, report, row
 from image_similarity.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error
 from image_similarity.datasets import all_pairs, draw_pairs
 from image_similarity.encoder import Encoder, create_encoder, embed, preprocess
@@ -193,24 +192,16 @@ def rows_of(name: str, found: list[Answer]) -> list[dict]:
     return rows + [row(f"{name}_ece_floor", floor.value, floor.low, floor.high, better="lower")]
 
 
-def kept_rows(path: Path | None, sets) -> list[dict]:
-    "Rows of the other sets from an earlier run."
-    if path is None or not path.is_file(): return []
-    other = [s for s in SETS if s not in sets]
-    belongs = lambda r: max((s for s in SETS if r["name"].startswith(f"{s}_")), key=len, default=None)
-    return [r for r in json.loads(path.read_text(encoding="utf-8"))["rows"] if belongs(r) in other]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with coil100, clothing and pets")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="which sets to measure")
     parser.add_argument("--json", type=Path, help="write the rows there")
     args = parser.parse_args()
-    encoder, rows = create_encoder(), kept_rows(args.json, args.sets)
+    encoder, rows = create_encoder(), []
     for name in args.sets:
         rows += rows_of(name, answers(name, args.data, encoder))
-        report(rows, args.json) # kept, whatever happens to the next set
+        report(rows + measured_before(args.json, {row["name"] for row in rows}), args.json) # kept, whatever happens to the next set
 
 
 if __name__ == "__main__":

@@ -157,7 +157,13 @@ class Catalogue:
             self.run("INSERT INTO revisions VALUES (?, ?)", (number, uuid.uuid4().hex))
             yield number
 
-    def reading(self): return self._transaction("DEFERRED") # what is read within is of one moment, whoever writes meanwhile
+    @contextmanager
+    def reading(self):
+        "What is read within is of one moment, whoever writes meanwhile."
+        with self.lock:
+            if self.connection.in_transaction: yield # a part of what is read, or written, already
+            else:
+                with self._transaction("DEFERRED"): yield
 
     def revision(self) -> tuple[int, str]: # number and mark of the last change; 0 before the first
         return (self.rows("SELECT number, mark FROM revisions ORDER BY number DESC LIMIT 1") or [(0, "")])[0]

@@ -67,9 +67,8 @@ class GalleryPairs:
 
     def _rows(self) -> tuple[PairIndex, np.ndarray]:
         "Made anew, of one moment: in one reading, since others may add meanwhile."
-        found = self.gallery.catalogue.rows("SELECT id, pooled FROM vectors ORDER BY id")
-        pooled = np.stack([np.frombuffer(vector, "<f4") for _, vector in found]) if found else self.gallery.pooled
-        return pair_index(self.scorer, pooled), np.array([id for id, _ in found], np.int64)
+        with self.gallery.catalogue.reading(): pooled, ids = self.gallery.pooled, self.gallery.ids
+        return pair_index(self.scorer, pooled), np.array(ids, np.int64)
 
     def _view(self) -> PairView:
         folder, gallery = self.folder, self.gallery

@@ -1,4 +1,5 @@
 "What several test files share."
+import importlib
 import sys
 from functools import lru_cache, partial
 from pathlib import Path
@@ -54,6 +55,14 @@ def quick_jobs(monkeypatch):
     "Let the jobs of a service in this process learn from fewer pairs."
     from image_similarity import job_runner
     monkeypatch.setattr(job_runner, "_COMMAND", QUICK_JOB)
+
+
+@pytest.fixture(scope="module")
+def benchmark_script():
+    "Import a script of benchmarks/ from its folder, by its name."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+        yield importlib.import_module
 
 
 @pytest.fixture(scope="session")

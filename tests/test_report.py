@@ -1,16 +1,9 @@
 """benchmarks/_report.py: when a goal is met."""
-import importlib
-from pathlib import Path
-
 import pytest
 
 
 @pytest.fixture(scope="module")
-def script():
-    "The module, imported from its folder."
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmarks"))
-        yield importlib.import_module("_report")
+def script(benchmark_script): return benchmark_script("_report")
 
 
 @pytest.mark.parametrize("low, high, better, by_interval, expected", [

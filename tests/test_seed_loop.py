@@ -1,6 +1,4 @@
 """benchmarks/seed_loop.py: the article's loop, picture by picture, gives what `SimilarityFinder.predict` gives."""
-import importlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +10,7 @@ from image_similarity.encoder import create_encoder
 
 
 @pytest.fixture(scope="module")
-def script():
-    "The benchmark, imported from its folder."
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmarks"))
-        yield importlib.import_module("seed_loop")
+def script(benchmark_script): return benchmark_script("seed_loop")
 
 
 @pytest.fixture(scope="module")
