@@ -38,10 +38,10 @@ def fit_grid(
     size = np.abs(w.astype(np.float64))
     ideal = size * (high - low)[:m] / 255 # worth of a step that fits the column
     worth = max(ideal.sum() / (sums - m), ideal.max(initial=0) / 32767) or 1.
-    weight = np.where(size > 0, np.maximum(np.ceil(ideal / worth), 1), 0)
+    weight = np.where(size > 0, np.ceil(ideal / worth).clip(1, 32767), 0) # a quotient may round up to 32768
     step = np.where(high > low, (high - low) / 255, 1.)
     step[:m] = np.divide(weight * worth, size, out=np.ones(m), where=size > 0)
-    return ByteGrid(low, step, (np.sign(w) * weight).clip(-32767, 32767).astype(np.int16), float(worth))
+    return ByteGrid(low, step, (np.sign(w) * weight).astype(np.int16), float(worth))
 
 # %% ../nbs/04f_pair_bytes.ipynb #bbf08c68
 def rounding(

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from image_similarity import chunks, kernels, pair_search, scorers
@@ -130,6 +130,7 @@ def test_a_row_scores_the_same_to_the_last_bit_wherever_it_stands():
 @given(n=st.integers(0, 70), nf=st.integers(1, 9), h=st.integers(1, 40), k=st.integers(1, 80), cosine=st.sampled_from([0., 3., -3., 1e4]),
        symmetric=st.booleans(), spread=st.sampled_from([0., 1., 4.]), scale=st.sampled_from([1e-3, 1., 1e3]), seed=st.integers(0, 99),
        dtype=st.sampled_from(DTYPES), plain_below=st.sampled_from([0, 10**9]))
+@example(n=9, nf=1, h=1, k=1, cosine=0., symmetric=False, spread=0., scale=1e3, seed=9, dtype="int8", plain_below=0) # the unit's weight rounded up to 32768
 def test_any_shape_and_any_scale(n, nf, h, k, cosine, symmetric, spread, scale, seed, dtype, plain_below):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pair_search, "PLAIN_BELOW", plain_below)
