@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageEnhance
 
-from _report import row
+from _report import interval_row, row
 from image_similarity.calibration import even_odds_weights, expected_calibration_error
 from image_similarity.encoder import create_encoder
 from image_similarity.images import open_image
@@ -102,11 +102,11 @@ def level_rows(right: dict[str, np.ndarray], odds: np.ndarray, level: str) -> li
     rows, sides = [], max(right["image"].mean(), right["text"].mean())
     for name in ("image", "text", "both", "plain_sum"):
         found = share(name)
-        rows.append(row(f"product_{name}{ending}", found.value, found.low, found.high, sides if name == "both" else None, against="the better side" if name == "both" else None))
+        rows.append(interval_row(f"product_{name}{ending}", found, sides if name == "both" else None, against="the better side" if name == "both" else None))
     for name in ("image", "text", "plain_sum"):
         found = more(name)
         goal = {} if name == "plain_sum" else {"goal": 0, "by_interval": True}
-        rows.append(row(f"product_both_minus_{name}{ending}", found.value, found.low, found.high, against=name, **goal))
+        rows.append(interval_row(f"product_both_minus_{name}{ending}", found, against=name, **goal))
     ece = expected_calibration_error(1 / (1 + np.exp(-odds.ravel())), match.ravel(), sample_weight=even_odds_weights(match.ravel()))
     return [*rows, row(f"product_ece{ending}", ece, better="lower")]
 

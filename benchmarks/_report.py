@@ -58,6 +58,11 @@ def row(name, value, low=None, high=None, goal=None, better="higher", against=No
     return {**found, "by_interval": True} if by_interval else found
 
 
+def interval_row(name, found, goal=None, better="higher", against=None, by_interval=False) -> dict:
+    "One figure from an `image_similarity.intervals.Interval`."
+    return row(name, found.value, found.low, found.high, goal, better, against, by_interval)
+
+
 def met(row: dict) -> bool:
     "Whether a row's goal is reached."
     higher = row["better"] == "higher"

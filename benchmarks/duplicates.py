@@ -28,14 +28,14 @@ from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.metrics import adjusted_rand_score
 from tqdm import tqdm
 
-from _report import report, row
+from _report import interval_row, report, row
 from image_similarity.alignment import View, align
 from image_similarity.clusters import Clusters, embedding_neighbours, find_clusters
 from image_similarity.copy_candidates import hash_candidates, neighbour_candidates, read_signatures
 from image_similarity.duplicates import THRESHOLD, find_duplicates
 from image_similarity.encoder import create_encoder, embed
 from image_similarity.images import ImageError, image_files, label_func, open_image
-from image_similarity.intervals import Interval, bootstrap_interval
+from image_similarity.intervals import bootstrap_interval
 from image_similarity.similarity import normalize
 
 SEEDS = (0, 1, 2)  # of k-means
@@ -219,21 +219,17 @@ class Counts:
     def f1(self) -> float: return 2 * self.right.sum() / (self.found.sum() + self.wanted.sum())
 
 
-def _row(name, interval: Interval, goal=None, better="higher", against=None, by_interval=False) -> dict:
-    return row(name, interval.value, interval.low, interval.high, goal, better, against, by_interval)
-
-
 def copy_rows(name: str, counts: Counts) -> list[dict]:
     "Precision and recall of one system."
     n = len(counts.found)
-    return [_row(f"{name}duplicate_precision", bootstrap_interval(counts.precision, n)),
-            _row(f"{name}duplicate_recall", bootstrap_interval(counts.recall, n))]
+    return [interval_row(f"{name}duplicate_precision", bootstrap_interval(counts.precision, n)),
+            interval_row(f"{name}duplicate_recall", bootstrap_interval(counts.recall, n))]
 
 
 def difference_rows(peer: str, ours: Counts, theirs: Counts) -> list[dict]:
     "What we have more than a peer, on the same resampled photos."
     n = len(ours.found)
-    return [_row(f"duplicate_{what}_minus_{peer}", bootstrap_interval(lambda at: getattr(ours, what)(at) - getattr(theirs, what)(at), n), against=peer)
+    return [interval_row(f"duplicate_{what}_minus_{peer}", bootstrap_interval(lambda at: getattr(ours, what)(at) - getattr(theirs, what)(at), n), against=peer)
             for what in ("precision", "recall")]
 
 
@@ -243,7 +239,7 @@ def kind_rows(name: str, groups: np.ndarray, pictures: Pictures) -> list[dict]:
     rows = []
     for kind in KINDS:
         hit = np.array([float(groups[i] == number[photo]) for i, (photo, k) in enumerate(zip(pictures.photos, pictures.kinds)) if k == kind and photo in number])
-        rows.append(_row(f"{name}duplicate_recall_{kind}", bootstrap_interval(lambda at: float(hit[at].mean()), len(hit))))
+        rows.append(interval_row(f"{name}duplicate_recall_{kind}", bootstrap_interval(lambda at: float(hit[at].mean()), len(hit))))
     return rows
 
 
@@ -251,7 +247,7 @@ def burst_rows(name: str, groups: np.ndarray, pictures: Pictures) -> list[dict]:
     "Photos of one object, 5° apart: how many such pairs are called copies."
     views = {view: i for i, file in enumerate(pictures.files) if (view := view_of(file))}
     wrong = np.array([float(groups[i] == groups[views[o, d + 5]]) for (o, d), i in sorted(views.items()) if (o, d + 5) in views])
-    return [_row(f"{name}burst_called_copy", bootstrap_interval(lambda at: float(wrong[at].mean()), len(wrong)), better="lower")]
+    return [interval_row(f"{name}burst_called_copy", bootstrap_interval(lambda at: float(wrong[at].mean()), len(wrong)), better="lower")]
 
 
 def our_groups(pictures: Pictures, unit: np.ndarray, threshold: float) -> np.ndarray:
@@ -308,10 +304,10 @@ def mean_index(sets: list[Sorted], system: str, at: np.ndarray) -> float:
 def index_rows(sets: list[Sorted], suffix: str = "") -> list[dict]:
     "Adjusted Rand index of each system, and how much more ours is, on the same resampled photos."
     n = sum(len(s.truth) for s in sets)
-    rows = [_row(f"cluster_ari{suffix}", bootstrap_interval(lambda at: mean_index(sets, "", at), n))]
+    rows = [interval_row(f"cluster_ari{suffix}", bootstrap_interval(lambda at: mean_index(sets, "", at), n))]
     for peer in list(sets[0].found)[1:]:
-        rows += [_row(f"{peer}_cluster_ari{suffix}", bootstrap_interval(lambda at: mean_index(sets, peer, at), n)),
-                 _row(f"cluster_ari{suffix}_minus_{peer}", bootstrap_interval(lambda at: mean_index(sets, "", at) - mean_index(sets, peer, at), n),
+        rows += [interval_row(f"{peer}_cluster_ari{suffix}", bootstrap_interval(lambda at: mean_index(sets, peer, at), n)),
+                 interval_row(f"cluster_ari{suffix}_minus_{peer}", bootstrap_interval(lambda at: mean_index(sets, "", at) - mean_index(sets, peer, at), n),
                       goal=0, against=peer, by_interval=True)]
     return rows
 

@@ -25,7 +25,7 @@ import torch
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import ContrastiveLoss
 
-from _report import measured_before, report, row
+from _report import interval_row, measured_before, report
 from image_similarity.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error
 from image_similarity.datasets import all_pairs, draw_pairs
 from image_similarity.encoder import Encoder, create_encoder, embed, preprocess
@@ -187,9 +187,9 @@ def rows_of(name: str, found: list[Answer]) -> list[dict]:
     goals = {"ece": floor.value + 0.01, "accuracy": figures["best_accuracy"].value - 0.01, "precision_at_99": 0.99, **dict.fromkeys(above, 0)}
     against = {"auc_minus_cosine_auc": "cosine", "auc_minus_automm_auc": "automm", "accuracy_minus_automm_accuracy": "automm"}
     lower = {"ece", "automm_ece"}
-    rows = [row(f"{name}_{figure}", i.value, i.low, i.high, goals.get(figure), "lower" if figure in lower else "higher", against.get(figure), figure in above)
+    rows = [interval_row(f"{name}_{figure}", i, goals.get(figure), "lower" if figure in lower else "higher", against.get(figure), figure in above)
             for figure, i in figures.items()]
-    return rows + [row(f"{name}_ece_floor", floor.value, floor.low, floor.high, better="lower")]
+    return rows + [interval_row(f"{name}_ece_floor", floor, better="lower")]
 
 
 def main():

@@ -25,7 +25,7 @@ from fastai.vision.augment import Resize, aug_transforms
 from fastai.vision.data import ImageBlock
 from fastai.vision.learner import create_head, default_split
 
-from _report import report, row
+from _report import interval_row, report, row
 from image_similarity.blocks import RGBImage
 from image_similarity.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error
 from image_similarity.classifier import class_scorer, classifier_learner
@@ -216,13 +216,13 @@ def query_rows(ours: dict, peers: dict[str, dict]) -> list[dict]:
     "System A: a mean per figure, and the difference to each peer on the same resampled photos."
     rows = []
     for name, values in ours.items():
-        rows.append(_row(name, bootstrap_interval(lambda i: np.nanmean(values[i]), len(values)), GOALS[name]))
+        rows.append(interval_row(name, bootstrap_interval(lambda i: np.nanmean(values[i]), len(values)), GOALS[name]))
         for peer, figures in peers.items():
             if name not in figures: continue
             theirs = figures[name]
-            rows.append(_row(f"{peer}_{name}", bootstrap_interval(lambda i: np.nanmean(theirs[i]), len(theirs))))
+            rows.append(interval_row(f"{peer}_{name}", bootstrap_interval(lambda i: np.nanmean(theirs[i]), len(theirs))))
             difference = bootstrap_interval(lambda i: np.nanmean(values[i] - theirs[i]), len(values))
-            rows.append(_row(f"{name}_minus_{peer}", difference, against=peer))
+            rows.append(interval_row(f"{name}_minus_{peer}", difference, against=peer))
     return rows
 
 
@@ -230,17 +230,13 @@ def pair_rows(pair_set: PairSet, ours: list[dict], peers: dict[str, dict]) -> li
     "System B: the mean over seeds of each figure, and the difference to each peer on the same resampled photos."
     rows, n = [], len(pair_set.rows)
     for name, mean in mean_statistics(ours).items():
-        rows.append(_row(name, image_bootstrap(pair_set.pairs, mean, n), GOALS[name]))
+        rows.append(interval_row(name, image_bootstrap(pair_set.pairs, mean, n), GOALS[name]))
         for peer, figures in peers.items():
             if name not in figures: continue
             theirs = figures[name]
-            rows.append(_row(f"{peer}_{name}", image_bootstrap(pair_set.pairs, theirs, n)))
-            rows.append(_row(f"{name}_minus_{peer}", image_bootstrap(pair_set.pairs, lambda w: mean(w) - theirs(w), n), against=peer))
+            rows.append(interval_row(f"{peer}_{name}", image_bootstrap(pair_set.pairs, theirs, n)))
+            rows.append(interval_row(f"{name}_minus_{peer}", image_bootstrap(pair_set.pairs, lambda w: mean(w) - theirs(w), n), against=peer))
     return rows
-
-
-def _row(name, interval, goal=None, against=None, better="higher"):
-    return row(name, interval.value, interval.low, interval.high, goal, better, against)
 
 
 def calibration_rows(group: str, pair_set: PairSet, all_logits: list[np.ndarray], prefix: str = "") -> list[dict]:
@@ -251,7 +247,7 @@ def calibration_rows(group: str, pair_set: PairSet, all_logits: list[np.ndarray]
     interval = image_bootstrap(pair_set.pairs, ece, len(pair_set.rows), n_resamples=300)
     floors = [ece_noise_floor(p, prior=float(pair_set.match.mean()), n_sim=300) for p in probabilities]
     floor = float(np.mean([f.value for f in floors]))
-    return [_row(f"{prefix}ece{suffix}", interval, floor + 0.01, better="lower"),
+    return [interval_row(f"{prefix}ece{suffix}", interval, floor + 0.01, better="lower"),
             row(f"{prefix}ece_floor{suffix}", floor, min(f.low for f in floors), max(f.high for f in floors), better="lower")]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _report import report, row
+from _report import interval_row, report, row
 from image_similarity.datasets import LabelledImages, all_pairs
 from image_similarity.digit_pairs import digit_learner, digit_rows, digit_threshold, pairs_of
 from image_similarity.digits import Digits, mnist_digits
@@ -89,15 +89,15 @@ def photo_rows(photos: Photos, encoder: Encoder, wide_encoder: Encoder) -> list[
     "For each set and each loss: the area under the curve, and the difference to plain cosine on the same resampled photos."
     rows = {name: [] for name in photos.asked}
     cosine = {name: PairSet(photos, places, normalize(photos.plain.pooled[:, encoder.nf:])) for name, places in photos.asked.items()}
-    for name, pairs in cosine.items(): rows[name].append(_row(f"{name}_cosine_auc", pairs.interval(pairs.auc)))
+    for name, pairs in cosine.items(): rows[name].append(interval_row(f"{name}_cosine_auc", pairs.interval(pairs.auc)))
     for way in WAYS:
         made = [(vectors @ weight.T) for weight, vectors in (learned_layer(photos, way, seed, encoder, wide_encoder) for seed in SEEDS)]
         for name, places in photos.asked.items():
             sets = [PairSet(photos, places, normalize(m)) for m in made]
             mean = lambda w: float(np.mean([s.auc(w) for s in sets]))
-            rows[name].append(_row(f"{name}_{way}_auc", cosine[name].interval(mean)))
+            rows[name].append(interval_row(f"{name}_{way}_auc", cosine[name].interval(mean)))
             difference = cosine[name].interval(lambda w: mean(w) - cosine[name].auc(w))
-            rows[name].append(_row(f"{name}_{way}_auc_minus_cosine", difference, against="cosine"))
+            rows[name].append(interval_row(f"{name}_{way}_auc_minus_cosine", difference, against="cosine"))
     return [r for found in rows.values() for r in found]
 
 
@@ -110,9 +110,6 @@ class PairSet:
         self.auc = auc_statistic((unit[places] @ unit[places].T)[i, j], labels[i] == labels[j])
 
     def interval(self, statistic) -> Interval: return image_bootstrap(self.pairs, statistic, self.n, n_resamples=300)
-
-
-def _row(name, found: Interval, goal=None, against=None): return row(name, found.value, found.low, found.high, goal, "higher", against)
 
 
 @dataclass(frozen=True)
@@ -150,9 +147,9 @@ def mnist_rows(folder: Path) -> list[dict]:
 
     rows = []
     for name, given in answers.items():
-        for unseen, one in zip(UNSEEN, given): rows.append(_row(f"mnist_{name}_accuracy_without_{''.join(map(str, unseen))}", over_digits(one.accuracy)))
+        for unseen, one in zip(UNSEEN, given): rows.append(interval_row(f"mnist_{name}_accuracy_without_{''.join(map(str, unseen))}", over_digits(one.accuracy)))
         mean = over_digits(lambda counts: float(np.mean([one.accuracy(counts) for one in given])))
-        rows.append(_row(f"mnist_{name}_accuracy", mean, GOALS[f"mnist_{name}_accuracy"]))
+        rows.append(interval_row(f"mnist_{name}_accuracy", mean, GOALS[f"mnist_{name}_accuracy"]))
     return rows + [row("mnist_training_seconds", float(np.median(seconds)), min(seconds), max(seconds), better="lower")]
 
 

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from _products import product_rows
-from _report import report, row
+from _report import interval_row, report, row
 from image_similarity import ConSEEncoder, MatchPredictor
 from image_similarity.intervals import bootstrap_interval
 from image_similarity.metrics import query_recall_at_k
@@ -76,9 +76,8 @@ def over_images(values: np.ndarray, owner: np.ndarray, n: int):
     return lambda drawn: float(sums[drawn].sum() / counts[drawn].sum())
 
 
-def interval_row(name, statistic, n, goal=None, against=None, by_interval=False) -> dict:
-    found = bootstrap_interval(statistic, n)
-    return row(name, found.value, found.low, found.high, goal, against=against, by_interval=by_interval)
+def bootstrap_row(name, statistic, n, goal=None, against=None, by_interval=False) -> dict:
+    return interval_row(name, bootstrap_interval(statistic, n), goal, against=against, by_interval=by_interval)
 
 
 def chance(name: str, n_images: int, n_captions: int) -> float:
@@ -120,9 +119,9 @@ def captions_rows(asked: dict[str, dict[str, np.ndarray]], owner: np.ndarray, n:
     rows = []
     for name in asked[""]:
         of = {way: over_images(found[name], owner if name.startswith("t2i") else np.arange(n), n) for way, found in asked.items()}
-        rows += [interval_row(f"{way}{name}", statistic, n, GOALS.get(f"{way}{name}")) for way, statistic in of.items()]
+        rows += [bootstrap_row(f"{way}{name}", statistic, n, GOALS.get(f"{way}{name}")) for way, statistic in of.items()]
         rows.append(row(f"chance_{name}", chance(name, n, len(owner))))
-        rows.append(interval_row(f"{name}_minus_zeroshot", lambda drawn: of[""](drawn) - of["zeroshot_"](drawn), n, 0, "zeroshot", name in SHOWN))
+        rows.append(bootstrap_row(f"{name}_minus_zeroshot", lambda drawn: of[""](drawn) - of["zeroshot_"](drawn), n, 0, "zeroshot", name in SHOWN))
     return rows
 
 
@@ -130,8 +129,8 @@ def held_out_rows(new: np.ndarray, owner: np.ndarray, n: int) -> list[dict]:
     "Captions among the photos of their fold: fine-tuned, zero-shot, and the difference."
     tuned, zero_shot = (over_images(values, owner, n) for values in new)
     name = "held_out_t2i_recall_at_1"
-    return [interval_row(name, tuned, n), interval_row(f"zeroshot_{name}", zero_shot, n),
-            interval_row(f"{name}_minus_zeroshot", lambda drawn: tuned(drawn) - zero_shot(drawn), n, 0, "zeroshot", True)]
+    return [bootstrap_row(name, tuned, n), bootstrap_row(f"zeroshot_{name}", zero_shot, n),
+            bootstrap_row(f"{name}_minus_zeroshot", lambda drawn: tuned(drawn) - zero_shot(drawn), n, 0, "zeroshot", True)]
 
 
 def outside_rows(before: dict[str, np.ndarray], after: list[dict[str, np.ndarray]]) -> list[dict]:
@@ -139,8 +138,8 @@ def outside_rows(before: dict[str, np.ndarray], after: list[dict[str, np.ndarray
     rows = []
     for name in ("t2i_recall_at_10", "i2t_recall_at_10"):
         mean, n = np.mean([found[name] for found in after], axis=0), len(before[name])
-        for way, values in (("", mean), ("zeroshot_", before[name])): rows.append(interval_row(f"outside_{way}{name}", lambda drawn: values[drawn].mean(), n))
-        rows.append(interval_row(f"outside_{name}_minus_zeroshot", lambda drawn: (mean - before[name])[drawn].mean(), n, against="zeroshot"))
+        for way, values in (("", mean), ("zeroshot_", before[name])): rows.append(bootstrap_row(f"outside_{way}{name}", lambda drawn: values[drawn].mean(), n))
+        rows.append(bootstrap_row(f"outside_{name}_minus_zeroshot", lambda drawn: (mean - before[name])[drawn].mean(), n, against="zeroshot"))
     return rows
 
 
