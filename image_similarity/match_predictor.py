@@ -116,7 +116,7 @@ def fit(self:MatchPredictor,
     """Learn from labelled pairs, after those of earlier fits.
 
     Raises `ValueError` for a missing column, labels that are more than two, or when there is nothing to learn from."""
-    tables = [pair_table(data) for data in (train_data, tuning_data) if data is not None]
+    tables = [pair_table(train_data)] + ([] if tuning_data is None else [pair_table(tuning_data)])
     labels = self.labels
     if self.label is not None:
         labels = match_labels(pd.concat([table_column(table, self.label, "label") for table in tables]), self.match_label)

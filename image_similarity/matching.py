@@ -95,7 +95,7 @@ def evaluate(self:MatchPredictor,
     Raises `ValueError` for a label value or a metric that is not known, and where the data does not allow the metric."""
     metrics = [metrics] if isinstance(metrics, str) else metrics
     if query_data is None and response_data is None: return self._evaluate_pairs(pair_table(data), metrics, return_pred, id_mappings)
-    if query_data is None or response_data is None: raise ValueError("for a ranking give both, query_data and response_data")
+    if query_data is None or response_data is None: raise ValueError("for a ranking give both, query_data and response_data; metrics are given by name: metrics=…")
     return self._evaluate_ranking(pair_table(data), query_data, response_data, label or self.label, metrics, cutoffs, similarity_type, id_mappings, chunk_size)
 
 @patch

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'FEWEST_FOLDS', 'MOST_FOLDS', 'Settings', 'read_settings', 'trusted_group', 'folding', 'make_splits',
-           'PairFit', 'fit_pairs']
+           'fold_leaks', 'PairFit', 'fit_pairs']
 
 # %% ../nbs/12j_pair_fit.ipynb #fc54093c
+import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -21,14 +22,14 @@ from .pair_groups import HELD_OUT, PairSource, contradictions, item_folds, match
 from .pair_tables import READING, TRAINING, prepare_tables, time_shares
 from .pair_training import METHODS, FittedMatches, Split, fit_matches, fold_splits
 from .pair_tuning import fit_end_to_end
-from .pairs import BadRows, LeakCheck, Pairs, item_contents
+from .pairs import BadRows, LeakCheck, Pairs, item_contents, leak_check
 from .siamese import SiameseHead
 
 # %% ../nbs/12j_pair_fit.ipynb #d3a7cf46
 @dataclass(frozen=True)
 class Settings:
     "How to train."
-    method: str = "auto"           # "cosine", "siamese", or the better of the two on held-out pairs
+    method: str = "auto"           # "cosine", "siamese", or what held-out pairs say, see `fit_matches`
     held_out: str | None = None    # "things" or "images", see `pair_groups`; None: things, if there are enough
     encoder: str = DEFAULT_ENCODER # a name of timm's
     size: int | None = None        # input height and width in pixels; None for the encoder's own
@@ -92,16 +93,29 @@ def make_splits(
     train: Pairs,
     tuning: Pairs | None,      # of the same items; pairs that may not be used are gone already
     group: np.ndarray | None,  # (n,) from `trusted_group`
+    contents: Sequence[frozenset], # (n,) from `item_contents`
     settings: Settings,
 ) -> list[Split]: # none, with a warning, if there is too little to hold out
     "Held-out pairs: those given, or folds of the training pairs."
     if tuning is not None and tuning.match.any() and not tuning.match.all():
         return [Split(PairSource(train, group), tuning.first, tuning.second, tuning.match)]
     found = match_groups(train)
-    folds = item_folds(found, item_contents(train.items), *folding(found, settings.held_out), np.random.default_rng(settings.seed))
+    folds = item_folds(found, contents, *folding(found, settings.held_out), np.random.default_rng(settings.seed))
     splits = fold_splits(train, folds, group, seed=settings.seed)
     if not splits: warnings.warn("there are too few pairs to hold some out: probabilities are not calibrated", stacklevel=4)
     return splits
+
+def fold_leaks(
+    splits: Sequence[Split],       # of one table
+    contents: Sequence[frozenset], # of its items, from `item_contents`
+) -> LeakCheck:
+    "The leak check of all folds together."
+    found = []
+    for split in splits:
+        held = replace(split.train.pairs, first=split.first, second=split.second, match=split.match, rows=np.arange(len(split.match)))
+        found.append(leak_check(split.train.pairs, held, lambda items: contents))
+    return LeakCheck(min(leaks.n_train for leaks in found), sum(leaks.n_held for leaks in found), np.concatenate([leaks.shared for leaks in found]),
+                     sum((leaks.examples for leaks in found), ()), len(splits))
 
 # %% ../nbs/12j_pair_fit.ipynb #42096693
 @dataclass(frozen=True, eq=False)
@@ -111,7 +125,7 @@ class PairFit:
     column: ImageItems       # reads images for it; with a tuned encoder, if that was better
     train: Pairs             # the pairs it was trained on, those of earlier fits among them
     bad: BadRows             # rows of the two tables that were left out
-    leaks: LeakCheck | None  # None where no pairs were given for tuning
+    leaks: LeakCheck | None  # of the pairs given for tuning, or of the folds; None where nothing could be held out
 
 # %% ../nbs/12j_pair_fit.ipynb #17c8cde2
 def fit_pairs(
@@ -132,7 +146,11 @@ def fit_pairs(
     tables = tables.readable(vectors.bad, vectors.unread, indexes)
     both = tables.both
     group, views = trusted_group(both), torch.from_numpy(vectors.views)
-    splits = make_splits(both, tables.tuning, group, settings)
+    contents, leaks = item_contents(both.items), tables.leaks
+    splits = make_splits(both, tables.tuning, group, contents, settings)
+    if leaks is None and splits:
+        leaks = fold_leaks(splits, contents)
+        if progress: print(leaks, file=sys.stderr)
     fit = {"method": settings.method, "epochs": settings.epochs, "seed": settings.seed}
     source, fitting = PairSource(both, group), time.monotonic()
     fitted = fit_matches(views, source, splits, until=until(TRAINING), head=head, progress=progress, **fit)
@@ -140,4 +158,4 @@ def fit_pairs(
         better = fit_end_to_end(column, tables.items, source, splits[0], fitted, time.monotonic() - fitting, settings.end_to_end, settings.augment,
                                 until(TRAINING), progress, **fit)
         fitted, column = better or (fitted, column)
-    return PairFit(fitted, column, both, tables.bad, tables.leaks)
+    return PairFit(fitted, column, both, tables.bad, leaks)

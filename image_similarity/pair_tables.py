@@ -59,6 +59,7 @@ class PairTables:
         indexes: Sequence[Sequence], # what the rows of the tables of `train` and `tuning` are called
     ) -> "PairTables":
         "Without the pairs of items that were not read; warns about those of earlier fits, and about pictures that there was no time for."
+        if len(unread) == len(self.items): raise ValueError("there was no time to read any of the images: give a larger time_limit")
         if len(unread): warnings.warn(f"there was no time for {len(unread):,} of the images: their pairs are left out; give a larger time_limit", stacklevel=5)
         read = np.ones(len(self.items), dtype=bool)
         read[unread] = False

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REFINEMENTS', 'HIDDEN', 'COSINE', 'METHODS', 'drawn_batches', 'StopAt', 'fit_pair_head', 'Split', 'source_within',
-           'fold_splits', 'mean_auc', 'embedding_of', 'choose_refinement', 'fit_weights', 'FittedMatches', 'fit_scorer',
-           'held_out_models', 'weights_of', 'calibrated', 'fit_matches']
+           'fold_splits', 'split_aucs', 'clearly_better', 'embedding_of', 'choose_refinement', 'fit_weights',
+           'FittedMatches', 'fit_scorer', 'held_out_models', 'weights_of', 'calibrated', 'fit_matches']
 
 # %% ../nbs/12h_pair_training.ipynb #2890c4e4
 import time
@@ -125,12 +125,20 @@ def fold_splits(
     return splits
 
 # %% ../nbs/12h_pair_training.ipynb #5658177c
-def mean_auc(
+def split_aucs(
     splits: Sequence[Split],
     scores: Sequence[np.ndarray], # one a split: (H,)
-) -> float:
-    "How well held-out pairs are ranked, split by split."
-    return float(np.mean([pair_auc(score, split.match) for score, split in zip(scores, splits)]))
+) -> np.ndarray:                  # (S,)
+    "How well the held-out pairs of each split are ranked."
+    return np.array([pair_auc(score, split.match) for score, split in zip(scores, splits)])
+
+def clearly_better(
+    these: np.ndarray, # (S,) AUC of each split
+    those: np.ndarray, # (S,)
+) -> bool:
+    "By more than one standard error of the mean difference (Breiman et al. 1984): of a few folds of a few things the best score is often luck."
+    gain = these - those
+    return bool(gain.mean() > (gain.std(ddof=1) / len(gain) ** .5 if len(gain) > 1 else 0))
 
 # %% ../nbs/12h_pair_training.ipynb #c566740f
 REFINEMENTS = (None, 0, 30, 150) # how far from the plain cosine: not at all, whitened, and gradient steps from there
@@ -155,13 +163,14 @@ def choose_refinement(
     until: float | None = None, # `time.monotonic()` after which no more steps are tried
     seed: int = 42,
 ) -> tuple[int | None, list[LinearEmbedding]]: # one of `REFINEMENTS`, and the embedding of each split
-    "How far to go: where the cosines rank the held-out pairs best."
-    best, best_auc = (0, []), -1.
+    "How far to go: no further than the cosines rank the held-out pairs clearly better for it."
+    best, best_aucs = (0, []), None
     for steps in REFINEMENTS if splits else ():
         if steps and until is not None and time.monotonic() > until: break
         found = [embedding_of(l, views, s.train.group, steps, until, seed) for l, s in zip(likelihoods, splits)]
         cosines = [(u[s.first] * u[s.second]).sum(1) for u, s in zip((embed(views[0]) for embed in found), splits)]
-        if (auc := mean_auc(splits, cosines)) > best_auc: best, best_auc = (steps, found), auc
+        aucs = split_aucs(splits, cosines)
+        if best_aucs is None or clearly_better(aucs, best_aucs): best, best_aucs = (steps, found), aucs
     return best
 
 # %% ../nbs/12h_pair_training.ipynb #746ea439
@@ -185,7 +194,7 @@ class FittedMatches:
     model: MatchModel
     method: str            # "cosine" or "siamese"
     steps: int | None      # one of `REFINEMENTS`: how far the embedding goes from the plain one
-    aucs: dict[str, float] # of each method tried, on held-out pairs
+    aucs: dict[str, float] # of each method tried, on held-out pairs: the mean over splits
     logits: np.ndarray     # (H,) calibrated logits of held-out pairs; none if there was too little to hold out
     match: np.ndarray      # (H,) bool
     head: SiameseHead | None = None # to go on training from
@@ -261,7 +270,7 @@ def fit_matches(
     views: torch.Tensor,      # (V, n, 2·nf) vectors of n items: their own, then augmented ones
     source: PairSource,       # of all pairs to train on
     splits: Sequence[Split],  # to choose and calibrate by; may be none
-    method: str = "auto",     # "cosine", "siamese", or the better of the two on held-out pairs
+    method: str = "auto",     # "cosine", "siamese", or what held-out pairs say
     epochs: int = 10,         # of the head
     until: float | None = None, # `time.monotonic()` at which to be done
     head: SiameseHead | None = None, # to start from
@@ -277,8 +286,8 @@ def fit_matches(
                        ((np.empty((0, 3)), scores), (np.empty(0, bool), [s.match for s in splits])))
     tried = [name for name in METHODS[1:] if method in ("auto", name)] if splits else []
     weights = {name: weights_of(name, together, match) for name in tried}
-    aucs = {name: mean_auc(splits, [score @ w for score in scores]) for name, w in weights.items()}
-    chosen = max(aucs, key=aucs.get) if aucs else method.replace("auto", "cosine")
+    aucs = {name: split_aucs(splits, [score @ w for score in scores]) for name, w in weights.items()}
+    chosen = method if method != "auto" else "cosine" if not aucs or clearly_better(aucs["cosine"], aucs["siamese"]) else "siamese"
     likelihood = fit_likelihood(views, source, seed=seed)
     model = MatchModel(embedding_of(likelihood, views, source.group, steps, until, seed), likelihood)
     if chosen == "siamese" and (not splits or weights[chosen][0] > 0):
@@ -288,4 +297,4 @@ def fit_matches(
     if splits:
         try: (model, logits), known = calibrated(model, together, match, weights[chosen]), match
         except ValueError as e: warnings.warn(f"the probabilities are not calibrated: {e}", stacklevel=4)
-    return FittedMatches(model, chosen, steps, aucs, logits, known, head)
+    return FittedMatches(model, chosen, steps, {name: float(each.mean()) for name, each in aucs.items()}, logits, known, head)

@@ -9,7 +9,7 @@ __all__ = ['pair_table', 'table_column', 'cell_files', 'BadRow', 'BadRows', 'rea
 
 # %% ../nbs/12c_pairs.ipynb #e96963fa
 import hashlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -116,13 +116,15 @@ def match_labels(
     match_label: Hashable = None,  # the value for a match; None where the values are 0 and 1, or False and True
 ) -> MatchLabels:
     "What the two labels are called. Raises `ValueError` when the column does not say."
-    found = list(pd.unique(labels.dropna()))
-    values = ", ".join(repr(_plain(v)) for v in found[:5]) + (", …" if len(found) > 5 else "")
+    found = [_plain(v) for v in pd.unique(labels.dropna())]
+    if labels.dtype.kind == "f" and labels.isna().any() and all(v == int(v) for v in found): found = [int(v) for v in found] # as they were before a cell was empty
+    values = ", ".join(map(repr, found[:5])) + (", …" if len(found) > 5 else "")
     if len(found) > 2: raise ValueError(f"{labels.name} has {len(found)} values ({values}); a match and its opposite are two")
     if match_label is None:
         if not set(found) <= {0, 1}: raise ValueError(f"{labels.name} has the values {values}; say which one is a match: match_label=…")
         match_label = True if labels.dtype == bool else 1
-    rest = [_plain(v) for v in found if v != match_label]
+    match_label = next((v for v in found if v == match_label), match_label) # as the column writes it
+    rest = [v for v in found if v != match_label]
     if len(rest) == 2: raise ValueError(f"match_label={match_label!r} is no value of {labels.name}, which has {values}")
     return MatchLabels(_plain(match_label), rest[0] if rest else _opposite(match_label))
 
@@ -241,15 +243,17 @@ def item_contents(
 @dataclass(frozen=True)
 class LeakCheck:
     "What training pairs and held-out pairs have in common."
-    n_train: int                # pairs to train on
+    n_train: int                # pairs to train on; of folds, the fewest
     n_held: int                 # pairs held out
     shared: np.ndarray          # (n_held,) bool: pairs with an image that is in a training pair
     examples: tuple[str, ...]   # names of a few such images
+    n_folds: int = 1            # each with its own pairs to train on, and its own held out
 
     def __bool__(self): return bool(self.shared.any())
 
     def __str__(self):
-        if not self: return f"leak check: {self.n_held:,} held-out pairs share no image with the {self.n_train:,} training pairs"
+        each = "" if self.n_folds == 1 else f" in each of {self.n_folds} folds"
+        if not self: return f"leak check: {self.n_held:,} held-out pairs share no image with the {self.n_train:,} training pairs{each}"
         return (f"leak check: {self.shared.sum():,} of {self.n_held:,} held-out pairs have an image that is in a training pair "
                 f"({', '.join(self.examples)}); they are left out")
 
@@ -257,11 +261,12 @@ class LeakCheck:
 def leak_check(
     train: Pairs,
     held: Pairs,
+    contents: Callable = item_contents, # of a list of items; or what gives those that are known
 ) -> LeakCheck:
     "Look for images that are in training pairs and in held-out pairs, whatever they are called."
-    used = np.unique(np.concatenate([train.first, train.second]))
-    seen = frozenset().union(*item_contents(train.items[i] for i in used))
-    leaks = np.array([bool(content & seen) for content in item_contents(held.items)] or [False])
+    used, known = np.unique(np.concatenate([train.first, train.second])), contents(train.items)
+    seen = frozenset().union(*(known[i] for i in used))
+    leaks = np.array([bool(content & seen) for content in contents(held.items)] or [False])
     shared = leaks[held.first] | leaks[held.second] if len(held) else np.zeros(0, dtype=bool)
     names = [held.items[i][0].name for i in np.flatnonzero(leaks)[:3]]
     return LeakCheck(len(train), len(held), shared, tuple(names))
