@@ -117,7 +117,7 @@ def match_labels(
 ) -> MatchLabels:
     "What the two labels are called. Raises `ValueError` when the column does not say."
     found = [_plain(v) for v in pd.unique(labels.dropna())]
-    if labels.dtype.kind == "f" and labels.isna().any() and all(v == int(v) for v in found): found = [int(v) for v in found] # as they were before a cell was empty
+    if labels.dtype.kind == "f" and labels.isna().any() and all(v.is_integer() for v in found): found = [int(v) for v in found] # as they were before a cell was empty
     values = ", ".join(map(repr, found[:5])) + (", …" if len(found) > 5 else "")
     if len(found) > 2: raise ValueError(f"{labels.name} has {len(found)} values ({values}); a match and its opposite are two")
     if match_label is None:
