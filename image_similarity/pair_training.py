@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -109,13 +110,15 @@ def fold_splits(
     pairs: Pairs,
     folds: np.ndarray,         # (n,) fold of each item, from `pair_groups.item_folds`
     group: np.ndarray | None,  # (n,) from `match_groups`, if what follows from the labels is to be drawn as well
-    n_held: int = 4000,        # pairs drawn from each fold
+    together: int = 1,         # folds that are held out at a time
+    n_held: int = 4000,        # pairs drawn from what is held out at a time
     seed: int = 42,
-) -> list[Split]:              # of the folds that have both kinds of pairs, inside and outside
-    "Train on the pairs of all folds but one, and try on the pairs within that one."
+) -> list[Split]:              # of what has both kinds of pairs, inside and outside
+    "Train on the pairs of all folds but one (or several), and try on the pairs among those; each fold with each other."
     rng, splits = np.random.default_rng(seed), []
-    for fold in range(folds.max() + 1):
-        train, held = (source_within(pairs, part, group) for part in (folds != fold, folds == fold))
+    for held_out in combinations(range(folds.max() + 1), together):
+        inside = np.isin(folds, held_out)
+        train, held = (source_within(pairs, part, group) for part in (~inside, inside))
         try:
             train.draw(2, rng)
             drawn = np.unique(np.stack(held.draw(n_held, rng)), axis=1)

@@ -123,8 +123,8 @@ def fit_end_to_end(
     items: Sequence[tuple[Path, ...]], # the files of each, which can be read
     source: PairSource,           # of all pairs to train on
     split: Split,                 # to train the encoder on, to choose and to calibrate by
-    fitted: FittedMatches,        # with the encoder as it is, by this split first
-    seconds: float,               # that this took
+    views: torch.Tensor,          # (V, n, 2·nf) vectors by the encoder as it is
+    seconds: float,               # that `fit_matches` takes by one split
     encoder_epochs: int = 10,     # at most
     augment: int = 0,             # augmented views of each image, for `fit_matches`
     until: float | None = None,   # `time.monotonic()` at which to be done
@@ -135,14 +135,14 @@ def fit_end_to_end(
     used, stop = np.union1d(source.pairs.first, source.pairs.second), None
     if until is not None:
         reading = reading_seconds(column.encoder, [items[i] for i in used])
-        stop = until - seconds - reading * (2 + augment) # it is read again, and so is what is held out
+        stop = until - 2 * seconds - reading * (2 + augment) # it is read again, and so is what is held out
         if stop - time.monotonic() < EPOCH * reading: return None
     tuned = tune_encoder(column.encoder, items, split, encoder_epochs, until=stop, seed=fit["seed"], progress=progress)
     if tuned is None: return None
     again = ImageItems(tuned, column.kept)
     vectors = again.vectors(items, augment, until, progress)
     if np.isin(used, vectors.unread).any(): return None
-    found = fit_matches(torch.from_numpy(vectors.views), source, [split], until=until, progress=progress, **fit)
-    before, after = (pair_auc(f.logits[:len(split.match)], split.match) if len(f.logits) else 0. for f in (fitted, found))
+    plain, found = (fit_matches(v, source, [split], until=until, progress=progress, **fit) for v in (views, torch.from_numpy(vectors.views)))
+    before, after = (pair_auc(f.logits, f.match) if len(f.logits) else 0. for f in (plain, found))
     if progress: print(f"end to end: AUC of held-out pairs {after:.3f}, before {before:.3f}", file=sys.stderr)
     return (found, again) if after > before else None

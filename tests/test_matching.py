@@ -379,11 +379,12 @@ def test_an_encoder_trained_end_to_end_is_kept_only_where_it_ranks_held_out_pair
     source, split = PairSource(pairs, group), pair_training.fold_splits(pairs, folds, group)[0]
     learned = create_encoder(size=64) # stands for what training would make of the random one
     monkeypatch.setattr(pair_tuning, "tune_encoder", lambda *_, **__: learned)
-    for sign in (1, -1): # the model before was always right, or always wrong
-        known = replace(fitted.fitted, logits=np.where(split.match, 1., -1.) * sign, match=split.match)
-        found = pair_tuning.fit_end_to_end(column, pairs.items, source, split, known, 0., progress=False, method="cosine", epochs=1, seed=0)
-        assert (found is None) == (sign == 1)
-    assert found[1].encoder is learned and len(found[0].match) == len(split.match) and column.encoder is encoder
+    things = np.unique(group, return_inverse=True)[1]
+    for whose, kept in ((np.arange(len(group)), True), (things, False)): # the encoder before finds nothing alike, or knows who is who
+        views = torch.eye(whose.max() + 1)[whose].tile(2)[None]
+        found = pair_tuning.fit_end_to_end(column, pairs.items, source, split, views, 0., progress=False, method="cosine", epochs=1, seed=0)
+        assert (found is not None) == kept
+        if found: assert found[1].encoder is learned and len(found[0].match) == len(split.match) and column.encoder is encoder
 
 
 def test_training_an_encoder_sees_no_held_out_image_and_leaves_the_given_one_alone(data, encoder, train):
