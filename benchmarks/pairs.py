@@ -9,6 +9,10 @@ AutoMM's recipe is fine-tuning of the whole encoder with a contrastive loss of t
 beginning at (cos + 1) / 2 = 0.5; it has the seconds that our fit took, reading included. Its batch norms stay as they are.
 Intervals are bootstraps over photos; differences are taken on the same resampled photos.
 
+`_ece_floor` is what chance does to pairs; two more rows say what the data does, with the plain cosine, which learns nothing. `_cosine_ece`: calibrated
+on all pairs of training photos, and asked the same as ours. `_ece_new_things`, where new things are asked about: on things left out of the training
+photos at random, calibrated on all others; its range is that of 95 % of the draws.
+
     python benchmarks/pairs.py --data ../shared/data --json benchmarks/results/pairs.json
     python benchmarks/pairs.py --sets clothing       # one set only; rows of the others stay in the file
 """
@@ -26,7 +30,7 @@ from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import ContrastiveLoss
 
 from _report import interval_row, measured_before, report
-from image_similarity.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error
+from image_similarity.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error, fit_calibration
 from image_similarity.datasets import all_pairs, draw_pairs
 from image_similarity.encoder import Encoder, create_encoder, embed, preprocess
 from image_similarity.intervals import Interval, pair_weights, percentile_interval
@@ -96,8 +100,9 @@ class Answer:
     logits: np.ndarray    # ours
     threshold: float
     surer: float          # probability from which 99 % of what is called a match shall be one
-    cosine: np.ndarray
+    cosine: np.ndarray    # calibrated on the training photos: log odds
     automm: np.ndarray    # (cos + 1) / 2 after its fine-tuning
+    new_things: np.ndarray | None # (draws,) see `TrainingCosines`; None where what is asked about is not new
 
 
 def automm_recipe(task: Task, encoder, seconds: float):
@@ -120,6 +125,32 @@ def cosines(encoder, files, pairs) -> np.ndarray:
     return (unit[pairs[:, 0]] * unit[pairs[:, 1]]).sum(1).astype(float)
 
 
+@dataclass(frozen=True)
+class TrainingCosines:
+    "The plain cosines of all pairs of a task's training photos."
+    cosine: np.ndarray  # (P,)
+    things: np.ndarray  # (P, 2)
+
+    @property
+    def match(self) -> np.ndarray: return self.things[:, 0] == self.things[:, 1]
+
+    def new_things(self, n: int, draws: int = 200) -> np.ndarray:
+        "(draws,) calibration errors on things that were left out: `n`, or half of all at most."
+        names, rng, found = np.unique(self.things), np.random.default_rng(SEED), []
+        for _ in range(draws):
+            left_out = np.isin(self.things, rng.permutation(names)[:min(n, len(names) // 2)])
+            inside, outside = left_out.all(1), ~left_out.any(1)
+            p = fit_calibration(self.cosine[outside], self.match[outside]).probability(self.cosine[inside])
+            found.append(expected_calibration_error(p, self.match[inside], sample_weight=even_odds_weights(self.match[inside])))
+        return np.array(found)
+
+
+def training_cosines(task: Task, encoder) -> TrainingCosines:
+    own = np.flatnonzero(task.train)
+    pairs = all_pairs(len(own))
+    return TrainingCosines(cosines(encoder, task.files[own], pairs), task.labels[own][pairs])
+
+
 def surest(predictor: MatchPredictor) -> float:
     "The probability that `threshold(precision=0.99)` gives; above 1, so that nothing is called a match, where there is none."
     try: return predictor.threshold(precision=0.99)
@@ -140,9 +171,10 @@ def answers(name: str, folder: Path, encoder: Encoder) -> list[Answer]:
         pairs = all_pairs(len(asked))
         i, j = asked[pairs].T
         _, logits = predictor._logits(task.table(i, j), None)
-        tuned = automm_recipe(task, encoder, seconds)
+        tuned, known = automm_recipe(task, encoder, seconds), training_cosines(task, encoder)
         found.append(Answer(pairs, task.labels[i] == task.labels[j], len(asked), logits, predictor.model.threshold, surest(predictor),
-                            cosines(encoder, task.files[asked], pairs), (cosines(tuned, task.files[asked], pairs) + 1) / 2))
+                            fit_calibration(known.cosine, known.match)(cosines(encoder, task.files[asked], pairs)), (cosines(tuned, task.files[asked], pairs) + 1) / 2,
+                            known.new_things(len(np.unique(task.labels[asked]))) if task.held_out == "things" else None))
     return found
 
 
@@ -162,7 +194,7 @@ def statistics(a: Answer) -> dict:
              "accuracy": lambda w: balanced_accuracy(a.logits, a.match, a.threshold, w),
              "best_accuracy": lambda w: balanced_accuracy(a.logits, a.match, best_threshold(a.logits, a.match, w), w),
              "automm_accuracy": lambda w: balanced_accuracy(a.automm, a.match, 0.5, w),
-             "ece": ece(p), "automm_ece": ece(a.automm.clip(0, 1)),
+             "ece": ece(p), "cosine_ece": ece(sigmoid(a.cosine)), "automm_ece": ece(a.automm.clip(0, 1)),
              "precision_at_99": precision,
              "recall_at_99": lambda w: w @ (surer & a.match) / max(w @ a.match, 1e-9)}
     for ours, theirs in (("auc", "cosine_auc"), ("auc", "automm_auc"), ("accuracy", "best_accuracy"), ("accuracy", "automm_accuracy")):
@@ -186,10 +218,14 @@ def rows_of(name: str, found: list[Answer]) -> list[dict]:
     above = ("auc_minus_cosine_auc", "auc_minus_automm_auc") # shown by the interval
     goals = {"ece": floor.value + 0.01, "accuracy": figures["best_accuracy"].value - 0.01, "precision_at_99": 0.99, **dict.fromkeys(above, 0)}
     against = {"auc_minus_cosine_auc": "cosine", "auc_minus_automm_auc": "automm", "accuracy_minus_automm_accuracy": "automm"}
-    lower = {"ece", "automm_ece"}
+    lower = {"ece", "cosine_ece", "automm_ece"}
     rows = [interval_row(f"{name}_{figure}", i, goals.get(figure), "lower" if figure in lower else "higher", against.get(figure), figure in above)
             for figure, i in figures.items()]
-    return rows + [interval_row(f"{name}_ece_floor", floor, better="lower")]
+    rows.append(interval_row(f"{name}_ece_floor", floor, better="lower"))
+    if found[0].new_things is not None:
+        drawn = np.mean([a.new_things for a in found], axis=0)
+        rows.append(interval_row(f"{name}_ece_new_things", percentile_interval(drawn.mean(), drawn), better="lower", against="other things left out, plain cosine"))
+    return rows
 
 
 def main():
