@@ -112,16 +112,31 @@ class Catalogue:
         with self._named(): self._open()
 
     def _open(self):
-        where = ":memory:" if self.file is None else f"{self.file.as_uri()}{'?immutable=1' if self.read_only else ''}"
-        self.connection = sqlite3.connect(where, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=self.file is not None)
-        self.run("PRAGMA foreign_keys = ON")
-        if not self.read_only:
+        if self.read_only: self._connect_to_read()
+        else:
+            self._connect()
             self.run("PRAGMA journal_mode = WAL")
             self.run("PRAGMA synchronous = NORMAL")
         (made_by,), (version,) = self.rows("PRAGMA application_id")[0], self.rows("PRAGMA user_version")[0]
         if made_by == 0 and not self.rows("SELECT 1 FROM sqlite_master"): return _make_tables(self)
         if made_by != APPLICATION_ID: raise ValueError(f"{self.file}: an SQLite file of something else, not a gallery; choose another name")
         if version != SCHEMA_VERSION: raise ValueError(f"{self.file}: a gallery of format {version}, this version reads {SCHEMA_VERSION}; update image_similarity")
+
+    def _connect(self, how: str = ""): # what follows the file in its URI
+        where = ":memory:" if self.file is None else f"{self.file.as_uri()}{how}"
+        self.connection = sqlite3.connect(where, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=self.file is not None)
+        self.run("PRAGMA foreign_keys = ON")
+
+    def _connect_to_read(self):
+        "Along with a writer; or alone, when there is none and SQLite may not make the files that it shares with one."
+        try:
+            self._connect("?mode=ro")
+            self.run("SELECT 1 FROM sqlite_master")
+        except sqlite3.OperationalError as e:
+            log = self.file.with_name(f"{self.file.name}-wal")
+            if log.exists() and log.stat().st_size:
+                raise PermissionError(f"{log}: holds changes that only a writer can read; open the gallery once as a user who may write into {self.folder}") from e
+            self._connect("?immutable=1")
 
     @contextmanager
     def _named(self):

@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -275,6 +276,53 @@ def test_changes_of_another_process_are_seen(gallery, tmp_path, photos):
     finished(python("g = Gallery(sys.argv[1], Tiny())\ng.add(sys.argv[2], progress=False)\ng.remove(3)\nassert len(g.search(2, 50)) == 19", gallery.folder, new))
     found = gallery.search(2, 50)
     assert found[0].id == 21 and 3 not in [r.id for r in found]
+
+
+@pytest.fixture
+def shared():
+    "A folder that everybody may look into."
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+def reader(code: str, folder: Path) -> subprocess.Popen:
+    "A process that may read a gallery and not write into its folder: of another user if we are root, who may write everywhere."
+    folder.chmod(0o555)
+    return python(f"if os.geteuid() == 0: os.setuid(65534)\ngallery = Gallery(sys.argv[1], Tiny())\n{code}", folder)
+
+
+@pytest.fixture
+def writer(shared, photos):
+    "A function that starts a process which adds pictures to `shared / 'g'`, and keeps the gallery open."
+    started = []
+    def start(some):
+        started.append(python("gallery = Gallery(sys.argv[1], Tiny())\ngallery.add(sys.argv[2:], progress=False)\nprint('added', flush=True)\ntime.sleep(60)", shared / "g", *some))
+        assert started[0].stdout.readline() == "added\n"
+        return started[0]
+    yield start
+    for process in started: process.kill(), process.communicate()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no users of this kind")
+def test_who_may_only_read_finds_what_a_writer_who_was_killed_had_committed(shared, photos, writer):
+    first = Gallery(shared / "g", Tiny())
+    first.add(photos[:5], progress=False)
+    first.close()
+    assert finished(reader("print(len(gallery), len(gallery.search(1)))", shared / "g")) == "5 4\n"
+    (shared / "g").chmod(0o755)
+    killed = writer(photos[5:12])
+    killed.kill(), killed.wait()
+    assert finished(reader("print(len(gallery), len(gallery.search(1, 20)))", shared / "g")) == "12 11\n"
+    (shared / "g" / "gallery.sqlite-shm").unlink() # without it, only a writer can read what was written last
+    refused = reader("", shared / "g").communicate()[1].splitlines()[-1]
+    assert refused.startswith("PermissionError: ") and "gallery.sqlite-wal: holds changes that only a writer can read" in refused and "open the gallery once" in refused
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no users of this kind")
+def test_who_may_only_read_opens_a_gallery_that_is_being_made(shared, photos, writer):
+    writer(photos[:7])
+    assert finished(reader("print(len(gallery))", shared / "g")) == "7\n"
 
 
 def test_many_threads(gallery):
