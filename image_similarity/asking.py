@@ -32,7 +32,8 @@ def as_query(
 def _seen(gallery, query) -> tuple[np.ndarray, int | None, object]:
     "The vector of a picture, of an item or as it is given; the id when the query is one; and what to show as the query."
     if isinstance(query, (int, np.integer)):
-        return pooled_in_order(gallery.catalogue, [int(query)])[0], int(query), items_by_id(gallery.catalogue, [query])[int(query)].path
+        with gallery.catalogue.reading():
+            return pooled_in_order(gallery.catalogue, [int(query)])[0], int(query), items_by_id(gallery.catalogue, [query])[int(query)].path
     if hasattr(query, "detach"): query = query.detach().cpu().numpy()
     if isinstance(query, np.ndarray): return query.ravel(), None, None
     seen = gallery.encoder.look([query])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMA_VERSION', 'APPLICATION_ID', 'BUSY_SECONDS', 'Item', 'condition', 'kept_path', 'full_path', 'Catalogue', 'fact',
            'set_fact', 'items_where', 'items_by_id', 'items_by_path', 'put_items', 'remove_items', 'vectors_since',
-           'pooled_in_order']
+           'pooled_by_id', 'pooled_in_order']
 
 # %% ../nbs/09e_catalogue.ipynb #d591d4d6
 import json
@@ -293,6 +293,13 @@ def vectors_since(
         yield np.array([id for _, id, _ in found]), np.stack([np.frombuffer(p, "<f4") for _, _, p in found])
         last = found[-1][:2]
 
+def pooled_by_id(
+    catalogue: Catalogue,
+    ids: Iterable[int],
+) -> dict[int, np.ndarray]: # (D,) float32 of those that there are
+    found = catalogue.rows("SELECT id, pooled FROM vectors WHERE id IN (SELECT value FROM json_each(?))", (json.dumps([int(i) for i in ids]),))
+    return {id: np.frombuffer(pooled, "<f4") for id, pooled in found}
+
 def pooled_in_order(
     catalogue: Catalogue,
     ids: Sequence[int] | None = None, # whose; None for all
@@ -304,6 +311,6 @@ def pooled_in_order(
             out = np.empty((n, (size or 0) // 4), np.float32)
             for i, (blob,) in enumerate(catalogue.run("SELECT pooled FROM vectors ORDER BY id")): out[i] = np.frombuffer(blob, "<f4")
         return out
-    found = dict(catalogue.rows("SELECT id, pooled FROM vectors WHERE id IN (SELECT value FROM json_each(?))", (json.dumps([int(i) for i in ids]),)))
+    found = pooled_by_id(catalogue, ids)
     if lost := [i for i in ids if i not in found]: raise KeyError(f"{lost[0]}: the gallery has no item of that id")
-    return np.stack([np.frombuffer(found[i], "<f4") for i in ids]) if len(found) else np.zeros((0, 0), np.float32)
+    return np.stack([found[i] for i in ids]) if len(found) else np.zeros((0, 0), np.float32)

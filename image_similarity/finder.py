@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .candidates import best_others, class_places, not_the_query, ranking
-from .catalogue import Item, items_by_id
+from .candidates import best_others, class_places, other_items, ranking
+from .catalogue import Item
 from .encoder import Embedded, embed, fingerprint, open_for, pooled_of, to_pixels
 from .explain import PairExplanation, features_of, pair_maps
 from .gallery import Gallery
@@ -69,7 +69,7 @@ class SimilarityFinder:
     @property
     def lbl2files(self) -> dict[str, list[Path]]: # label to its files
         found = {}
-        for label, file in zip(self.labels, self.files): found.setdefault(label, []).append(file)
+        for item in self.gallery.items(): found.setdefault(item.label, []).append(item.path)
         return found
 
     def _model(self) -> Model: return Model(self.encoder, self.class_encoder, self.classes, self.scorer) # all but the gallery
@@ -123,11 +123,6 @@ def _now(finder: SimilarityFinder) -> tuple[PairView, np.ndarray]:
     if finder._places[0] is not now: finder._places = now, class_places(now.labels, finder.classes.labels)
     return finder._places
 
-def _items(finder: SimilarityFinder, now: PairView, rows: Sequence[int]) -> list[Item]:
-    ids = [int(now.ids[row]) for row in rows]
-    found = items_by_id(finder.gallery.catalogue, ids)
-    return [found[id] for id in ids]
-
 # %% ../nbs/11_finder.ipynb #ce38dc84
 def search(
     self: SimilarityFinder,
@@ -149,9 +144,8 @@ def search(
         warnings.warn(f"the gallery has no {self.classes.labels[posterior.argmax()]}, the class predicted for the query; searching all, weighted")
         best = best_others(self.gallery.catalogue, now, pooled, *ranking("weighted", places, posterior), meeting, top_k)
     query = Path(query) if isinstance(query, (str, os.PathLike)) else query
-    items = _items(self, now, [row for row, _, _ in best])
-    return Results(query, [Result(item.path, item.label, float(s), float(1 / (1 + np.exp(-l))), rank, query, item.id)
-                           for rank, (item, (_, s, l)) in enumerate(zip(items, best), 1)], _likeliest(self, posterior))
+    return Results(query, [Result(item.path, item.label, float(score), float(1 / (1 + np.exp(-logit))), rank, query, item.id)
+                           for rank, (item, score, logit) in enumerate(best, 1)], _likeliest(self, posterior))
 
 SimilarityFinder.search = search
 
@@ -166,18 +160,21 @@ def explain(
 SimilarityFinder.explain = explain
 
 # %% ../nbs/11_finder.ipynb #49618800
-def _compared(finder: SimilarityFinder, now: PairView, places, query, pooled, posterior, compare_n: int) -> list[int]:
-    "Rows of the items that `predict` compares: the first of the predicted class, or the best of all by weight when it has none."
+def _compared(finder: SimilarityFinder, now: PairView, places, query, pooled, posterior, compare_n: int) -> list[tuple[Item, float]]:
+    "Items that `predict` compares and their logits: the first of the predicted class, or the best of all by weight when it has none."
     of_class = np.flatnonzero((places == int(posterior.argmax())) & now.alive)
-    of_class, chosen = of_class[np.argsort(now.ids[of_class])], []
+    of_class, chosen = of_class[np.argsort(now.ids[of_class])], {}
     for start in range(0, len(of_class), compare_n):
         some = of_class[start:start + compare_n]
-        chosen += some[not_the_query(finder.gallery.catalogue, now.ids[some], pooled)].tolist()
+        others = other_items(finder.gallery.catalogue, now.ids[some], pooled)
+        chosen |= {row: others[id] for row, id in zip(some.tolist(), now.ids[some].tolist()) if id in others}
         if len(chosen) >= compare_n: break
-    if chosen: return chosen[:compare_n]
+    if rows := list(chosen)[:compare_n]:
+        logits = now.index.logits(pooled, rows)[np.argsort(np.argsort(rows))] # the index answers in the order of its rows
+        return [(chosen[row], float(logit)) for row, logit in zip(rows, logits)]
     warnings.warn(f"the gallery has no other {finder.classes.labels[posterior.argmax()]}, the class predicted for {query}; comparing all, weighted")
     best = best_others(finder.gallery.catalogue, now, pooled, *ranking("weighted", places, posterior), now.alive, compare_n)
-    return [row for row, _, _ in best]
+    return [(item, float(logit)) for item, _, logit in best]
 
 # %% ../nbs/11_finder.ipynb #bcb12466
 def predict(
@@ -190,11 +187,11 @@ def predict(
     if compare_n < 1: raise ValueError(f"compare_n={compare_n}: compare with one file at least")
     pooled, posterior = _look_at(self, fn)
     now, places = _now(self)
-    rows = _compared(self, now, places, fn, pooled, posterior, compare_n)
-    if not rows: raise ValueError(f"{fn}: the gallery holds no other image to compare it with")
-    logits = torch.from_numpy(now.index.logits(pooled, rows)[np.argsort(np.argsort(rows))]) # the index answers in the order of its rows
+    compared = _compared(self, now, places, fn, pooled, posterior, compare_n)
+    if not compared: raise ValueError(f"{fn}: the gallery holds no other image to compare it with")
+    logits = torch.tensor([logit for _, logit in compared])
     self.preds = list(logits.sigmoid())
-    self.fns = [(fn, item.path) for item in _items(self, now, rows)]
+    self.fns = [(fn, item.path) for item, _ in compared]
     self.idx = int(logits.argmax())
     for stale in ("images", "acts"): self.__dict__.pop(stale, None)
     if show: show_best(self)

@@ -17,8 +17,9 @@ from .gallery_encoder import compared_rows
 # %% ../nbs/10d_groups.ipynb #dca13249
 def _chosen(gallery: Gallery, where: dict | None) -> tuple[list, np.ndarray, np.ndarray]:
     "Items that meet all conditions, their `pooled`, and their embeddings."
-    items = gallery.items(where)
-    pooled = pooled_in_order(gallery.catalogue, [item.id for item in items])
+    with gallery.catalogue.reading():
+        items = gallery.items(where)
+        pooled = pooled_in_order(gallery.catalogue, [item.id for item in items])
     saved = fact(gallery.catalogue, "encoder")
     return items, pooled, compared_rows(pooled, saved["compared"]) if saved else pooled
 

@@ -462,6 +462,35 @@ def test_kill_9_while_saving_leaves_the_old_model_or_the_new(small, model):
     assert len(SimilarityFinder.load(model).search(small.query)) == 5
 
 
+# --- items that go during a search
+
+COME_AND_GO = """
+import sys
+from image_similarity.gallery import Gallery
+gallery = Gallery(sys.argv[1])
+labels, pooled = gallery.labels, gallery.pooled
+print("ready", flush=True)
+while True: gallery.remove(gallery.import_embeddings([f"visitor {i}" for i in range(len(labels))], pooled, labels))
+"""
+
+
+def test_searches_go_on_while_another_process_adds_and_removes_items(small, model):
+    finder = SimilarityFinder.load(model)
+    pooled = finder.gallery.encoder.look([small.query]).pooled[0]
+    with subprocess.Popen([sys.executable, "-c", COME_AND_GO, model], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "ready\n"
+            sizes = set()
+            for _ in range(100):
+                found = finder.search(small.query, 20, pooled=pooled)
+                assert len({r.id for r in found}) == 20
+                finder.predict(small.query, 3, show=False)
+                assert len(finder.fns) == 3
+                sizes.add(sum(len(files) for files in finder.lbl2files.values()))
+        finally: other.kill()
+    assert sizes <= {24, 48} # never something between
+
+
 # --- names
 
 NAMES = ["two words", "tab\tin it", "ünï – 猫", "-leading", "--model", "q'uote\"s", "per%cent {brace} [bracket]", "$HOME `ls` ;", "🐈"]
