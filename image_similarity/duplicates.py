@@ -189,6 +189,12 @@ def _describe(signatures, places, threshold, look) -> tuple[int, str, list[tuple
         else: copies.append((i, "copy of another copy", found.agreement if found else 0.))
     return places[best], why, sorted(copies, key=lambda c: (-c[2], c[0]))
 
+def _distinct_files(signatures, places) -> list[int]:
+    "Places without those of a file that is there already: it may be on both sides."
+    first = {}
+    for i in places: first.setdefault(signatures[i].path.resolve(), i)
+    return list(first.values())
+
 def _checked(embeddings, n: int) -> np.ndarray | None:
     "Embeddings of `n` files."
     if embeddings is None: return None
@@ -219,7 +225,9 @@ def find_duplicates(
     signatures, bad = [read[i] for i in kept], [s for s in read if isinstance(s, ImageError)]
     look = lru_cache(64)(lambda path: View(open_image(path, at_least=AT_LEAST)))
     groups, split = [], None if against is None else sum(i < n for i in kept)
-    for places in link_copies(signatures, look, None if embeddings is None else embeddings[kept], split, threshold, progress) if kept else []:
+    linked = link_copies(signatures, look, None if embeddings is None else embeddings[kept], split, threshold, progress) if kept else []
+    for places in [_distinct_files(signatures, places) for places in linked]:
+        if len(places) == 1: continue
         best, why, copies = _describe(signatures, places, threshold, look)
         groups.append(DuplicateGroup(kept[best], files[kept[best]], why, [Copy(kept[i], files[kept[i]], *rest) for i, *rest in copies]))
     return Duplicates(groups, bad)

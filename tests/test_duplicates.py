@@ -109,6 +109,15 @@ def test_against_finds_across_and_never_within(folder, tmp_path_factory, pets):
     assert len(find_duplicates([mine / "other.png"], against=theirs, progress=False)) == 0
 
 
+def test_a_file_on_both_sides_is_no_copy_of_itself(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    assert len(find_duplicates([folder / "pet1.png"], against=[tmp_path / "link" / "pet1.png", folder / "pet2.png"], progress=False)) == 0
+    group, = find_duplicates([folder / "pet0.png", folder / "pet1.png"], against=[folder / "pet0.png", folder / "pet1.png", folder / "small.jpg"], progress=False)
+    assert (group.keep.name, [c.path.name for c in group.copies]) == ("pet0.png", ["small.jpg"]) # a file of theirs
+    group, = find_duplicates([folder / "pet0.png", folder / "small.jpg"], against=[folder / "pet0.png"], progress=False)
+    assert (group.keep.name, [c.path.name for c in group.copies]) == ("pet0.png", ["small.jpg"]) # a file of ours
+
+
 def test_hash_candidates_are_those_of_hashing_the_turned_pictures(folder):
     "The other way to the answer: turn the picture, hash it with ImageHash, count bits in Python."
     imagehash = pytest.importorskip("imagehash", reason="ImageHash is not installed")
