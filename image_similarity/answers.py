@@ -16,7 +16,7 @@ from time import perf_counter
 import numpy as np
 
 from .alignment import View, align
-from .catalogue import Item, condition, items_by_id, items_where, pooled_by_id, pooled_in_order
+from .catalogue import Item, NoSuchItem, condition, items_by_id, items_where, pooled_by_id, pooled_in_order
 from .collection import Collection, Opened
 from .copy_candidates import AT_LEAST
 from .duplicates import THRESHOLD
@@ -165,7 +165,7 @@ def _found(opened: Opened, query: Query, n: int, options: SearchOptions) -> list
     if opened.finder is None or query.pooled is None:
         asked = query.id or (query.content if query.pooled is None else query.pooled)
         try: return opened.gallery.search(asked, n, options.where, approximate=options.approximate).items
-        except KeyError as e: raise Refused("not_found", e.args[0]) from e
+        except NoSuchItem as e: raise Refused("not_found", str(e)) from e
     results = opened.finder.search(query.picture, n + 1, options.candidates or "weighted", options.where, query.pooled)
     return [r for r in results if r.id != query.id][:n]
 

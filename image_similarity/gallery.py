@@ -18,7 +18,7 @@ import numpy as np
 
 from .adding import Added, add_files, chosen_files, labels_for, metadata_for
 from .asking import as_query, nearest_mixture, nearest_pictures
-from .catalogue import (Catalogue, Item, condition, fact, full_path, items_by_id, items_by_path, items_where, kept_path,
+from .catalogue import (Catalogue, Item, NoSuchItem, condition, fact, full_path, items_by_id, items_by_path, items_where, kept_path,
                                         pooled_in_order, put_items, remove_items, set_fact)
 from .gallery_encoder import GalleryEncoder, as_gallery_encoder, default_encoder, load_gallery_encoder, text_side
 from .inventory import Check, Stats, catalogue_stats, check_catalogue, export_table
@@ -162,14 +162,14 @@ Gallery.import_embeddings = import_embeddings
 
 # %% ../nbs/10_gallery.ipynb #c859c190
 def _ids(gallery: Gallery, which) -> list[int]:
-    "The ids that are meant. Raises `KeyError` for an item that is not there."
+    "The ids that are meant. Raises `NoSuchItem` for an item that is not there."
     if isinstance(which, dict): return [item.id for item in gallery.items(which)]
     many = [which] if isinstance(which, (int, np.integer, str, os.PathLike)) else list(which)
     paths = items_by_path(gallery.catalogue, [w for w in many if not isinstance(w, (int, np.integer))])
     there, ids = items_by_id(gallery.catalogue, [w for w in many if isinstance(w, (int, np.integer))]), []
     for w in many:
         item = there.get(int(w)) if isinstance(w, (int, np.integer)) else paths.get(full_path(kept_path(w, gallery.folder), gallery.folder))
-        if item is None: raise KeyError(f"{w}: the gallery has no such item")
+        if item is None: raise NoSuchItem(f"{w}: the gallery has no such item")
         ids.append(item.id)
     return ids
 
@@ -177,7 +177,7 @@ def remove(
     self: Gallery,
     which, # ids or paths, one or many, or a dict as for `items`
 ) -> int:  # how many items went
-    "Forget items; the files stay where they are. Ids are not used again. Raises `KeyError` for an item that is not there."
+    "Forget items; the files stay where they are. Ids are not used again. Raises `NoSuchItem`, a `KeyError` and a `ValueError`, for an item that is not there."
     return remove_items(self.catalogue, _ids(self, which))
 
 def update(
@@ -186,7 +186,7 @@ def update(
     label: str | None = None,     # the new label; None leaves it
     metadata: dict | None = None, # laid over what is known; a value of None takes a name away
 ) -> int:                         # how many items were meant
-    "Change what is known of items. Raises `KeyError` for an item that is not there, `ValueError` for metadata that cannot be kept."
+    "Change what is known of items. Raises `NoSuchItem` for an item that is not there, `ValueError` for metadata that cannot be kept."
     extra, = metadata_for([Path("these items")], [metadata])
     items = items_by_id(self.catalogue, _ids(self, which)).values()
     put_items(self.catalogue, [replace(i, label=i.label if label is None else label,
@@ -220,7 +220,7 @@ def search(
     """The most similar items.
 
     A string is a picture when there is such a file, or when it looks like the name of one; otherwise it is a text. Scores of a text are cosines, those of
-    a mixture standard deviations. Raises `FileNotFoundError` or `ImageError` for a picture that cannot be read, `KeyError` for an id that is not there,
+    a mixture standard deviations. Raises `FileNotFoundError` or `ImageError` for a picture that cannot be read, `NoSuchItem` for an id that is not there,
     `ImportError` when texts need more than is installed, `ValueError` for anything else."""
     return search_many(self, [query], top_k, where, metric, approximate)[0]
 

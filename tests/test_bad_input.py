@@ -462,6 +462,14 @@ def test_kill_9_while_saving_leaves_the_old_model_or_the_new(small, model):
     assert len(SimilarityFinder.load(model).search(small.query)) == 5
 
 
+# --- galleries
+
+@pytest.mark.parametrize("item", ["999", "nosuch.jpg", Path("/elsewhere/nosuch.jpg")])
+def test_an_item_that_is_not_there_cannot_be_removed(refused, model, item):
+    assert refused("gallery", "remove", model, item) == f"error: {item}: the gallery has no such item"
+    with pytest.raises(KeyError): Gallery(model).remove(int(item) if item == "999" else item) # as of a dict
+
+
 # --- items that go during a search
 
 COME_AND_GO = """
