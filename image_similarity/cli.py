@@ -202,7 +202,7 @@ def _plain_warnings():
     "Warnings of ours as one line on stderr."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", category=UserWarning, module=OURS)
+        warnings.filterwarnings("default", category=UserWarning, module=OURS)
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {one_line(message)}")
         yield
 

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import stat
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -115,12 +116,17 @@ def image_files(
 ) -> list[Path]:             # sorted, so that a run can be repeated
     """All image files below `folder`, by their names' endings (`SUFFIXES`, any case).
 
-    Raises `FileNotFoundError` when the folder is missing, `ValueError` when it is a file or holds no image."""
+    Raises `FileNotFoundError` when the folder is missing, `PermissionError` when it may not be read, `ValueError` when it
+    is a file or holds no image. Warns of subfolders that may not be read."""
     folder = Path(folder)
     if not folder.exists(): raise FileNotFoundError(f"{folder}: there is no such folder")
     if not folder.is_dir(): raise ValueError(f"{folder}: is a file, a folder of images is wanted")
+    def refused(error: OSError):
+        if Path(error.filename) == folder: raise error
+        warnings.warn(f"{error.filename}: {error.strerror.lower()}; the pictures in it are left out")
+
     found = []
-    for where, folders, names in os.walk(folder):
+    for where, folders, names in os.walk(folder, onerror=refused):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         found += [Path(where, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in SUFFIXES]
     if not found: raise ValueError(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")

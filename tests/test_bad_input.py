@@ -233,6 +233,20 @@ def test_a_file_that_may_not_be_read(small):
         assert (done.stdout, done.stderr) == ("permission denied\n", "")
 
 
+def test_folders_that_may_not_be_read():
+    with tempfile.TemporaryDirectory() as folder:
+        locked = Path(folder, "locked")
+        locked.mkdir()
+        for file in "a_1.jpg", "locked/b_1.jpg": Path(folder, file).touch()
+        os.chmod(folder, 0o755), locked.chmod(0)
+        code = ("import os\nfrom image_similarity.images import image_files\n"
+                "if hasattr(os, 'geteuid') and os.geteuid() == 0: os.seteuid(65534)\n"
+                f"print(*image_files('{folder}'))\ntry: image_files('{locked}')\nexcept PermissionError as e: print(e.filename)")
+        done = in_a_process(code)
+        assert done.stdout == f"{folder}/a_1.jpg\n{locked}\n"
+        assert f"UserWarning: {locked}: permission denied; the pictures in it are left out\n" in done.stderr
+
+
 def test_a_refusal_of_the_system_is_one_line(small, refused, monkeypatch):
     def locked(*_): raise PermissionError(13, "Permission denied", "model/manifest.json")
     monkeypatch.setattr(SimilarityFinder, "load", locked)

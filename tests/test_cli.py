@@ -193,9 +193,9 @@ def test_a_mistake_of_ours_is_not_hidden(call, small, monkeypatch):
     with pytest.raises(AssertionError): call("find", small.query, "--model", small.model)
 
 
-def test_our_warnings_are_one_line_and_those_of_libraries_none(call, small, monkeypatch):
-    def warns(*_):
-        warnings.warn_explicit("mind\nthe gap", UserWarning, "finder.py", 1, module="image_similarity.finder")
+def test_our_warnings_are_one_line_once_and_those_of_libraries_none(call, small, monkeypatch):
+    def warns(*_, said={}):
+        for _ in range(2): warnings.warn_explicit("mind\nthe gap", UserWarning, "finder.py", 1, module="image_similarity.finder", registry=said)
         warnings.warn_explicit("torch is torch", UserWarning, "x.py", 1, module="torch.x")
         warnings.warn_explicit("old", DeprecationWarning, "finder.py", 1, module="image_similarity.finder")
         return small.finder
