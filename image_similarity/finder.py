@@ -23,7 +23,7 @@ from .explain import PairExplanation, features_of, pair_maps
 from .gallery import Gallery
 from .gallery_pairs import GalleryPairs, PairView
 from .images import BadImages, label_func
-from .model_folder import Model, own_gallery, read_head, read_model, write_model
+from .model_folder import HEADS, Model, own_gallery, read_head, read_model, write_model
 from .results import Result, Results
 from .saving import written_whole
 from .searching import rows_where
@@ -243,22 +243,26 @@ def save(
     folder: str | Path, # made, or replaced if it is a model folder
 ) -> Path:
     "Raises `TypeError` for learners that did not come from our factories, `ValueError` if the folder is something else."
-    learners = {"clearn": _learner_record(self.clearn), "slearn": _learner_record(self.slearn)}
-    heads = {"clearn": self.clearn.model[1].state_dict(), "slearn": self.slearn.model.head.state_dict()}
+    records, heads = {}, {}
+    for which in HEADS: records[which], heads[which] = _record_and_head(self, which)
     with written_whole(folder) as beside:
         self.gallery.save_to(beside)
-        write_model(beside, self._model(), learners, heads)
+        write_model(beside, self._model(), records, heads)
     if self.gallery.folder == Path(folder).absolute(): self._set_up(self._model(), Gallery(folder, self.encoder)) # the one that was open is gone
     return Path(folder)
 
 SimilarityFinder.save = save
 
 # %% ../nbs/11_finder.ipynb #b59f3a60
-def _learner_record(learn) -> dict: # what is needed to build its head again
-    "Raises `TypeError` for a learner that we could not build again."
+def _record_and_head(finder: SimilarityFinder, which: str) -> tuple[dict, dict[str, torch.Tensor]]:
+    "How the head of a learner was built, and its state dict. Raises `TypeError` for a learner that we could not build again."
+    if hasattr(finder, "_saved") and which not in vars(finder): # nobody has asked for the learner: the head is as it was
+        folder, records = finder._saved
+        return records[which], read_head(folder, which)
+    learn = getattr(finder, which)
     if not hasattr(learn, "made_with"):
         raise TypeError("only learners made by classifier_learner and siamese_learner can be saved here; keep others with Learner.export")
-    return learn.made_with
+    return learn.made_with, (learn.model[1] if which == "clearn" else learn.model.head).state_dict()
 
 # %% ../nbs/11_finder.ipynb #c3012e47
 def load(
@@ -282,9 +286,12 @@ def _saved_learner(finder: SimilarityFinder, which: str, build: Callable):
     from image_similarity.datasets import LabelledImages
     if not hasattr(finder, "_saved"): raise AttributeError(which)
     folder, made_with = finder._saved
-    known = [i for i, label in enumerate(finder.labels) if label in finder.classes.labels]
+    gallery = own_gallery(folder, finder.encoder) # that of the finder may be another
+    known = [item for item in gallery.items() if item.label in finder.classes.labels]
+    gallery.close()
+    if not known: raise ValueError(f"{folder}: its gallery holds no picture of a class that the model knows, and a learner needs some; load the model that was trained")
     held_out = np.arange(len(known)) % 5 == 0 # the folder does not say what was held out in training
-    data = LabelledImages([finder.files[i] for i in known], [finder.labels[i] for i in known], held_out)
+    data = LabelledImages([item.path for item in known], [item.label for item in known], held_out)
     return build(data, made_with[which], read_head(folder, which))
 
 def _clearn(self: SimilarityFinder):

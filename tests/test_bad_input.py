@@ -484,6 +484,20 @@ def test_an_item_that_is_not_there_cannot_be_removed(refused, model, item):
     with pytest.raises(KeyError): Gallery(model).remove(int(item) if item == "999" else item) # as of a dict
 
 
+def test_a_model_with_another_gallery_keeps_its_heads_and_its_learners(small, model, tmp_path):
+    unlabelled = Gallery(tmp_path / "unlabelled", small.encoder)
+    unlabelled.import_embeddings(small.finder.files, small.finder.gallery.pooled)
+    finder = SimilarityFinder.load(model, gallery=unlabelled)
+    saved = finder.save(tmp_path / "saved")
+    heads = load_file(model / "heads.safetensors")
+    assert len(heads) > 4 and all(torch.equal(heads[name], tensor) for name, tensor in load_file(saved / "heads.safetensors").items())
+    assert json.loads((saved / "manifest.json").read_text())["learners"] == json.loads((model / "manifest.json").read_text())["learners"]
+    again = SimilarityFinder.load(saved)
+    assert [r.score for r in again.search(small.query)] == [r.score for r in finder.search(small.query)]
+    assert torch.allclose(finder.clearn.predict(small.query)[2], small.finder.clearn.predict(small.query)[2], atol=1e-4)
+    with pytest.raises(ValueError, match="saved: its gallery holds no picture of a class that the model knows"): again.slearn
+
+
 # --- items that go during a search
 
 COME_AND_GO = """
