@@ -68,7 +68,7 @@ def condition(
         for v in values:
             if not isinstance(v, (str, int, float, type(None))): raise TypeError(f"where: {name}={v!r}: text, a number, True, False or None is wanted, or a list of these")
         among = "IN (SELECT value FROM json_each(?))"
-        parameters += [*([] if name == "label" else [name]), json.dumps([v for v in values if v is not None])]
+        parameters += [json.dumps([str(v) for v in values if v is not None])] if name == "label" else [name, json.dumps([v for v in values if v is not None])]
         clause = f"label {among}" if name == "label" else f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND value {among})"
         if None in values and name == "label": clause += " OR label IS NULL"
         elif None in values:

@@ -189,7 +189,7 @@ def update(
     "Change what is known of items. Raises `NoSuchItem` for an item that is not there, `ValueError` for metadata that cannot be kept."
     extra, = metadata_for([Path("these items")], [metadata])
     items = items_by_id(self.catalogue, _ids(self, which)).values()
-    put_items(self.catalogue, [replace(i, label=i.label if label is None else label,
+    put_items(self.catalogue, [replace(i, label=i.label if label is None else str(label),
         metadata={k: v for k, v in {**i.metadata, **(extra or {})}.items() if v is not None}) for i in items])
     return len(items)
 

@@ -503,6 +503,13 @@ def test_filters_are_exact(metadata, data):
             assert np.allclose([r.score for r in found], scores, atol=1e-4)
 
 
+def test_labels_are_texts_whatever_they_are_given_as(gallery, photos):
+    gallery.update(1, 5)
+    gallery.add(photos[1:3], [2.5, True], progress=False)
+    assert [[i.id for i in gallery.items({"label": asked})] for asked in (5, "5", [2.5, 5], True, 1)] == [[1], [1], [1, 2], [3], []]
+    assert [r.id for r in gallery.search(photos[9], where={"label": 5})] == [1]
+
+
 def test_equal_pictures_are_both_items_and_found(gallery, photos):
     shutil.copy2(photos[8], photos[8].with_name("twin.png"))
     gallery.add(photos[0].parent, progress=False)
