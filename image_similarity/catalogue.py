@@ -9,6 +9,7 @@ __all__ = ['SCHEMA_VERSION', 'APPLICATION_ID', 'BUSY_SECONDS', 'Item', 'NoSuchIt
 
 # %% ../nbs/09e_catalogue.ipynb #d591d4d6
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -60,15 +61,21 @@ class NoSuchItem(KeyError, ValueError):
 def condition(
     where: dict | None, # name to value, or to a list of values
 ) -> tuple[str, list]:  # SQL over `items`, and its parameters
-    "What `where` says, in SQL. Raises `TypeError` for what is no dict, or a value that is no text, number, truth value or None."
+    """What `where` says, in SQL.
+
+    Raises `TypeError` for what is no dict, or a value that is no text, number, truth value or None, `ValueError` for a
+    name that is no text, or a number that is not finite."""
     if where is not None and not isinstance(where, dict): raise TypeError(f"where={where!r}: a dict is wanted, like {{'label': 'cat'}}")
     clauses, parameters = ["1"], []
     for name, wanted in (where or {}).items():
+        if not isinstance(name, str): raise ValueError(f"where: {name!r}: a name is text, like 'label'")
         values = list(wanted) if isinstance(wanted, (list, tuple, set, frozenset)) else [wanted]
         for v in values:
             if not isinstance(v, (str, int, float, type(None))): raise TypeError(f"where: {name}={v!r}: text, a number, True, False or None is wanted, or a list of these")
+            if isinstance(v, float) and not math.isfinite(v): raise ValueError(f"where: {name}={v!r}: a number that is finite is wanted; None finds what has no value")
         among = "IN (SELECT value FROM json_each(?))"
-        parameters += [json.dumps([str(v) for v in values if v is not None])] if name == "label" else [name, json.dumps([v for v in values if v is not None])]
+        asked = [str(v) if name == "label" else v for v in values if v is not None]
+        parameters += [*([] if name == "label" else [name]), json.dumps(asked)]
         clause = f"label {among}" if name == "label" else f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND value {among})"
         if None in values and name == "label": clause += " OR label IS NULL"
         elif None in values:

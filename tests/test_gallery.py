@@ -510,6 +510,14 @@ def test_labels_are_texts_whatever_they_are_given_as(gallery, photos):
     assert [r.id for r in gallery.search(photos[9], where={"label": 5})] == [1]
 
 
+@pytest.mark.parametrize("where, says", [({"label": float("nan")}, "where: label=nan: a number that is finite"), ({"year": [2020, float("-inf")]}, "where: year=-inf"),
+                                         ({5: "cat"}, "where: 5: a name is text"), ({None: None}, "where: None: a name is text")])
+def test_conditions_that_nothing_can_meet_are_refused(gallery, where, says):
+    for ask in (gallery.items, gallery.remove, lambda where: gallery.search(1, where=where)):
+        with pytest.raises(ValueError, match=f"^{says}"): ask(where)
+    assert len(gallery) == 20
+
+
 def test_equal_pictures_are_both_items_and_found(gallery, photos):
     shutil.copy2(photos[8], photos[8].with_name("twin.png"))
     gallery.add(photos[0].parent, progress=False)
