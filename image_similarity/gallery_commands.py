@@ -77,13 +77,13 @@ def index(
     model: Annotated[Path, typer.Option(metavar="MODEL", show_default=False, help="Take the encoder of this model, so that the model can search the gallery.")] = None,
 ):
     "Add pictures to a gallery, which is made if it is not there. Known pictures are passed over, so it may be stopped and run again."
+    from image_similarity.adding import chosen_files, labels_for
     from image_similarity.gallery import Gallery
-    from image_similarity.images import image_files
-    files = image_files(images) if images.is_dir() else [images]
-    metadata = None
+    (files, _), metadata = chosen_files(images), None
     if labels not in (None, "name", "folder"): labels, metadata = read_metadata(Path(labels), files, images)
+    labels = labels_for(files, labels) # raises before there is a gallery
     kept = Gallery(gallery, _encoder(arch, model))
-    added = kept.add(files if images.is_dir() else images, labels, metadata)
+    added = kept.add(files, labels, metadata)
     report(added.bad)
     say(f"{added.new:,} new, {added.changed:,} changed, {added.moved:,} moved, {added.unchanged:,} as before; {len(kept):,} in {shown_path(gallery)}")
 

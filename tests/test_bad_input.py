@@ -484,6 +484,13 @@ def test_an_item_that_is_not_there_cannot_be_removed(refused, model, item):
     with pytest.raises(KeyError): Gallery(model).remove(int(item) if item == "999" else item) # as of a dict
 
 
+@pytest.mark.parametrize("picture, options, says", [("nosuch.jpg", [], "there is no such file"), ("holiday.png", ["--labels", "name"], "the name gives no label")])
+def test_a_gallery_is_not_made_for_nothing(refused, tmp_path, picture, options, says):
+    Image.new("RGB", (8, 8)).save(tmp_path / "holiday.png")
+    assert f"{picture}: {says}" in refused("index", tmp_path / picture, "--gallery", tmp_path / "g", *options)
+    assert [f.name for f in tmp_path.iterdir()] == ["holiday.png"]
+
+
 def test_a_model_with_another_gallery_keeps_its_heads_and_its_learners(small, model, tmp_path):
     unlabelled = Gallery(tmp_path / "unlabelled", small.encoder)
     unlabelled.import_embeddings(small.finder.files, small.finder.gallery.pooled)
