@@ -491,6 +491,14 @@ def test_a_gallery_is_not_made_for_nothing(refused, tmp_path, picture, options, 
     assert [f.name for f in tmp_path.iterdir()] == ["holiday.png"]
 
 
+@pytest.mark.parametrize("command", ["duplicates", "clusters"])
+@pytest.mark.parametrize("name, said", [("missing/sheet.png", "no such folder"), ("sheet.txt", ".png"), ("sheet.svg", ".png"), ("folder.png", "is a folder")])
+def test_a_sheet_that_cannot_be_written_is_refused_first(refused, tmp_path, command, name, said):
+    (tmp_path / "folder.png").mkdir()
+    line = refused(command, "--gallery", "no gallery", "--sheet", tmp_path / name)
+    assert said in line and name.split("/")[0] in line
+
+
 def test_a_model_with_another_gallery_keeps_its_heads_and_its_learners(small, model, tmp_path):
     unlabelled = Gallery(tmp_path / "unlabelled", small.encoder)
     unlabelled.import_embeddings(small.finder.files, small.finder.gallery.pooled)
