@@ -20,7 +20,7 @@ from .adding import Added, add_files, chosen_files, labels_for, metadata_for
 from .asking import as_query, nearest_mixture, nearest_pictures
 from .catalogue import (Catalogue, Item, NoSuchItem, condition, fact, full_path, items_by_id, items_by_path, items_where, kept_path,
                                         pooled_in_order, put_items, remove_items, set_fact)
-from .gallery_encoder import GalleryEncoder, as_gallery_encoder, default_encoder, load_gallery_encoder, text_side
+from .gallery_encoder import GalleryEncoder, as_gallery_encoder, compared_rows, default_encoder, load_gallery_encoder, text_side
 from .inventory import Check, Stats, catalogue_stats, check_catalogue, export_table
 from .mixtures import Mixture
 from .results import Results
@@ -66,6 +66,11 @@ class Gallery:
     def labels(self) -> list[str | None]: return [label for label, in self.catalogue.rows("SELECT label FROM items ORDER BY id")] # in order of id
     @property
     def pooled(self) -> np.ndarray: return pooled_in_order(self.catalogue) # (N, width) float32, in order of id
+
+    def rows_and_labels(self) -> tuple[np.ndarray, list[str | None]]:
+        "What a search compares of each item (N, D), and its label; of one moment, in order of id."
+        with self.catalogue.reading(): pooled, labels, saved = self.pooled, self.labels, fact(self.catalogue, "encoder")
+        return compared_rows(pooled, saved["compared"]) if saved else pooled, labels
 
     def items(self,
         where: dict | None = None, # name to value or list of values, e.g. {'label': 'cat', 'year': [2020, 2021]}

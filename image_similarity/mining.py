@@ -28,13 +28,16 @@ class HardNegatives:
 
 # %% ../nbs/05d_mining.ipynb #92892b89
 def mine_hard_negatives(
-    rows: np.ndarray,       # (n, d) embeddings of a gallery
-    labels: Sequence,       # (n,) label of each
+    rows,                   # (n, d) embeddings; or a `Gallery`, whose places are those in its `files`
+    labels: Sequence = (),  # (n,) label of each; a gallery has its own
     per_image: int = 5,     # how many neighbours of another class to take
     metric: str = "cosine", # see `similarity.METRICS`
     chunk: int = 1024,      # images that are compared with all others at a time
 ) -> HardNegatives:
     "The nearest images of other classes, for every image; raises `ValueError` when all are of one class, or one has no label."
+    if hasattr(rows, "rows_and_labels"):
+        rows, known = rows.rows_and_labels()
+        if not len(labels): labels = known
     if None in list(labels): raise ValueError(f"{list(labels).count(None)} of {len(labels)} images have no label: leave them out")
     _, targets = np.unique(np.asarray(labels), return_inverse=True)
     if len(targets) != len(rows): raise ValueError(f"{len(rows)} rows and {len(targets)} labels: give one label for each row")

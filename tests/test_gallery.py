@@ -559,6 +559,19 @@ def test_another_engine_can_stand_in(gallery, answers):
     assert {m: [(r.id, round(r.score, 4)) for r in gallery.search(5, 8, metric=m)] for m in METRICS} == answers
 
 
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_hard_negatives_are_what_a_gallery_finds_among_other_labels(gallery, metric):
+    from image_similarity.mining import mine_hard_negatives
+    gallery.remove(3) # so that places and ids differ
+    hard, ids = mine_hard_negatives(gallery, per_image=3, metric=metric), gallery.ids
+    for place, item in enumerate(gallery.items()):
+        found = gallery.search(item.id, 3, {"label": "cat" if item.label == "dog" else "dog"}, metric)
+        assert [ids[i] for i in hard.negative[hard.anchor == place]] == [r.id for r in found]
+        assert np.allclose(hard.score[hard.anchor == place], [r.score for r in found], atol=1e-4)
+    own = mine_hard_negatives(gallery, [i % 2 for i in range(19)], per_image=1) # labels from elsewhere
+    assert ((own.anchor + own.negative) % 2 == 1).all() and len(own) == 19
+
+
 # --- moving, saving, other encoders, other files
 
 def test_a_gallery_moves_together_with_its_pictures(gallery, tmp_path, photos):

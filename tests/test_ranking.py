@@ -268,8 +268,9 @@ def test_it_serves_a_gallery(pets, saved):
     unit = units(pets.data.files, learn.model.encoder)
     found = gallery.search(pets.data.files[3], top_k=5)
     np.testing.assert_allclose([r.score for r in found], np.sort(unit @ unit[3])[:-6:-1], atol=1e-4)
-    hard = mine_hard_negatives(embedding(torch.tensor(gallery.pooled)), gallery.labels, per_image=2)
+    hard = mine_hard_negatives(gallery, per_image=2)
     assert len(hard) == 2 * len(pets.data)
+    np.testing.assert_allclose(hard.score, (unit[hard.anchor] * unit[hard.negative]).sum(1), atol=1e-4)
 
 
 # --- digits
