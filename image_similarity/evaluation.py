@@ -95,13 +95,13 @@ def ask(
     own = finder.class_encoder is not finder.encoder
     of_class = torch.from_numpy(embed(data.files, finder.class_encoder, progress=progress).pooled) if own else pooled
     posterior, rows = finder.classes.log_posterior(of_class), finder.scorer.rows(pooled)
-    gallery = finder.pooled
+    gallery, kinds = finder.pooled, finder.labels
     itself = same_contents(pooled, gallery).numpy()
     logits = finder.scorer.logits(rows, finder.scorer.rows(gallery)).double().numpy()
-    places = class_places(finder.labels, finder.classes.labels)
+    places = class_places(kinds, finder.classes.labels)
     scores = np.stack([ranking("weighted", places, p)[0](np.arange(len(places)), l) for l, p in zip(logits, posterior)])
     scores[itself] = -np.inf
-    relevant = (labels[:, None] == np.array(finder.labels)[None]) & ~itself
+    relevant = (labels[:, None] == np.array(kinds)[None]) & ~itself
     return Answers(labels, posterior, logits, scores, relevant,
                    finder.scorer.logits(rows, rows).numpy(), same_contents(pooled, pooled).numpy())
 

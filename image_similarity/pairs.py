@@ -252,8 +252,8 @@ class LeakCheck:
     def __bool__(self): return bool(self.shared.any())
 
     def __str__(self):
-        each = "" if self.n_folds == 1 else f" in each of {self.n_folds} folds"
-        if not self: return f"leak check: {self.n_held:,} held-out pairs share no image with the {self.n_train:,} training pairs{each}"
+        train = f"{self.n_train:,} training pairs" if self.n_folds == 1 else f"{self.n_train:,} or more training pairs of their fold ({self.n_folds} folds)"
+        if not self: return f"leak check: {self.n_held:,} held-out pairs share no image with the {train}"
         return (f"leak check: {self.shared.sum():,} of {self.n_held:,} held-out pairs have an image that is in a training pair "
                 f"({', '.join(self.examples)}); they are left out")
 
