@@ -69,8 +69,14 @@ class Gallery:
 
     def rows_and_labels(self) -> tuple[np.ndarray, list[str | None]]:
         "What a search compares of each item (N, D), and its label; of one moment, in order of id."
-        with self.catalogue.reading(): pooled, labels, saved = self.pooled, self.labels, fact(self.catalogue, "encoder")
-        return compared_rows(pooled, saved["compared"]) if saved else pooled, labels
+        with self.catalogue.reading(): return self.compared(self.pooled), self.labels
+
+    def compared(self,
+        pooled: np.ndarray, # (n, width) of items
+    ) -> np.ndarray:        # (n, D)
+        "What a search compares of vectors."
+        saved = fact(self.catalogue, "encoder")
+        return compared_rows(pooled, saved["compared"]) if saved else pooled
 
     def items(self,
         where: dict | None = None, # name to value or list of values, e.g. {'label': 'cat', 'year': [2020, 2021]}

@@ -12,7 +12,6 @@ from .catalogue import fact, pooled_in_order
 from .clusters import Clusters, embedding_neighbours, find_clusters, siamese_neighbours
 from .duplicates import THRESHOLD, Duplicates, find_duplicates
 from .gallery import Gallery
-from .gallery_encoder import compared_rows
 
 # %% ../nbs/10d_groups.ipynb #dca13249
 def _chosen(gallery: Gallery, where: dict | None) -> tuple[list, np.ndarray, np.ndarray]:
@@ -20,8 +19,7 @@ def _chosen(gallery: Gallery, where: dict | None) -> tuple[list, np.ndarray, np.
     with gallery.catalogue.reading():
         items = gallery.items(where)
         pooled = pooled_in_order(gallery.catalogue, [item.id for item in items])
-    saved = fact(gallery.catalogue, "encoder")
-    return items, pooled, compared_rows(pooled, saved["compared"]) if saved else pooled
+    return items, pooled, gallery.compared(pooled)
 
 def _same_encoder(one: Gallery, other: Gallery) -> None:
     "Raises `ValueError` when the vectors of two galleries cannot be compared."

@@ -10,8 +10,9 @@ __all__ = ['PRESETS', 'FEWEST_THINGS', 'THING_FOLDS', 'TOGETHER', 'IMAGE_FOLDS',
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -92,7 +93,7 @@ def make_splits(
     train: Pairs,
     tuning: Pairs | None,      # of the same items; pairs that may not be used are gone already
     group: np.ndarray | None,  # (n,) from `trusted_group`
-    contents: Sequence[frozenset], # (n,) from `item_contents`
+    contents: Callable[[], Sequence[frozenset]], # (n,) from `item_contents`; called where folds are made
     settings: Settings,
     together: int | None = None,   # folds held out at a time; None: what `folding` says
 ) -> list[Split]: # none if there is too little to hold out
@@ -101,7 +102,7 @@ def make_splits(
         return [Split(PairSource(train, group), tuning.first, tuning.second, tuning.match)]
     found = match_groups(train)
     kind, n_folds, at_a_time = folding(found, settings.held_out)
-    folds = item_folds(found, contents, kind, n_folds, np.random.default_rng(settings.seed))
+    folds = item_folds(found, contents(), kind, n_folds, np.random.default_rng(settings.seed))
     return fold_splits(train, folds, group, together or at_a_time, seed=settings.seed)
 
 def fold_leaks(
@@ -109,10 +110,10 @@ def fold_leaks(
     contents: Sequence[frozenset], # of its items, from `item_contents`
 ) -> LeakCheck:
     "The leak check of all folds together."
-    found = []
+    known, found = dict(zip(splits[0].train.pairs.items, contents)), []
     for split in splits:
         held = replace(split.train.pairs, first=split.first, second=split.second, match=split.match, rows=np.arange(len(split.match)))
-        found.append(leak_check(split.train.pairs, held, lambda items: contents))
+        found.append(leak_check(split.train.pairs, held, known))
     return LeakCheck(min(leaks.n_train for leaks in found), sum(leaks.n_held for leaks in found), np.concatenate([leaks.shared for leaks in found]),
                      sum((leaks.examples for leaks in found), ()), len(splits))
 
@@ -145,12 +146,12 @@ def fit_pairs(
     tables = tables.readable(vectors.bad, vectors.unread, indexes)
     both = tables.both
     group, views = trusted_group(both), torch.from_numpy(vectors.views)
-    contents, leaks = item_contents(both.items), tables.leaks
+    contents, leaks = cache(lambda: item_contents(both.items)), tables.leaks
     held_out = both, tables.tuning, group, contents, settings
     splits = make_splits(*held_out)
     if not splits: warnings.warn("there are too few pairs to hold some out: probabilities are not calibrated", stacklevel=4)
     if leaks is None and splits:
-        leaks = fold_leaks(splits, contents)
+        leaks = fold_leaks(splits, contents())
         if progress: print(leaks, file=sys.stderr)
     fit = {"method": settings.method, "epochs": settings.epochs, "seed": settings.seed}
     source, fitting = PairSource(both, group), time.monotonic()

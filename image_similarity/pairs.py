@@ -9,7 +9,7 @@ __all__ = ['pair_table', 'table_column', 'cell_files', 'BadRow', 'BadRows', 'rea
 
 # %% ../nbs/12c_pairs.ipynb #e96963fa
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -261,12 +261,15 @@ class LeakCheck:
 def leak_check(
     train: Pairs,
     held: Pairs,
-    contents: Callable = item_contents, # of a list of items; or what gives those that are known
+    contents: Mapping[tuple, frozenset] | None = None, # of each item, from `item_contents`; None: they are read
 ) -> LeakCheck:
     "Look for images that are in training pairs and in held-out pairs, whatever they are called."
-    used, known = np.unique(np.concatenate([train.first, train.second])), contents(train.items)
-    seen = frozenset().union(*(known[i] for i in used))
-    leaks = np.array([bool(content & seen) for content in contents(held.items)] or [False])
+    if contents is None:
+        items = list(dict.fromkeys([*train.items, *held.items])) # each is read once
+        contents = dict(zip(items, item_contents(items)))
+    used = np.unique(np.concatenate([train.first, train.second]))
+    seen = frozenset().union(*(contents[train.items[i]] for i in used))
+    leaks = np.array([bool(contents[item] & seen) for item in held.items] or [False])
     shared = leaks[held.first] | leaks[held.second] if len(held) else np.zeros(0, dtype=bool)
     names = [held.items[i][0].name for i in np.flatnonzero(leaks)[:3]]
     return LeakCheck(len(train), len(held), shared, tuple(names))
