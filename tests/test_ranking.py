@@ -212,7 +212,7 @@ def saved(pets, tmp_path_factory):
 def test_a_saved_embedding_comes_back(pets, saved):
     learn, folder = saved
     loaded = load_embedding(folder)
-    np.testing.assert_array_equal(units(pets.data.files[:3], loaded), units(pets.data.files[:3], learn.model.encoder))
+    np.testing.assert_allclose(units(pets.data.files[:3], loaded), units(pets.data.files[:3], learn.model.encoder), atol=1e-4)
     assert fingerprint(loaded) == fingerprint(learn.model.encoder)
     assert {f.suffix for f in folder.iterdir()} <= {".json", ".safetensors"}
 
@@ -221,7 +221,7 @@ def test_deep_ranking_keeps_its_shallow_paths(pets, tmp_path):
     wide = multi_scale(pets.encoder)
     learn = embedding_learner(pets.data, encoder=wide, loss="deep_ranking", augment=0, epochs=1, progress=False)
     loaded = load_embedding(save_embedding(learn, tmp_path / "deep"))
-    np.testing.assert_array_equal(units(pets.data.files[:2], loaded), units(pets.data.files[:2], learn.model.encoder))
+    np.testing.assert_allclose(units(pets.data.files[:2], loaded), units(pets.data.files[:2], learn.model.encoder), atol=1e-4)
 
 
 @pytest.mark.parametrize("break_it, words", [
