@@ -69,7 +69,9 @@ def convert(
     openvino = _openvino()
     with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore") # torch's tracer warns of every shape that Python looks at
-        model = openvino.convert_model(network, example_input=torch.zeros(2, *shape, dtype=torch.uint8), input=[-1, *shape])
+        example = torch.zeros(2, *shape, dtype=torch.uint8)
+        traced = torch.jit.trace(network, example, check_trace=False) # `fastest` compares the numbers itself
+        model = openvino.convert_model(traced, example_input=example, input=[-1, *shape])
         openvino.save_model(model, f"{folder}/model.xml", compress_to_fp16=False)
         return {part: np.fromfile(f"{folder}/model.{part}", np.uint8) for part in ("xml", "bin")}
 

@@ -91,9 +91,10 @@ def raw(service, head: bytes, body: bytes = b"", cut: bool = False) -> bytes:
     address = urlsplit(service.address)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
         connection.sendall(head)
-        try: connection.sendall(body)
-        except (BrokenPipeError, ConnectionResetError): pass # it has heard enough
-        if cut: connection.shutdown(socket.SHUT_WR)
+        try:
+            connection.sendall(body)
+            if cut: connection.shutdown(socket.SHUT_WR)
+        except OSError: pass # it has heard enough, and perhaps hung up
         found = b""
         try:
             while piece := connection.recv(65536): found += piece
