@@ -26,12 +26,12 @@ dev:  ## the same, with what is needed to work on the notebooks
 	@.ci/install.sh dev
 
 export: dev  ## write the modules from the notebooks, and clean the notebooks
-	@export PATH="$(CURDIR)/$(BIN):$$PATH"; nbdev_export && nbdev_clean
+	@export PATH="$(CURDIR)/$(BIN):$$PATH"; nbdev-export && nbdev-clean
 
 readme: dev  ## run nbs/index.ipynb and write README.md from it
 	@export PATH="$(CURDIR)/$(BIN):$$PATH"; \
 	jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace nbs/index.ipynb && \
-	nbdev_clean --fname nbs/index.ipynb && python .ci/render_readme.py
+	nbdev-clean --fname nbs/index.ipynb && python .ci/render_readme.py
 
 pictures: dev  ## take the pictures and the transcript that the README shows from a fresh demo
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && set -o pipefail && \

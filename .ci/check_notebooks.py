@@ -36,9 +36,9 @@ def export_and_clean(root: Path):
     for module in (root / "image_similarity").rglob("*.py"):
         if module.name != "__init__.py":
             module.unlink()
-    environment = {k: v for k, v in os.environ.items() if k != "IN_TEST"}  # nbdev_export does nothing under nbdev_test
+    environment = {k: v for k, v in os.environ.items() if k != "IN_TEST"}  # nbdev-export does nothing under nbdev-test
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    for command in ("nbdev_export", "nbdev_clean"):
+    for command in ("nbdev-export", "nbdev-clean"):
         subprocess.run([command], cwd=root, env=environment, check=True, capture_output=True, text=True)
 
 

@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
-from image_similarity.finder import SimilarityFinder
-from image_similarity.service import create_app
-from image_similarity.serving import running
+from image_similarity.finder.finder import SimilarityFinder
+from image_similarity.service.app import create_app
+from image_similarity.service.server import running
 
 WINDOW = {"width": 1180, "height": 654}
 MARGIN = 24     # pixels between and below the two

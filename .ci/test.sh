@@ -18,7 +18,7 @@ python .ci/render_readme.py --check
 
 step "The notebooks run"
 # Two notebooks at a time, each on one core.
-OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --do_print --timing
+OMP_NUM_THREADS=1 nbdev-test --n-workers 2 --do-print --timing
 
 step "The tests pass"
 # Two files at a time, each on one core.

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from image_similarity.drawing import sample_pets
-from image_similarity.encoder import create_encoder, embed, fingerprint
-from image_similarity.images import image_files
-from image_similarity.similarity import normalize, similarity, top_k
+from image_similarity.drawing.pets import sample_pets
+from image_similarity.encoders.encoder import create_encoder, embed, fingerprint
+from image_similarity.images.opening import image_files
+from image_similarity.metrics.similarity import normalize, similarity, top_k
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 BLOCK = 10_000

@@ -22,11 +22,11 @@ from _million import DATA, photo_pooled, realistic_blocks
 from _report import interval, report, row
 from numba import njit
 
-from image_similarity.images import image_files, label_func
-from image_similarity.pair_search import PairIndex, in_bytes, item_rows
-from image_similarity.scorers import PairRows, PairScorer
-from image_similarity.siamese_head import SiameseHead, calibrate, fit_siamese_head, held_out_pairs
-from image_similarity.similarity import top_k
+from image_similarity.images.opening import image_files, label_func
+from image_similarity.scoring.search import PairIndex, in_bytes, item_rows
+from image_similarity.scoring.scorers import PairRows, PairScorer
+from image_similarity.learners.siamese_head import SiameseHead, calibrate, fit_siamese_head, held_out_pairs
+from image_similarity.metrics.similarity import top_k
 
 
 def trained_scorer(data=DATA, seed: int = 0) -> PairScorer:

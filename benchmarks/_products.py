@@ -16,12 +16,12 @@ import pandas as pd
 from PIL import Image, ImageEnhance
 
 from _report import interval_row, row
-from image_similarity.calibration import even_odds_weights, expected_calibration_error
-from image_similarity.encoder import create_encoder
-from image_similarity.images import open_image
-from image_similarity.intervals import bootstrap_interval
-from image_similarity.product_sides import ComparedProducts, measures
-from image_similarity.products import BY, ProductMatcher
+from image_similarity.metrics.calibration import even_odds_weights, expected_calibration_error
+from image_similarity.encoders.encoder import create_encoder
+from image_similarity.images.opening import open_image
+from image_similarity.metrics.intervals import bootstrap_interval
+from image_similarity.products.sides import ComparedProducts, measures
+from image_similarity.products.matcher import BY, ProductMatcher
 
 SEED = 0
 

@@ -59,7 +59,7 @@ def row(name, value, low=None, high=None, goal=None, better="higher", against=No
 
 
 def interval_row(name, found, goal=None, better="higher", against=None, by_interval=False) -> dict:
-    "One figure from an `image_similarity.intervals.Interval`."
+    "One figure from an `image_similarity.metrics.intervals.Interval`."
     return row(name, found.value, found.low, found.high, goal, better, against, by_interval)
 
 

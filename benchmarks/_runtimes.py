@@ -16,12 +16,12 @@ import torch
 from _report import interval, row
 from torch import nn
 
-from image_similarity.datasets import labelled_images
-from image_similarity.drawing import sample_pets
-from image_similarity.encoder import create_encoder, embed, pool, pooled_of, preprocess, runtime_for, to_pixels
-from image_similarity.gallery import Gallery
-from image_similarity.images import image_files
-from image_similarity.training import fit_finder
+from image_similarity.images.datasets import labelled_images
+from image_similarity.drawing.pets import sample_pets
+from image_similarity.encoders.encoder import create_encoder, embed, pool, pooled_of, preprocess, runtime_for, to_pixels
+from image_similarity.gallery.gallery import Gallery
+from image_similarity.images.opening import image_files
+from image_similarity.finder.training import fit_finder
 
 TOLERANCE = 1e-4  # relative to the largest number, where that is above 1
 
@@ -164,7 +164,7 @@ def embed_rows(files: list[Path], repeats: int) -> list[dict]:
 
 
 COLD = [sys.executable, "-c", "import torch, timm"]
-FIND = [sys.executable, "-c", "from image_similarity.cli import main; main()", "find"]
+FIND = [sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "find"]
 
 
 def cold_rows(repeats: int) -> list[dict]:

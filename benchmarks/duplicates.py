@@ -29,14 +29,14 @@ from sklearn.metrics import adjusted_rand_score
 from tqdm import tqdm
 
 from _report import interval_row, report, row
-from image_similarity.alignment import View, align
-from image_similarity.clusters import Clusters, embedding_neighbours, find_clusters
-from image_similarity.copy_candidates import hash_candidates, neighbour_candidates, read_signatures
-from image_similarity.duplicates import THRESHOLD, find_duplicates
-from image_similarity.encoder import create_encoder, embed
-from image_similarity.images import ImageError, image_files, label_func, open_image
-from image_similarity.intervals import bootstrap_interval
-from image_similarity.similarity import normalize
+from image_similarity.groups.alignment import View, align
+from image_similarity.groups.clusters import Clusters, embedding_neighbours, find_clusters
+from image_similarity.groups.candidates import hash_candidates, neighbour_candidates, read_signatures
+from image_similarity.groups.duplicates import THRESHOLD, find_duplicates
+from image_similarity.encoders.encoder import create_encoder, embed
+from image_similarity.images.opening import ImageError, image_files, label_func, open_image
+from image_similarity.metrics.intervals import bootstrap_interval
+from image_similarity.metrics.similarity import normalize
 
 SEEDS = (0, 1, 2)  # of k-means
 

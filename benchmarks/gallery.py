@@ -27,9 +27,9 @@ from _million import DATA, realistic_blocks, realistic_rows
 from _report import interval, measured_before, report, row
 from matplotlib.figure import Figure
 
-from image_similarity.encoder import create_encoder
-from image_similarity.gallery import Gallery
-from image_similarity.gallery_encoder import compared_rows
+from image_similarity.encoders.encoder import create_encoder
+from image_similarity.gallery.gallery import Gallery
+from image_similarity.gallery.encoder import compared_rows
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ADDED = 0.01  # share of a gallery that is added to it
@@ -141,7 +141,7 @@ def growth_rows(filler: Filler, small: Filler, sizes: list[int], queries: np.nda
 
 MEMORY = """
 import sys, tempfile, numpy as np
-from image_similarity.gallery import Gallery
+from image_similarity.gallery.gallery import Gallery
 def megabytes(name): return next(int(line.split()[1]) / 1024 for line in open('/proc/self/status') if line.startswith(name))
 rng = np.random.default_rng(0)
 small = Gallery()

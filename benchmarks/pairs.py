@@ -34,14 +34,14 @@ from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import ContrastiveLoss
 
 from _report import interval_row, measured_before, report
-from image_similarity.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error, fit_calibration
-from image_similarity.datasets import all_pairs, draw_pairs
-from image_similarity.encoder import Encoder, create_encoder, embed, preprocess
-from image_similarity.intervals import Interval, pair_weights, percentile_interval
-from image_similarity.items import ImageItems
-from image_similarity.matching import MatchPredictor
-from image_similarity.metrics import auc_statistic, balanced_accuracy, best_threshold
-from image_similarity.scorers import embedding
+from image_similarity.metrics.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error, fit_calibration
+from image_similarity.images.datasets import all_pairs, draw_pairs
+from image_similarity.encoders.encoder import Encoder, create_encoder, embed, preprocess
+from image_similarity.metrics.intervals import Interval, pair_weights, percentile_interval
+from image_similarity.matching.items import ImageItems
+from image_similarity.matching.predictor import MatchPredictor
+from image_similarity.metrics.pairs import auc_statistic, balanced_accuracy, best_threshold
+from image_similarity.scoring.scorers import embedding
 
 N_TRAIN, N_FOLDS, RESAMPLES, SEED = 4000, 2, 200, 0
 QUICKER = {"augment": 1, "epochs": 3} # than the defaults, so that all of it takes ten minutes

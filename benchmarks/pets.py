@@ -26,17 +26,18 @@ from fastai.vision.data import ImageBlock
 from fastai.vision.learner import create_head, default_split
 
 from _report import interval_row, report, row
-from image_similarity.blocks import RGBImage
-from image_similarity.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error
-from image_similarity.classifier import class_scorer, classifier_learner
-from image_similarity.datasets import LabelledImages, all_pairs
-from image_similarity.encoder import Embedded, create_encoder, embed
-from image_similarity.intervals import bootstrap_interval, image_bootstrap
-from image_similarity.metrics import auc_statistic, average_precision_at_r, balanced_accuracy, query_recall_at_k, relevance
-from image_similarity.scorers import PairScorer, embedding
-from image_similarity.siamese import SiameseModel, pair_scorer, siamese_learner, siamese_splitter
-from image_similarity.siamese_data import SiameseTransform
-from image_similarity.siamese_head import siamese_loss
+from image_similarity.learners.blocks import RGBImage
+from image_similarity.metrics.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error
+from image_similarity.learners.classifier import class_scorer, classifier_learner
+from image_similarity.images.datasets import LabelledImages, all_pairs
+from image_similarity.encoders.encoder import Embedded, create_encoder, embed
+from image_similarity.metrics.intervals import bootstrap_interval, image_bootstrap
+from image_similarity.metrics.ranking import average_precision_at_r, query_recall_at_k, relevance
+from image_similarity.metrics.pairs import auc_statistic, balanced_accuracy
+from image_similarity.scoring.scorers import PairScorer, embedding
+from image_similarity.learners.siamese import SiameseModel, pair_scorer, siamese_learner, siamese_splitter
+from image_similarity.learners.siamese_data import SiameseTransform
+from image_similarity.learners.siamese_head import siamese_loss
 
 SEEDS, AUGMENT = (0, 1, 2), 4
 GOALS = {"accuracy": 0.92, "recall_at_1": 0.92, "map_at_r": 0.90, "auc_seen": 0.994, "auc_seen_same_species": 0.988,

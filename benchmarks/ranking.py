@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from _report import interval_row, report, row
-from image_similarity.datasets import LabelledImages, all_pairs
-from image_similarity.digit_pairs import digit_learner, digit_rows, digit_threshold, pairs_of
-from image_similarity.digits import Digits, mnist_digits
-from image_similarity.encoder import Embedded, Encoder, create_encoder, embed
-from image_similarity.intervals import Interval, bootstrap_interval, image_bootstrap, pair_weights
-from image_similarity.metrics import auc_statistic, balanced_accuracy
-from image_similarity.ranking import embedding_learner, multi_scale
-from image_similarity.similarity import normalize
+from image_similarity.images.datasets import LabelledImages, all_pairs
+from image_similarity.learners.digit_pairs import digit_learner, digit_rows, digit_threshold, pairs_of
+from image_similarity.learners.digits import Digits, mnist_digits
+from image_similarity.encoders.encoder import Embedded, Encoder, create_encoder, embed
+from image_similarity.metrics.intervals import Interval, bootstrap_interval, image_bootstrap, pair_weights
+from image_similarity.metrics.pairs import auc_statistic, balanced_accuracy
+from image_similarity.learners.metric_learning import embedding_learner, multi_scale
+from image_similarity.metrics.similarity import normalize
 
 SEEDS, AUGMENT, PER_CLASS = (0, 1), 1, 30 # the last: training photos of a kind of clothing
 WAYS = {"contrastive": {}, "triplet": {}, "triplet_offline": {"miner": "offline"}, "deep_ranking": {}, "arcface": {}, "classification": {}}

@@ -22,14 +22,14 @@ import torch
 from _report import interval, report, row
 from fastai.callback.hook import Hook
 
-from image_similarity.blocks import OpenFor
-from image_similarity.classifier import classifier_learner
-from image_similarity.datasets import LabelledImages, labelled_images
-from image_similarity.drawing import sample_pets
-from image_similarity.encoder import create_encoder, embed, runtime_for
-from image_similarity.finder import SimilarityFinder
-from image_similarity.siamese import siamese_learner
-from image_similarity.siamese_data import SiameseImage
+from image_similarity.learners.blocks import OpenFor
+from image_similarity.learners.classifier import classifier_learner
+from image_similarity.images.datasets import LabelledImages, labelled_images
+from image_similarity.drawing.pets import sample_pets
+from image_similarity.encoders.encoder import create_encoder, embed, runtime_for
+from image_similarity.finder.finder import SimilarityFinder
+from image_similarity.learners.siamese import siamese_learner
+from image_similarity.learners.siamese_data import SiameseImage
 
 
 class Activations(Hook):
@@ -161,7 +161,7 @@ def main():
     torch.set_num_threads(args.threads)
     data = pictures(args.data)
     torch.manual_seed(0)
-    with patch("image_similarity.runtimes.only_torch", lambda network: "like the loop"):
+    with patch("image_similarity.encoders.runtimes.only_torch", lambda network: "like the loop"):
         rows = measure(data, create_encoder("resnet34", weights="random", size=224), args.repeats)
     rows += measure(data, create_encoder(), args.repeats, "_default", tolerance=1e-4)
     report(rows, args.json)

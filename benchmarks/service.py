@@ -29,10 +29,10 @@ import numpy as np
 from _report import interval, measured_before, report, row
 from PIL import Image
 
-from image_similarity.drawing import sample_pets
-from image_similarity.encoder import create_encoder, embed
-from image_similarity.gallery import Gallery
-from image_similarity.gallery_encoder import compared_rows
+from image_similarity.drawing.pets import sample_pets
+from image_similarity.encoders.encoder import create_encoder, embed
+from image_similarity.gallery.gallery import Gallery
+from image_similarity.gallery.encoder import compared_rows
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 CLIENTS, SECONDS, TURNS = (1, 8, 32), 4, 5
@@ -48,7 +48,7 @@ def photos(data: Path, n: int) -> list[Path]:
 @contextmanager
 def serving(root: Path):
     "`image_similarity serve` as a process of its own: the process and its port."
-    command = [sys.executable, "-c", "from image_similarity.cli import main; main()", "serve", str(root), "--port", "0"]
+    command = [sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "serve", str(root), "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", line := process.stderr.readline())):

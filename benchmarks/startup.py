@@ -12,7 +12,7 @@ from _report import interval, report, row
 
 BARE = [sys.executable, "-c", "pass"]
 IMPORT = [sys.executable, "-c", "import image_similarity"]
-HELP = [sys.executable, "-c", "from image_similarity.cli import main; main()", "--help"]
+HELP = [sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "--help"]
 
 
 def seconds(command: list[str]) -> float:

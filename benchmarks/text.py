@@ -29,8 +29,8 @@ import pandas as pd
 from _products import product_rows
 from _report import interval_row, report, row
 from image_similarity import ConSEEncoder, MatchPredictor
-from image_similarity.intervals import bootstrap_interval
-from image_similarity.metrics import query_recall_at_k
+from image_similarity.metrics.intervals import bootstrap_interval
+from image_similarity.metrics.ranking import query_recall_at_k
 
 CUTOFFS, FOLDS, SEED, OUTSIDE = (1, 5, 10), 5, 0, 300
 GOALS = {"t2i_recall_at_10": 0.80}

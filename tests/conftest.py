@@ -10,17 +10,17 @@ import pytest
 
 def few_pairs(patch):
     "Let Siamese heads learn from fewer pairs: enough for a test."
-    from image_similarity import siamese_head
+    from image_similarity.learners import siamese_head
     patch.setattr(siamese_head, "pair_batches", partial(siamese_head.pair_batches, n_pairs=192, n_batches=3))
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
     "A small model and what it was made from: 4 breeds, 6 pictures of each to search and 2 held out."
-    from image_similarity.datasets import labelled_images
-    from image_similarity.drawing import sample_pets
-    from image_similarity.encoder import create_encoder
-    from image_similarity.training import fit_finder
+    from image_similarity.images.datasets import labelled_images
+    from image_similarity.drawing.pets import sample_pets
+    from image_similarity.encoders.encoder import create_encoder
+    from image_similarity.finder.training import fit_finder
 
     folder = tmp_path_factory.mktemp("small")
     images = sample_pets(folder / "pets", n_breeds=4, n_per_breed=8, size=96) / "images"
@@ -36,7 +36,9 @@ def small(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     "Make `train` and `demo` of the command line quick: a small input, two epochs."
-    from image_similarity import demo, encoder, training
+    from image_similarity.finder import demo
+    from image_similarity.encoders import encoder
+    from image_similarity.finder import training
 
     create, fit = encoder.create_encoder, training.fit_finder
     def small_encoder(name=encoder.DEFAULT_ENCODER, weights=None, size=None): return create(name, weights, 96)
@@ -47,13 +49,13 @@ def quick(monkeypatch):
 
 
 QUICK_JOB = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import conftest, pytest; conftest.few_pairs(pytest.MonkeyPatch()); "
-                                   "from image_similarity.job_work import main; main()"] # what `job_runner._COMMAND` is, and learns from few pairs
+                                   "from image_similarity.service.job_work import main; main()"] # what `job_runner._COMMAND` is, and learns from few pairs
 
 
 @pytest.fixture
 def quick_jobs(monkeypatch):
     "Let the jobs of a service in this process learn from fewer pairs."
-    from image_similarity import job_runner
+    from image_similarity.service import job_runner
     monkeypatch.setattr(job_runner, "_COMMAND", QUICK_JOB)
 
 
@@ -68,7 +70,7 @@ def benchmark_script():
 @pytest.fixture(scope="session")
 def same_encoder():
     "Make the encoder that models are loaded with once, and not for each of many loads."
-    from image_similarity import saving
+    from image_similarity.encoders import model_files as saving
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saving, "create_encoder", lru_cache(saving.create_encoder))
         yield

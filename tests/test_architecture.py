@@ -33,72 +33,95 @@ def notebooks() -> list[Path]:
     return sorted(p for p in NBS.rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in p.relative_to(NBS).parts))
 
 
-def order(stem: str) -> tuple[int, str]:
-    "Where a notebook stands: `00_images` before `00a_painting` before `01_datasets`."
-    number, letter = re.match(r"(\d+)([a-z]*)_", stem).groups()
-    return int(number), letter
+def place(notebook: Path) -> tuple[int, int]:
+    "Where a notebook stands: the number of its room, and its own number within the room."
+    room, chapter = notebook.relative_to(NBS).parts
+    return int(re.match(r"(\d\d)_[a-z]+$", room)[1]), int(re.match(r"(\d\d)_[a-z_]+\.ipynb$", chapter)[1])
 
 
-def module_order() -> dict[str, tuple[int, str]]:
-    "Each module with the place of the notebook that exports it."
+def chapters() -> list[Path]:
+    "The notebooks that export a module: all but the index and the tutorials."
+    return [p for p in notebooks() if p.parent != NBS and p.parent.name != "tutorials"]
+
+
+def module_places() -> dict[str, tuple[int, int]]:
+    "Each module as `room.chapter`, with the place of the notebook that exports it."
     found = {}
-    for notebook in NBS.glob("[0-9]*.ipynb"):
+    for notebook in chapters():
         names = re.findall(r"^#\|\s*default_exp\s+(\S+)", "\n".join(cells(notebook)), re.MULTILINE)
-        assert len(names) <= 1, f"{notebook.name} has more than one default_exp"
-        for name in names:
-            assert name not in found, f"two notebooks export {name}"
-            found[name] = order(notebook.stem)
+        assert names == [f"{notebook.parent.name[3:]}.{notebook.stem[3:]}"], f"{notebook} exports {names}"
+        found[names[0]] = place(notebook)
     return found
 
 
-def own_imports(source: str, modules) -> set[str]:
-    "The modules of this package that `source` imports anywhere, inside functions too, and by name through importlib."
-    found = set()
+def public_modules() -> dict[str, str]:
+    "Each public name with the `room.chapter` that it comes from, as the stub of the package says."
+    tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    return {alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module for alias in node.names}
+
+
+def own_imports(source: str, module: str, modules) -> set[str]:
+    "The modules of this package that `source`, which is `module`, imports anywhere: inside functions too, and by name through importlib."
+    found, public = set(), public_modules()
     for node in ast.walk(ast.parse(source)):
         targets = []
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, [NAME if node.level else None, node.module]))
+            above = f"{NAME}.{module}".split(".")[:-node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
             targets = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(rf"{NAME}\.\w+", node.value):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(rf"{NAME}(\.\w+)+", node.value):
             targets = [node.value]
         for target in targets:
             package, _, rest = target.partition(".")
-            name = rest.split(".")[0]
-            name = image_similarity._module_of.get(name, name)  # `from image_similarity import open_image`
+            rest = public.get(rest, rest)  # `from image_similarity import open_image`
+            name = ".".join(rest.split(".")[:2])
             if package == NAME and name in modules:
                 found.add(name)
     return found
 
 
-def test_notebooks_are_ordered_by_number_and_letter():
-    assert sorted(["01_b", "00a_z", "10_a", "00_y", "02_c"], key=order) == ["00_y", "00a_z", "01_b", "02_c", "10_a"]
-
-
 @pytest.mark.parametrize("source", [
-    "from image_similarity.images import open_image", "from .images import open_image", "from . import images",
-    "import image_similarity.images as im", "from image_similarity import open_image",
-    "def f():\n    from .images import open_image", "import_module('image_similarity.images')"])
+    "from image_similarity.images.opening import open_image", "from ..images.opening import open_image", "from ..images import opening",
+    "import image_similarity.images.opening as im", "from image_similarity import open_image",
+    "def f():\n    from ..images.opening import open_image", "import_module('image_similarity.images.opening')"])
 def test_every_way_to_import_is_seen(source):
-    assert own_imports(source, ["images", "metrics"]) == {"images"}
+    assert own_imports(source, "gallery.adding", ["images.opening", "metrics.ranking"]) == {"images.opening"}
 
 
-def test_a_module_imports_only_from_lower_numbers():
-    places = module_order()
+def test_a_neighbour_is_seen():
+    assert own_imports("from .catalogue import Item", "gallery.adding", ["gallery.catalogue"]) == {"gallery.catalogue"}
+
+
+def test_a_module_imports_only_from_lower_rooms_and_lower_chapters_of_its_own():
+    places = module_places()
     wrong = [f"{name} imports {other}" for name in places
-             for other in own_imports((PACKAGE / f"{name}.py").read_text(encoding="utf-8"), places)
+             for other in own_imports((PACKAGE / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8"), name, places)
              if places[other] >= places[name]]
     assert not wrong
 
 
-def test_every_module_comes_from_a_numbered_notebook():
-    modules = {p.stem for p in PACKAGE.glob("*.py")} - {"__init__", "_modidx"}
-    assert modules == set(module_order())
+def test_every_module_comes_from_a_chapter_of_its_room():
+    modules = {".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in PACKAGE.rglob("*.py")} - {"_modidx", "__init__", "__main__"}
+    assert {m for m in modules if not m.endswith(".__init__")} == set(module_places())
 
 
-def test_every_notebook_at_the_top_is_numbered_or_the_index():
-    assert [p.name for p in NBS.glob("*.ipynb") if not re.match(r"\d+[a-z]?_", p.name)] == ["index.ipynb"]
+def test_rooms_and_chapters_are_numbered_without_gaps():
+    numbers = sorted(set(module_places().values()))
+    rooms = {room: [chapter for r, chapter in numbers if r == room] for room, _ in numbers}
+    assert list(rooms) == list(range(1, len(rooms) + 1))
+    assert all(numbered == list(range(1, len(numbered) + 1)) for numbered in rooms.values())
+
+
+def test_the_only_notebook_outside_the_rooms_is_the_index():
+    assert [p.name for p in NBS.glob("*.ipynb")] == ["index.ipynb"]
+
+
+def test_every_room_says_what_it_is_for_and_where_to_start():
+    for room in {name.split(".")[0] for name in module_places()}:
+        doc = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8")))
+        assert len(doc.splitlines()) > 2, room
 
 
 # --- the modules are what the notebooks export
@@ -124,22 +147,22 @@ def test_modules_are_what_the_notebooks_export_and_notebooks_are_clean(check):
 
 def test_an_edited_a_missing_and_a_foreign_module_are_noticed(project):
     root, differences = project
-    with (root / NAME / "images.py").open("a") as file:
+    with (root / NAME / "images" / "opening.py").open("a") as file:
         file.write("\n# a line from outside the notebook\n")
-    (root / NAME / "similarity.py").unlink()
+    (root / NAME / "metrics" / "similarity.py").unlink()
     (root / NAME / "stray.py").write_text("answer = 42\n")
     found = differences(root)
     assert [line.split(":")[0] for line in found if "_modidx" not in line] == \
-        [f"{NAME}/images.py", f"{NAME}/similarity.py", f"{NAME}/stray.py"]
+        [f"{NAME}/images/opening.py", f"{NAME}/metrics/similarity.py", f"{NAME}/stray.py"]
 
 
 def test_a_notebook_that_is_not_clean_is_noticed(project):
     root, differences = project
-    path = root / "nbs" / "00_images.ipynb"
+    path = root / "nbs" / "01_images/01_opening.ipynb"
     notebook = json.loads(path.read_text(encoding="utf-8"))
     next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")["execution_count"] = 7
     path.write_text(json.dumps(notebook, indent=1) + "\n", encoding="utf-8")
-    assert differences(root) == ["nbs/00_images.ipynb: differs from what nbdev would write"]
+    assert differences(root) == ["nbs/01_images/01_opening.ipynb: differs from what nbdev would write"]
 
 
 def test_the_version_is_the_one_in_settings():
@@ -150,22 +173,32 @@ def test_the_version_is_the_one_in_settings():
 # --- the public names
 
 def test_every_public_name_is_there():
-    for name in image_similarity.__all__:
-        assert getattr(image_similarity, name) is getattr(
-            importlib.import_module(f"{NAME}.{image_similarity._module_of[name]}"), name)
+    for name, module in public_modules().items():
+        assert getattr(image_similarity, name) is getattr(importlib.import_module(f"{NAME}.{module}"), name)
 
 
-def test_every_module_is_reachable_without_importing_it_first():
-    code = f"import {NAME} as s; print(*[getattr(s, m).__name__ for m in s._exports])"
-    assert run(code).split() == [f"{NAME}.{module}" for module in image_similarity._exports]
+def test_the_stubs_list_what_they_import():
+    for stub in PACKAGE.rglob("__init__.pyi"):
+        tree = ast.parse(stub.read_text(encoding="utf-8"))
+        imported = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) and node.module for alias in node.names]
+        listed = next(ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign))
+        assert sorted(imported) == listed, stub
 
 
-def test_no_public_name_is_a_module_or_stands_for_two_things():
-    modules = {p.stem for p in PACKAGE.glob("*.py")}
-    names = [name for names in image_similarity._exports.values() for name in names]
-    assert not modules.intersection(names)
-    assert len(names) == len(set(names))
-    assert set(names) <= set(dir(image_similarity))
+def test_every_public_name_is_handed_out_by_its_room_too():
+    for name, module in public_modules().items():
+        assert getattr(importlib.import_module(f"{NAME}.{module.split('.')[0]}"), name) is getattr(image_similarity, name)
+
+
+def test_every_room_is_reachable_without_importing_it_first():
+    rooms = sorted({name.split(".")[0] for name in module_places()})
+    assert run(f"import {NAME} as s; print(*[getattr(s, room).__name__ for room in {rooms}])").split() == [f"{NAME}.{room}" for room in rooms]
+
+
+def test_no_public_name_is_a_room_or_a_chapter():
+    names = {*public_modules()}
+    assert not names & {part for module in module_places() for part in module.split(".")}
+    assert names <= set(dir(image_similarity))
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -199,7 +232,6 @@ def test_opening_images_loads_nothing_heavy():
     assert loaded_heavy(f"from {NAME} import open_image, image_files") == []
 
 
-@pytest.mark.skipif(not (PACKAGE / "cli.py").exists(), reason="there is no command line yet")
 def test_help_loads_nothing_heavy():
     assert loaded_heavy(f"sys.argv = ['{NAME}', '--help']\nfrom {NAME}.cli import main\n"
                         "try: main()\nexcept SystemExit as stop: assert not stop.code") == []

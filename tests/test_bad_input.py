@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from image_similarity import Gallery, ImageError, SimilarityFinder, cli, create_encoder, labelled_images, open_image
+from image_similarity import Gallery, ImageError, SimilarityFinder, create_encoder, labelled_images, open_image
+from image_similarity.cli import commands as cli
 
 ROOT = Path(__file__).resolve().parent.parent
 ODD = Path(os.environ.get("IMAGE_SIMILARITY_DATA") or ROOT.parent / "shared" / "data") / "odd"
@@ -226,7 +227,7 @@ def test_a_file_that_may_not_be_read(small):
         os.chmod(folder, 0o755)
         shutil.copy(small.query, f"{folder}/locked_1.jpg")
         os.chmod(f"{folder}/locked_1.jpg", 0)
-        code = ("import os, PIL.Image\nfrom image_similarity.images import ImageError, open_image\n"
+        code = ("import os, PIL.Image\nfrom image_similarity.images.opening import ImageError, open_image\n"
                 "if hasattr(os, 'geteuid') and os.geteuid() == 0: os.seteuid(65534)\n"
                 f"try: open_image('{folder}/locked_1.jpg')\nexcept ImageError as e: print(e.reason)")
         done = in_a_process(code)
@@ -239,7 +240,7 @@ def test_folders_that_may_not_be_read():
         locked.mkdir()
         for file in "a_1.jpg", "locked/b_1.jpg": Path(folder, file).touch()
         os.chmod(folder, 0o755), locked.chmod(0)
-        code = ("import os\nfrom image_similarity.images import image_files\n"
+        code = ("import os\nfrom image_similarity.images.opening import image_files\n"
                 "if hasattr(os, 'geteuid') and os.geteuid() == 0: os.seteuid(65534)\n"
                 f"print(*image_files('{folder}'))\ntry: image_files('{locked}')\nexcept PermissionError as e: print(e.filename)")
         done = in_a_process(code)
@@ -303,7 +304,7 @@ def test_more_results_than_there_are(small, call):
 # --- encoders
 
 def test_an_encoder_without_weights(small, tmp_path):
-    code = ("import sys\nfrom image_similarity.cli import main\n"
+    code = ("import sys\nfrom image_similarity.cli.commands import main\n"
             f"main(['train', {str(small.images)!r}, '--out', {str(tmp_path / 'model')!r}, '--arch', 'resnet34'])")
     done = in_a_process(code, env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")})
     line = done.stderr.splitlines()[-1]
@@ -410,7 +411,7 @@ def test_saving_over_something_else_is_refused(small, tmp_path):
 
 def test_a_failure_while_saving_leaves_the_old_model(small, model, monkeypatch):
     before = {p.name: p.read_bytes() for p in model.iterdir()}
-    from image_similarity import model_folder
+    from image_similarity.finder import folder as model_folder
     def full(*_): raise OSError(28, "No space left on device")
     monkeypatch.setattr(model_folder, "write_manifest", full)
     with pytest.raises(OSError, match="No space"): small.finder.save(model)
@@ -423,10 +424,10 @@ import os, signal, sys
 import torch
 torch.set_num_threads(1)
 from functools import lru_cache
-from image_similarity.gallery import Gallery
-from image_similarity.finder import SimilarityFinder
-from image_similarity import saving
-from image_similarity.saving import read_manifest, read_tensors
+from image_similarity.gallery.gallery import Gallery
+from image_similarity.finder.finder import SimilarityFinder
+from image_similarity.encoders import model_files as saving
+from image_similarity.encoders.model_files import read_manifest, read_tensors
 
 saving.create_encoder = lru_cache(saving.create_encoder) # it is compared with what is saved, and takes most of the time
 
@@ -517,7 +518,7 @@ def test_a_model_with_another_gallery_keeps_its_heads_and_its_learners(small, mo
 
 COME_AND_GO = """
 import sys
-from image_similarity.gallery import Gallery
+from image_similarity.gallery.gallery import Gallery
 gallery = Gallery(sys.argv[1])
 labels, pooled = gallery.labels, gallery.pooled
 print("ready", flush=True)
@@ -587,6 +588,6 @@ def test_names_that_are_not_text(small, tmp_path):
     for i, file in enumerate(small.finder.files[:4]): shutil.copy(file, os.fsencode(gallery) + b"/caf\xe9_%d.jpg" % i)
     files = sorted(gallery.iterdir())
     SimilarityFinder(small.finder.clearn, small.finder.slearn, files, labels=small.finder.labels[:4], progress=False).save(tmp_path / "model")
-    done = subprocess.run([sys.executable, "-c", "from image_similarity.cli import main; main()", "find", files[0], "--model", tmp_path / "model"], capture_output=True)
+    done = subprocess.run([sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "find", files[0], "--model", tmp_path / "model"], capture_output=True)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     assert [line.split(b"\t")[1].rpartition(b"/")[2][:4] for line in done.stdout.splitlines()] == [b"caf\xe9"] * 3

@@ -51,9 +51,9 @@ def test_hidden_cells_are_left_out_and_silent_ones_show_their_output_only(tmp_pa
 
 
 def test_links_are_seen_from_the_root(tmp_path):
-    text = rendered(tmp_path, "[a](00_images.ipynb#top) [b](../LICENSE) ![c](images/x.png) [d](https://example.org/a) [e](#f)",
+    text = rendered(tmp_path, "[a](01_images/01_opening.ipynb#top) [b](../LICENSE) ![c](images/x.png) [d](https://example.org/a) [e](#f)",
                     "<img src=\"images/y.png\" width=\"9\">", "```md\n[kept](as_it_is.md)\n```", ("1", [shown("![g](images/z.png)")]))
-    for wanted in ("[a](nbs/00_images.ipynb#top)", "[b](LICENSE)", "![c](nbs/images/x.png)", "[d](https://example.org/a)",
+    for wanted in ("[a](nbs/01_images/01_opening.ipynb#top)", "[b](LICENSE)", "![c](nbs/images/x.png)", "[d](https://example.org/a)",
                    "[e](#f)", "<img src=\"nbs/images/y.png\" width=\"9\">", "[kept](as_it_is.md)", "![g](nbs/images/z.png)"):
         assert wanted in text
 

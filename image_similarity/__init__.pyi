@@ -1,0 +1,100 @@
+from . import images, drawing, metrics, encoders, scoring, learners, explain, groups, gallery, finder, matching, products, service, cli
+from .images.opening import ImageError, image_files, label_func, open_image
+from .images.zip_entries import ArchiveError, ArchiveLimits
+from .images.datasets import LabelledImages, labelled_images, oxford_pets
+from .drawing.pets import sample_pets
+from .metrics.ranking import map_at_r, recall_at_k
+from .metrics.pairs import pair_auc, threshold_for_precision
+from .metrics.intervals import bootstrap_interval, image_bootstrap
+from .metrics.calibration import Calibration, expected_calibration_error, fit_calibration
+from .metrics.relevance_tables import rank_figures
+from .encoders.encoder import create_encoder, embed
+from .encoders.text_image import ConSEEncoder, encode_prompts
+from .encoders.clip import OpenCLIPEncoder
+from .encoders.mixtures import Mixture, picture, words
+from .scoring.scorers import PairScorer
+from .scoring.search import PairIndex, pair_index
+from .learners.mining import mine_hard_negatives
+from .learners.classifier import classifier_learner
+from .learners.siamese_data import SiameseImage, SiameseTransform
+from .learners.siamese_head import pair_accuracy, siamese_loss
+from .learners.siamese import SiameseModel, siamese_learner, siamese_splitter
+from .learners.metric_learning import embedding_learner, load_embedding, save_embedding
+from .explain.maps import class_map, pair_maps
+from .groups.sheets import contact_sheet
+from .groups.duplicates import find_duplicates
+from .groups.clusters import find_clusters
+from .gallery.groups import Gallery
+from .finder.finder import SimilarityFinder
+from .finder.evaluation import Evaluation, evaluate
+from .finder.training import fit_finder
+from .finder.onnx_export import export_onnx
+from .matching.predictor import MatchPredictor
+from .matching.semantic import semantic_search
+from .products.matcher import ProductMatcher
+from .service.app import create_app
+from .service.client import Client
+
+__version__: str
+
+__all__ = [
+    "ArchiveError",
+    "ArchiveLimits",
+    "Calibration",
+    "Client",
+    "ConSEEncoder",
+    "Evaluation",
+    "Gallery",
+    "ImageError",
+    "LabelledImages",
+    "MatchPredictor",
+    "Mixture",
+    "OpenCLIPEncoder",
+    "PairIndex",
+    "PairScorer",
+    "ProductMatcher",
+    "SiameseImage",
+    "SiameseModel",
+    "SiameseTransform",
+    "SimilarityFinder",
+    "bootstrap_interval",
+    "class_map",
+    "classifier_learner",
+    "contact_sheet",
+    "create_app",
+    "create_encoder",
+    "embed",
+    "embedding_learner",
+    "encode_prompts",
+    "evaluate",
+    "expected_calibration_error",
+    "export_onnx",
+    "find_clusters",
+    "find_duplicates",
+    "fit_calibration",
+    "fit_finder",
+    "image_bootstrap",
+    "image_files",
+    "label_func",
+    "labelled_images",
+    "load_embedding",
+    "map_at_r",
+    "mine_hard_negatives",
+    "open_image",
+    "oxford_pets",
+    "pair_accuracy",
+    "pair_auc",
+    "pair_index",
+    "pair_maps",
+    "picture",
+    "rank_figures",
+    "recall_at_k",
+    "sample_pets",
+    "save_embedding",
+    "semantic_search",
+    "siamese_learner",
+    "siamese_loss",
+    "siamese_splitter",
+    "threshold_for_precision",
+    "words",
+]

@@ -1,0 +1,7 @@
+"""The commands.
+
+Start with `commands`; those of a gallery are in `gallery`.
+"""
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__) # the names of __init__.pyi

@@ -1,0 +1,5 @@
+from .pets import sample_pets
+
+__all__ = [
+    "sample_pets",
+]

@@ -1,0 +1,15 @@
+from .encoder import create_encoder, embed
+from .text_image import ConSEEncoder, encode_prompts
+from .clip import OpenCLIPEncoder
+from .mixtures import Mixture, picture, words
+
+__all__ = [
+    "ConSEEncoder",
+    "Mixture",
+    "OpenCLIPEncoder",
+    "create_encoder",
+    "embed",
+    "encode_prompts",
+    "picture",
+    "words",
+]

@@ -1,0 +1,5 @@
+from .groups import Gallery
+
+__all__ = [
+    "Gallery",
+]

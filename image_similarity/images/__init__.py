@@ -1,0 +1,7 @@
+"""Files in, safely: open pictures, list folders, read tables, zips and data sets.
+
+Start with `opening`, the one way in for every picture: which formats, how large, which way up. A new format goes there.
+"""
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__) # the names of __init__.pyi

@@ -1,0 +1,5 @@
+from .matcher import ProductMatcher
+
+__all__ = [
+    "ProductMatcher",
+]

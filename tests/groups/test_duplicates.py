@@ -1,0 +1,164 @@
+"""Finding copies: nothing is missed that a slow twin finds, nothing is deleted, and similar photos are no copies."""
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from image_similarity.groups import duplicates as module
+from image_similarity.groups.alignment import View, align
+from image_similarity.groups.candidates import hash_candidates, read_signatures
+from image_similarity.drawing.pets import draw_pet
+from image_similarity.groups.duplicates import find_duplicates
+from image_similarity.groups.hashing import oriented_hashes
+from image_similarity.groups.placing import apply_map, invert_map
+
+DATA = Path(os.environ.get("IMAGE_SIMILARITY_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="module")
+def pets():
+    return [draw_pet(breed, seed, size=256)[0] for breed in ("beagle", "Siamese", "pug") for seed in (3, 5)]
+
+
+@pytest.fixture
+def folder(tmp_path, pets):
+    "Six drawings, no two alike; copies of the first."
+    for i, pet in enumerate(pets): pet.save(tmp_path / f"pet{i}.png")
+    pets[0].resize((180, 180)).save(tmp_path / "small.jpg")
+    ImageOps.mirror(pets[0]).save(tmp_path / "mirrored.jpg")
+    shutil.copy(tmp_path / "pet0.png", tmp_path / "again.png")
+    return tmp_path
+
+
+def found(folder, **options):
+    return find_duplicates(sorted(folder.iterdir()), progress=False, **options)
+
+
+def test_copies_are_found_and_other_drawings_are_not(folder):
+    group, = found(folder)
+    assert {group.keep.name, *(c.path.name for c in group.copies)} == {"pet0.png", "small.jpg", "mirrored.jpg", "again.png"}
+    assert {c.path.name: c.relation for c in group.copies if c.relation != "same bytes"} == {"small.jpg": "resized", "mirrored.jpg": "mirrored"}
+
+
+def test_two_drawings_of_one_breed_are_no_copies_even_when_their_embeddings_are_the_same(pets, tmp_path):
+    for i, pet in enumerate(pets): pet.save(tmp_path / f"{i}.png")
+    assert len(found(tmp_path, embeddings=np.ones((len(pets), 8)))) == 0
+
+
+def test_the_order_of_the_files_does_not_matter(folder):
+    files = sorted(folder.iterdir())
+    def groups(files): return [(g.keep.name, {c.path.name for c in g.copies}) for g in find_duplicates(files, progress=False)]
+    assert groups(files) == groups(files[::-1]) == groups(files[4:] + files[:4])
+
+
+def test_the_same_call_says_the_same(folder):
+    assert found(folder).to_records() == found(folder).to_records()
+
+
+def test_no_file_is_touched(folder):
+    def state(): return {f.name: (hashlib.sha256(f.read_bytes()).hexdigest(), f.stat().st_mtime_ns) for f in folder.iterdir()}
+    before = state()
+    found(folder).show()
+    assert state() == before
+
+
+def test_bad_files_are_reported_and_the_rest_is_done(folder):
+    (folder / "broken.jpg").write_bytes((folder / "small.jpg").read_bytes()[:900])
+    (folder / "empty.png").touch()
+    files = [*sorted(folder.iterdir()), folder / "gone.jpg"]
+    result = find_duplicates(files, progress=False)
+    assert [e.path.name for e in result.bad] == ["broken.jpg", "empty.png", "gone.jpg"]
+    assert len(result) == 1 and [files[c.place] for c in result[0].copies] == [c.path for c in result[0].copies]
+
+
+def test_an_orientation_in_the_header_is_no_turn(tmp_path, pets):
+    pets[0].save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pets[0].transpose(Image.Transpose.ROTATE_90).save(tmp_path / "by_header.png", exif=exif)
+    group, = found(tmp_path)
+    assert group.copies[0].relation == "same pixels"
+
+
+def test_plain_pictures_are_copies_only_by_their_bytes(tmp_path):
+    for name, colour in [("a", "white"), ("b", "white"), ("c", "red")]: Image.new("RGB", (90, 90), colour).save(tmp_path / f"{name}.png")
+    group, = found(tmp_path)
+    assert (group.keep.name, [c.path.name for c in group.copies]) in [("a.png", ["b.png"]), ("b.png", ["a.png"])]
+
+
+def test_many_equal_files_are_not_compared_with_each_other(tmp_path, pets, monkeypatch):
+    pets[0].save(tmp_path / "0.png")
+    for i in range(1, 30): shutil.copy(tmp_path / "0.png", tmp_path / f"{i}.png")
+    monkeypatch.setattr(module, "align", lambda *_: pytest.fail("compared"))
+    assert len(found(tmp_path)[0].copies) == 29
+
+
+def test_against_finds_across_and_never_within(folder, tmp_path_factory, pets):
+    mine = tmp_path_factory.mktemp("mine")
+    pets[0].convert("L").save(mine / "grey.png")
+    pets[0].save(mine / "same.png")
+    pets[2].save(mine / "other.png")
+    theirs = [folder / "pet0.png", folder / "pet1.png", folder / "small.jpg"]
+    result = find_duplicates(sorted(mine.iterdir()), against=theirs, progress=False)
+    group, = result
+    assert {group.keep.name, *(c.path.name for c in group.copies)} == {"pet0.png", "small.jpg", "grey.png", "same.png"}
+    assert len(find_duplicates([mine / "other.png"], against=theirs, progress=False)) == 0
+
+
+def test_a_file_on_both_sides_is_no_copy_of_itself(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    assert len(find_duplicates([folder / "pet1.png"], against=[tmp_path / "link" / "pet1.png", folder / "pet2.png"], progress=False)) == 0
+    group, = find_duplicates([folder / "pet0.png", folder / "pet1.png"], against=[folder / "pet0.png", folder / "pet1.png", folder / "small.jpg"], progress=False)
+    assert (group.keep.name, [c.path.name for c in group.copies]) == ("pet0.png", ["small.jpg"]) # a file of theirs
+    group, = find_duplicates([folder / "pet0.png", folder / "small.jpg"], against=[folder / "pet0.png"], progress=False)
+    assert (group.keep.name, [c.path.name for c in group.copies]) == ("pet0.png", ["small.jpg"]) # a file of ours
+
+
+def test_hash_candidates_are_those_of_hashing_the_turned_pictures(folder):
+    "The other way to the answer: turn the picture, hash it with ImageHash, count bits in Python."
+    imagehash = pytest.importorskip("imagehash", reason="ImageHash is not installed")
+    signatures = read_signatures(sorted(folder.iterdir()), progress=False)
+    pictures = [Image.open(s.path).convert("RGB") for s in signatures]
+    turned = [[imagehash.phash(p), *(imagehash.phash(p.transpose(t)) for t in Image.Transpose)] for p in pictures]
+    expected = {(i, j) for i in range(len(pictures)) for j in range(i + 1, len(pictures)) if min(h - turned[j][0] for h in turned[i]) <= 11}
+    pairs = {tuple(p) for p in hash_candidates(signatures).tolist()}
+    # shrinking a picture and then turning it is the same up to rounding, so a pair at the very edge may differ
+    sure = {(i, j) for i, j in expected if min(h - turned[j][0] for h in turned[i]) <= 8}
+    assert sure <= pairs and all(min(h - turned[j][0] for h in turned[i]) <= 14 for i, j in pairs) and len(sure) >= 6
+
+
+@pytest.mark.parametrize("turn", [None, *Image.Transpose])
+def test_the_hashes_of_all_orientations_do_not_depend_on_the_orientation(pets, turn):
+    square = pets[1].resize((32, 32))
+    turned = square if turn is None else square.transpose(turn)
+    assert {h.tobytes() for h in oriented_hashes(turned)} == {h.tobytes() for h in oriented_hashes(square)}
+
+
+@pytest.mark.parametrize("box", [(40, 30, 220, 210), (0, 0, 170, 200), (90, 60, 250, 220)])
+def test_a_part_is_laid_where_it_was_cut_out(pets, box):
+    found = align(View(pets[0]), View(pets[0].crop(box)))
+    scale = 256 / 128
+    corners = apply_map(found.matrix, np.array([[-.5, 127.5 * (box[3] - box[1]) / max(box[2] - box[0], box[3] - box[1])],
+                                                [-.5, 127.5 * (box[2] - box[0]) / max(box[2] - box[0], box[3] - box[1])]]))
+    assert np.abs((corners + .5) * scale - np.array([[box[1], box[3]], [box[0], box[2]]])).max() < 3
+
+
+def test_the_way_back_is_the_inverse(pets):
+    there, back = (align(View(a), View(b)) for a, b in ((pets[0], pets[0].crop((40, 30, 220, 210))), (pets[0].crop((40, 30, 220, 210)), pets[0])))
+    assert np.allclose(there.matrix, invert_map(back.matrix), atol=.5)
+    assert there.first_share == pytest.approx(back.second_share, abs=.02)
+
+
+def test_imagededups_own_files():
+    if not (DATA / "imagededup").exists(): pytest.skip(f"{DATA / 'imagededup'} is not there")
+    folder = DATA / "imagededup" / "mixed_images"
+    result = found(folder)
+    group, = result
+    assert {c.path.name: c.relation for c in group.copies} | {group.keep.name: "kept"} == {
+        "ukbench00120.jpg": "kept", "ukbench00120_hflip.jpg": "mirrored", "ukbench00120_resize.jpg": "stretched, resized"}
+    assert [e.path.name for e in result.bad] == ["ukbench09268_corrupt.jpg"]
+    assert len(found(DATA / "imagededup" / "base_images")) == 0
