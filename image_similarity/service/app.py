@@ -35,7 +35,7 @@ from .protocol import STATUS, ErrorInfo, JobInfo, Limits, Refused, Status
 from ..encoders.model_files import package_version
 
 # %% ../../nbs/13_service/15_app.ipynb #88d9fd6f
-STATIC = Path(str(files("image_similarity"))) / "static"
+STATIC = Path(str(files("image_similarity.service"))) / "static"
 
 def _page(name: str): return FileResponse(STATIC / name, headers={"Cache-Control": "no-cache"})
 
