@@ -15,7 +15,8 @@ import torch
 from PIL import Image, ImageFilter
 from scipy.stats import spearmanr
 
-from ..encoders.encoder import Encoder, center_box, open_for, pool, resize_to, to_tensor
+from ..encoders.encoder import Encoder, pool
+from ..encoders.preprocessing import center_box, open_for, resize_to, to_tensor
 from .maps import maps_from_features, upsample
 from ..metrics.intervals import Interval, bootstrap_interval
 from ..scoring.scorers import PairScorer

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ..images.console import percent
-from ..encoders.encoder import Encoder, center_box, open_for, pool, preprocess
+from ..encoders.encoder import Encoder, pool
+from ..encoders.preprocessing import center_box, open_for, preprocess
 from ..scoring.scorers import ClassScorer, PairScorer
 
 # %% ../../nbs/07_explain/01_maps.ipynb #92e8cadd

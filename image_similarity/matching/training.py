@@ -8,6 +8,7 @@ __all__ = ['REFINEMENTS', 'HIDDEN', 'COSINE', 'METHODS', 'drawn_batches', 'StopA
            'FittedMatches', 'fit_scorer', 'held_out_models', 'weights_of', 'calibrated', 'fit_matches']
 
 # %% ../../nbs/11_matching/06_training.ipynb #2890c4e4
+from ..learners import fastai_import # noqa: F401 (first: it silences what fastai's own imports warn of)
 import time
 import warnings
 from collections.abc import Sequence

@@ -6,6 +6,7 @@
 __all__ = ['EPOCH', 'reading_seconds', 'held_out_auc', 'images_of_split', 'BestSoFar', 'tune_encoder', 'fit_end_to_end']
 
 # %% ../../nbs/11_matching/07_tuning.ipynb #8950a6fe
+from ..learners import fastai_import # noqa: F401 (first: it silences what fastai's own imports warn of)
 import sys
 import time
 from collections.abc import Callable, Sequence

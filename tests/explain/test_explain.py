@@ -14,7 +14,8 @@ from PIL import Image
 from scipy.stats import spearmanr
 from torch import nn
 
-from image_similarity.encoders.encoder import create_encoder, pool, preprocess
+from image_similarity.encoders.encoder import create_encoder, pool
+from image_similarity.encoders.preprocessing import preprocess
 from image_similarity.explain.maps import (
     class_map, class_map_from_features, draw_map, features_of, maps_from_features, pair_maps, pair_slopes, secant, spread, upsample)
 from image_similarity.explain.faithfulness import (
