@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from .encoder import Embedded
 from ..images.opening import BadImages, ImageError, open_image
 from .model_files import write_tensors
+from .random_state import random_state
 from .sentences import as_texts
 from ..metrics.similarity import normalize
 from .text_image import EncodedImages
@@ -84,7 +85,7 @@ class OpenCLIPEncoder:
         _open_clip()
         self.name, self.batch_size = str(model), batch_size
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.network, self.transform, self.tokenizer, self.config = _create(self.name, _tag(self.name, pretrained), self.device)
+        with random_state(): self.network, self.transform, self.tokenizer, self.config = _create(self.name, _tag(self.name, pretrained), self.device)
         self.dim = self.width = self.config["embed_dim"]
 
     @cached_property

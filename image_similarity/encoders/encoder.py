@@ -52,7 +52,7 @@ def _as_grid(body: nn.Module, x: torch.Tensor) -> torch.Tensor:
     "Whatever layout the body ends in, as (N, nf, h, w): some of timm's put channels last, some make a list of tokens."
     if x.ndim == 4: return x.permute(0, 3, 1, 2) if "NHWC" in str(getattr(body, "output_fmt", "")) else x
     tokens = x[:, getattr(body, "num_prefix_tokens", 0):]
-    return tokens.transpose(1, 2).unflatten(2, body.patch_embed.grid_size)
+    return tokens.transpose(1, 2).unflatten(2, body.patch_embed.grid_size) # pyright: ignore[reportArgumentType, reportAttributeAccessIssue] (two numbers)
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #ba9c3822
 def pool(
@@ -65,6 +65,11 @@ def pool(
 class Encoder(nn.Module):
     "Image to feature map, with the preprocessing that belongs to its weights. Made by `create_encoder`."
 
+    nf: int                # channels of the feature map
+    size: int              # of the input, pixels
+    mean: tuple[float, ...] # of the three channels, for values in 0..1
+    std: tuple[float, ...]
+
     def __init__(self,
         name: str,           # timm's name
         body: nn.Module,     # (N, 3, size, size) to features
@@ -75,7 +80,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.name, self.body, self.size = name, body, size
         self.mean, self.std, self.interpolation = tuple(mean), tuple(std), interpolation
-        self.nf = getattr(body, "head_hidden_size", None) or body.num_features # channels of the feature map; some of timm's widen it last
+        self.nf = getattr(body, "head_hidden_size", None) or body.num_features # pyright: ignore[reportAttributeAccessIssue] (an int; some of timm's widen the map last)
 
     def forward(self,
         x: torch.Tensor, # (N, 3, size, size), normalised
@@ -86,7 +91,7 @@ class Encoder(nn.Module):
         return {"name": self.name, "size": self.size, "mean": list(self.mean), "std": list(self.std),
                 "interpolation": self.interpolation}
 
-    def __repr__(self): return f"Encoder({self.name}, {self.size} px, {self.nf} channels)"
+    def __repr__(self) -> str: return f"Encoder({self.name}, {self.size} px, {self.nf} channels)"
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #40fe8d86
 _fingerprints = WeakKeyDictionary() # encoder to what it was like, and its fingerprint then: hashing all weights takes a while
@@ -108,6 +113,7 @@ def create_encoder(
     name: str = DEFAULT_ENCODER,       # timm's name for the architecture
     weights: str | Path | None = None, # a file; "random"; None for the packaged ones, or else timm's cache or hub
     size: int | None = None,           # input height and width in pixels; None for the encoder's own
+    seed: int | None = None,           # of random weights; None takes torch's random state, and leaves it as it is
 ) -> Encoder:                          # in eval mode
     """An encoder from any of timm's models.
 
@@ -115,15 +121,15 @@ def create_encoder(
     weights can be had, `ImportError` when packaged ones are not installed."""
     _check_name(name)
     packaged = weights is None and name in PACKAGED
-    body = _fetch(name) if weights is None and not packaged else timm.create_model(name, pretrained=False)
+    with random_state(seed): body = _fetch(name) if weights is None and not packaged else timm.create_model(name, pretrained=False)
     if packaged: load_by_position(body, read_weights(packaged_weights(name)))
-    body.reset_classifier(0, "")
-    cfg = body.pretrained_cfg
+    body.reset_classifier(0, "") # pyright: ignore[reportCallIssue] (every network of timm's has it)
+    cfg: dict = body.pretrained_cfg # pyright: ignore[reportAssignmentType] (likewise)
     size = size or (PACKAGED[name][2] if name in PACKAGED else cfg["input_size"][-1])
     if cfg.get("fixed_input_size") and size != cfg["input_size"][-1]:
         raise ValueError(f"size={size}: {name} takes {cfg['input_size'][-1]} pixels only")
     encoder = Encoder(name, body, size, cfg["mean"], cfg["std"], cfg["interpolation"])
-    if weights not in (None, "random"): load_encoder_weights(encoder, weights)
+    if weights is not None and weights != "random": load_encoder_weights(encoder, weights)
     return encoder.eval()
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #6a4eb93b
@@ -179,6 +185,10 @@ class Embedded:
     augmented: np.ndarray             # (views, n, 2·nf) float32, of random parts of the images
     bad: BadImages = field(default_factory=BadImages)
     kept: np.ndarray | None = None    # (n,) where each stood among the files given
+
+    @property
+    def places(self) -> np.ndarray: # `kept`; or one after the other, where nobody said
+        return np.arange(len(self.files)) if self.kept is None else self.kept
 
     def __repr__(self):
         n, d = self.pooled.shape

@@ -24,6 +24,7 @@ class FeatureLayer(nn.Module):
         start: torch.Tensor, # (d, nf) weights to begin with
     ):
         super().__init__()
+        self.start: torch.Tensor
         self.register_buffer("start", start.clone())
         self.size = float(start.norm(dim=1).square().mean().sqrt()) # so that a step is as large for any encoder
         self.change = nn.Parameter(torch.zeros_like(start))

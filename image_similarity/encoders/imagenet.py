@@ -13,6 +13,7 @@ import timm
 from timm.data import ImageNetInfo
 
 from .encoder import Encoder, create_encoder, fingerprint
+from .random_state import random_state
 from .weights import PACKAGED, load_by_position, packaged_weights, read_weights
 
 # %% ../../nbs/04_encoders/06_imagenet.ipynb #dad52b31
@@ -28,7 +29,7 @@ def class_definitions() -> list[str]: # of 1,000, in the order of the classifier
 @lru_cache(maxsize=4)
 def _packaged(name: str, size: int) -> tuple[np.ndarray, np.ndarray, str]:
     "Weights and bias of a packaged classifier, and the fingerprint of the encoder that it belongs to."
-    network = timm.create_model(name, pretrained=False)
+    with random_state(): network = timm.create_model(name, pretrained=False)
     load_by_position(network, read_weights(packaged_weights(name)))
     last = network.get_classifier()
     return last.weight.detach().numpy(), last.bias.detach().numpy(), fingerprint(create_encoder(name, size=size))

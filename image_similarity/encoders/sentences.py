@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .random_state import random_state
+
 # %% ../../nbs/04_encoders/09_sentences.ipynb #38b940d7
 def as_texts(
     texts: Sequence[str], # a list, a column, or a single text
@@ -36,7 +38,7 @@ class SentenceEncoder:
             from sentence_transformers import SentenceTransformer
         except ImportError as e: raise ImportError("text needs a language model: pip install 'image_similarity[text]'") from e
         self.folder = Path(get_model_path())
-        with _no_bars(): self.model = SentenceTransformer(str(self.folder), local_files_only=True)
+        with _no_bars(), random_state(): self.model = SentenceTransformer(str(self.folder), local_files_only=True)
 
     @cached_property
     def fingerprint(self) -> str: # 16 hex digits

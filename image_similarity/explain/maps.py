@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['spread', 'features_of', 'class_map_from_features', 'secant', 'pair_slopes', 'maps_from_features', 'upsample',
-           'draw_map', 'draw_maps', 'ClassExplanation', 'PairExplanation', 'class_map', 'pair_maps', 'overlay',
-           'overlays']
+           'draw_map', 'draw_maps', 'overlay', 'ClassExplanation', 'PairExplanation', 'class_map', 'pair_maps']
 
 # %% ../../nbs/07_explain/01_maps.ipynb #ea23fd9e
 from dataclasses import dataclass
@@ -152,6 +151,11 @@ def draw_map(
     axis.axis("off")
     return layer
 
+# %% ../../nbs/07_explain/01_maps.ipynb #1cc79f80
+def _largest(maps: list[np.ndarray]) -> float:
+    "The end of the colours, for maps that are to be compared."
+    return max(float(np.abs(upsample(m, 64, 64)).max()) for m in maps) or 1.
+
 # %% ../../nbs/07_explain/01_maps.ipynb #87fec1a5
 def draw_maps(
     images: list[Image.Image],   # pictures, RGB
@@ -166,16 +170,42 @@ def draw_maps(
     shapes = [min(max(image.width / image.height, .5), 2.) for image in images] # a strip of a picture is no strip of a figure
     figure.set_size_inches(3.2 * sum(shapes) + 1.2, 3.8)
     figure.set_layout_engine("constrained")
-    limit = max(float(np.abs(upsample(m, 64, 64)).max()) for m in maps) or 1.
+    limit = _largest(maps)
     axes = figure.subplots(1, len(images), squeeze=False, width_ratios=shapes)[0]
-    for axis, *what in zip(axes, images, maps, titles): layer = draw_map(axis, *what[:2], limit, what[2])
-    figure.colorbar(layer, ax=list(axes), shrink=.8, label="what a cell adds to the logit")
+    layers = [draw_map(axis, image, relevance, limit, title) for axis, image, relevance, title in zip(axes, images, maps, titles)]
+    figure.colorbar(layers[-1], ax=list(axes), shrink=.8, label="what a cell adds to the logit")
     figure.suptitle(heading)
     return figure
 
+# %% ../../nbs/07_explain/01_maps.ipynb #06242d0b
+def overlay(
+    size: tuple[int, int], # of the picture, width and height
+    relevance: np.ndarray, # (h, w), over its central square
+    limit: float,          # relevance at the end of the colours
+    longest: int = 512,    # side of the overlay, pixels
+) -> Image.Image:          # RGBA
+    "A map alone, in the shape of its picture."
+    scale = longest / max(size)
+    width, height = (max(1, round(side * scale)) for side in size)
+    box = [round(edge) for edge in center_box(width, height)]
+    map = upsample(relevance, max(1, box[3] - box[1]), max(1, box[2] - box[0]))
+    layer = Image.new("RGBA", (width, height))
+    layer.paste(Image.fromarray(_colours()((map / limit + 1) / 2, bytes=True)), (box[0], box[1]))
+    return layer
+
+# %% ../../nbs/07_explain/01_maps.ipynb #0be61801
+def _extremes(relevance: np.ndarray) -> str:
+    "A map in words."
+    row, column = np.unravel_index(relevance.argmax(), relevance.shape)
+    h, w = relevance.shape
+    return f"{h} x {w} cells add {relevance.sum():+.2f}, most at row {row}, column {column}"
+
 # %% ../../nbs/07_explain/01_maps.ipynb #02e6d03e
 class _Drawn:
-    "What explanations share: `_parts()` says what is drawn."
+    "What explanations share."
+
+    def _parts(self) -> tuple[list[Image.Image], list[np.ndarray], list[str], str]: # pictures, maps, titles, heading
+        raise NotImplementedError
 
     def figure(self): # a matplotlib figure that no window owns, for embedding elsewhere
         return draw_maps(*self._parts())
@@ -206,13 +236,6 @@ class ClassExplanation(_Drawn):
     def _parts(self): return [self.image], [self.map], [""], f"{self.label}, {percent(self.probability)}"
     def __repr__(self): return f"ClassExplanation({self.label}, {percent(self.probability, 2)}, logit {self.logit:.2f}, {_extremes(self.map)})"
 
-# %% ../../nbs/07_explain/01_maps.ipynb #0be61801
-def _extremes(relevance: np.ndarray) -> str:
-    "A map in words."
-    row, column = np.unravel_index(relevance.argmax(), relevance.shape)
-    h, w = relevance.shape
-    return f"{h} x {w} cells add {relevance.sum():+.2f}, most at row {row}, column {column}"
-
 # %% ../../nbs/07_explain/01_maps.ipynb #f53bc569
 @dataclass(frozen=True, eq=False)
 class PairExplanation(_Drawn):
@@ -225,6 +248,14 @@ class PairExplanation(_Drawn):
     probability: float     # of a match; a calibrated head's logits are log odds, so it is calibrated when the head is
 
     def _parts(self): return [self.query, self.match], [self.query_map, self.match_map], ["query", "match"], f"{percent(self.probability, 2)} Similarity"
+
+    def overlays(self,
+        longest: int = 512, # side, pixels
+    ) -> tuple[Image.Image, Image.Image]: # of the query and of the match, RGBA
+        "The maps alone, on one scale."
+        limit = _largest([self.query_map, self.match_map])
+        return overlay(self.query.size, self.query_map, limit, longest), overlay(self.match.size, self.match_map, limit, longest)
+
     def __repr__(self):
         return (f"PairExplanation({percent(self.probability, 2)}, logit {self.logit:.2f}; "
                 f"query: {_extremes(self.query_map)}; match: {_extremes(self.match_map)})")
@@ -255,29 +286,3 @@ def pair_maps(
     query, match = open_for(query, encoder), open_for(match, encoder)
     query_map, match_map, logit = maps_from_features(scorer, features_of(encoder, query), features_of(encoder, match))
     return PairExplanation(query, match, query_map, match_map, logit, float(torch.tensor(logit).sigmoid()))
-
-# %% ../../nbs/07_explain/01_maps.ipynb #06242d0b
-def overlay(
-    size: tuple[int, int], # of the picture, width and height
-    relevance: np.ndarray, # (h, w), over its central square
-    limit: float,          # relevance at the end of the colours
-    longest: int = 512,    # side of the overlay, pixels
-) -> Image.Image:          # RGBA
-    "A map alone, in the shape of its picture."
-    scale = longest / max(size)
-    width, height = (max(1, round(side * scale)) for side in size)
-    box = [round(edge) for edge in center_box(width, height)]
-    map = upsample(relevance, max(1, box[3] - box[1]), max(1, box[2] - box[0]))
-    layer = Image.new("RGBA", (width, height))
-    layer.paste(Image.fromarray(_colours()((map / limit + 1) / 2, bytes=True)), (box[0], box[1]))
-    return layer
-
-def overlays(
-    self: PairExplanation,
-    longest: int = 512,    # side, pixels
-) -> tuple[Image.Image, Image.Image]: # of the query and of the match, RGBA
-    "The maps alone, on one scale."
-    limit = max(float(np.abs(upsample(m, 64, 64)).max()) for m in (self.query_map, self.match_map)) or 1.
-    return overlay(self.query.size, self.query_map, limit, longest), overlay(self.match.size, self.match_map, limit, longest)
-
-PairExplanation.overlays = overlays

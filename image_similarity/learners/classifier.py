@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.transforms import IntToFloatTensor
+from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import LabelSmoothingCrossEntropyFlat
 from fastai.metrics import accuracy
@@ -23,23 +24,25 @@ from fastai.vision.augment import aug_transforms
 from fastai.vision.learner import create_head, default_split
 from torch import nn
 
-import fastai.callback.fp16 # adds Learner.to_fp16
-import fastai.callback.schedule # adds Learner.fine_tune
+import fastai.callback.fp16 # noqa: F401 (adds Learner.to_fp16)
+import fastai.callback.schedule # noqa: F401 (adds Learner.fine_tune)
 
 from .blocks import FitEncoder, OpenFor, loader_workers, normalize_for
 from ..images.datasets import LabelledImages
 from ..encoders.encoder import Embedded, Encoder, create_encoder, embed
-from .heads import class_batches, discriminant, discriminant_temperature, fit_head, stack_views
+from ..encoders.random_state import random_state
+from .heads import KeptLearner, class_batches, discriminant, discriminant_temperature, fit_head, stack_views
 from .any_learner import after_pooling
 from ..scoring.scorers import ClassScorer, LayeredClassScorer, fold_linear
 
 # %% ../../nbs/06_learners/07_classifier.ipynb #e982b702
+@random_state() # loaders draw their seeds from Python's state
 def class_dls(
     data: LabelledImages,
     encoder: Encoder,
     vocab: list[str] | None = None, # all classes, if the data does not have each of them
     batch_size: int = 16,  # images
-):                         # DataLoaders of (image, class)
+) -> DataLoaders:          # of (image, class)
     "Images and their classes, for training end to end and for looking at results."
     label = dict(zip(data.files, data.labels))
     images = TransformBlock(type_tfms=OpenFor(encoder), batch_tfms=IntToFloatTensor)
@@ -60,7 +63,7 @@ def embedded_data(
     if embedded is None: embedded = embed(data.files, encoder, augment=augment, progress=progress)
     if list(data.files) != list(embedded.files):
         if len(data) != len(embedded.files) + len(embedded.bad): raise ValueError(f"{embedded} is not of {data}: embed data.files")
-        data = data.take(embedded.kept)
+        data = data.take(embedded.places)
     if len(data.classes) < 2: raise ValueError(f"one class only ({data.classes[0]}): give images of two or more classes")
     return data, embedded
 
@@ -76,23 +79,24 @@ def linear_head(
     return head
 
 # %% ../../nbs/06_learners/07_classifier.ipynb #734ed661
-def _as_learner(data: LabelledImages, encoder: Encoder, vocab: list[str], ps: float, label_smoothing: float) -> Learner:
+def _as_learner(data: LabelledImages, encoder: Encoder, vocab: list[str], ps: float, label_smoothing: float) -> KeptLearner:
     "An untrained classifier. It has an encoder of its own: fine-tuning it changes no other learner."
     model = nn.Sequential(deepcopy(encoder), linear_head(encoder.nf, len(vocab), ps))
-    learn = Learner(class_dls(data, encoder, vocab), model, loss_func=LabelSmoothingCrossEntropyFlat(eps=label_smoothing),
+    learn = KeptLearner(class_dls(data, encoder, vocab), model, loss_func=LabelSmoothingCrossEntropyFlat(eps=label_smoothing),
                     metrics=accuracy, splitter=default_split)
     learn.made_with = {"ps": ps, "label_smoothing": label_smoothing} # what `rebuilt_classifier` needs
     learn.freeze()
     return learn.to_fp16() if torch.cuda.is_available() else learn
 
 # %% ../../nbs/06_learners/07_classifier.ipynb #36d7a2b3
+@random_state() # weights are drawn before they are overwritten
 def rebuilt_classifier(
     data: LabelledImages,  # images that it can show and go on training with
     encoder: Encoder,
     vocab: list[str],      # its classes
     made_with: dict,       # of the learner that was saved
     head: dict,            # state dict of its head
-) -> Learner:
+) -> KeptLearner:
     "A classifier as it was saved."
     learn = _as_learner(data, encoder, vocab, **made_with)
     learn.model[1].load_state_dict(head)
@@ -112,8 +116,9 @@ def start_from_discriminant(
     targets: np.ndarray,   # (n,) class indices, each class at least once
 ) -> None:
     "Put a linear head where linear discriminant analysis says, at the temperature that held-out folds ask for."
-    norm, linear = (next(m for m in head if isinstance(m, kind)) for kind in (nn.BatchNorm1d, nn.Linear))
+    norm, linear = next(m for m in head if isinstance(m, nn.BatchNorm1d)), next(m for m in head if isinstance(m, nn.Linear))
     std, mean = torch.std_mean(views.flatten(0, 1), dim=0)
+    assert norm.running_mean is not None and norm.running_var is not None # a batch norm that keeps no statistics could not be used one by one
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(std ** 2)
     views = _normed(norm.eval(), views)
@@ -123,6 +128,7 @@ def start_from_discriminant(
     linear.bias.copy_(bias / temperature)
 
 # %% ../../nbs/06_learners/07_classifier.ipynb #01ca3bdc
+@random_state()
 def classifier_learner(
     data: LabelledImages,             # images, labels, and which are held out
     encoder: Encoder | None = None,   # the packaged one if not given
@@ -133,9 +139,9 @@ def classifier_learner(
     wd: float = 0.,                   # weight decay
     ps: float = 0.5,                  # dropout before the linear layer
     label_smoothing: float = 0.1,
-    seed: int = 42,
+    seed: int = 42,                   # of the views, shuffling and dropout
     progress: bool = True,            # progress bar and the table of epochs
-) -> Learner:                         # of images; its head is fitted, its encoder (a copy) frozen
+) -> KeptLearner:                     # of images; its head is fitted, its encoder (a copy) frozen
     """A breed classifier: `learn.predict(file)`, `learn.show_results()`, `learn.fine_tune(1)` to go on end to end.
 
     Bad images are left out, `learn.bad` lists them. Raises `ValueError` for fewer than two classes."""

@@ -19,8 +19,9 @@ from fastai.learner import Learner
 from fastai.torch_core import no_random
 from torch import nn
 
-import fastai.callback.schedule # adds Learner.fit_one_cycle
+import fastai.callback.schedule # noqa: F401 (adds Learner.fit_one_cycle)
 
+from ..encoders.random_state import random_state
 from ..images.datasets import all_pairs
 from .digits import Digits, letters, random_figures
 from ..metrics.pairs import balanced_accuracy, best_threshold
@@ -39,10 +40,11 @@ def warped(
 
 
 def small_moves(
-    n: int,            # images
-) -> torch.Tensor:     # (n, 2, 3)
+    n: int,                     # images
+    generator: torch.Generator, # to draw from
+) -> torch.Tensor:              # (n, 2, 3)
     "Affine maps by which a digit stays what it is: up to 15 degrees, 15 % in size and slant, 8 % of the width."
-    def up_to(most): return (torch.rand(n) * 2 - 1) * most
+    def up_to(most): return (torch.rand(n, generator=generator) * 2 - 1) * most
     angle, slant = up_to(np.pi / 12), up_to(0.15)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([(1 + up_to(0.15)) * cos, slant - sin, up_to(0.16), sin, (1 + up_to(0.15)) * cos, up_to(0.16)], 1).view(n, 2, 3)
@@ -55,17 +57,19 @@ def moved(
     images: torch.Tensor, # (n, 1, 28, 28)
     turn: torch.Tensor,   # (n,) which of `TURNS`
     bend: torch.Tensor,   # (n, 2, 6, 6) see `warped`
+    generator: torch.Generator, # to draw from
 ) -> torch.Tensor:        # (n, 1, 28, 28)
     "Lay each image in one of eight ways, bend it, and then move and bend it a little more, at random."
-    moves, wobble = small_moves(len(images)), torch.randn(len(images), 2, 6, 6) * 0.06
+    moves, wobble = small_moves(len(images), generator), torch.randn(len(images), 2, 6, 6, generator=generator) * 0.06
     return warped(images, torch.cat([moves[:, :, :2] @ TURNS[turn], moves[:, :, 2:]], 2), bend + wobble)
 
 # %% ../../nbs/06_learners/13_digit_pairs.ipynb #ddc827ed
 def stroke_widths(
     images: torch.Tensor, # (n, 1, h, w)
+    generator: torch.Generator, # to draw from
 ) -> torch.Tensor:        # (n, 1, h, w)
     "Draw each image bolder or thinner: on the way to its dilation, or to its erosion, by a pixel."
-    amount = (torch.rand(len(images), 1, 1, 1) * 2 - 1) * 0.6
+    amount = (torch.rand(len(images), 1, 1, 1, generator=generator) * 2 - 1) * 0.6
     bold, thin = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
     return torch.lerp(images, torch.where(amount > 0, bold, thin), amount.abs())
 
@@ -79,6 +83,7 @@ def digit_batches(
 ) -> DataLoader:          # of (images (B, 1, 28, 28), class of each (B,), new in each batch)
     "Batches of digits, of shapes made of digits, of letters and of figures, all of them moved a little."
     if len(np.unique(digits.targets)) < 2: raise ValueError(f"{digits}: there is nothing to compare, give two kinds of digits at least")
+    generator = torch.default_generator # as all loaders draw: a training that has a seed sets it, see `digit_learner`
     shapes, places = list(letters().values()), [torch.tensor(np.flatnonzero(digits.targets == t)) for t in np.unique(digits.targets)]
 
     def some(k): return torch.stack([digits.images[p[torch.randint(len(p), (k,))]] for p in places]) # (kinds, k, 1, 28, 28)
@@ -87,15 +92,16 @@ def digit_batches(
         few = 3 * per_digit // 4
         halves = torch.where(torch.arange(28)[:, None] < 14, some(few), some(few).roll(int(torch.randint(1, len(places), ())), 0))
         drawn = torch.stack([shapes[i][torch.randint(len(shapes[i]), (4,))] for i in torch.randperm(len(shapes))[:n_letters]])
-        groups = [some(per_digit), torch.cat([some(few), halves]), torch.cat([drawn, random_figures(n_figures)])]
+        groups = [some(per_digit), torch.cat([some(few), halves]), torch.cat([drawn, random_figures(n_figures, generator)])]
         sizes = torch.tensor([len(g) * g.shape[1] for g in groups])
         turn = torch.cat([torch.tensor([0]), torch.randint(4, (1,)) * 2 + 1, torch.randint(8, (1,))]) # odd ones lie
         bend = torch.randn(3, 2, 6, 6) * torch.tensor([0, 0.1, 0]).view(3, 1, 1, 1)
         classes = torch.arange(sum(map(len, groups))).repeat_interleave(torch.tensor([g.shape[1] for g in groups for _ in g]))
-        images = stroke_widths(torch.cat([g.flatten(0, 1) for g in groups]))
-        return moved(images, turn.repeat_interleave(sizes), bend.repeat_interleave(sizes, 0)), classes
+        images = stroke_widths(torch.cat([g.flatten(0, 1) for g in groups]), generator)
+        return moved(images, turn.repeat_interleave(sizes), bend.repeat_interleave(sizes, 0), generator), classes
 
-    return DataLoader(range(n_batches), bs=1, create_batch=create_batch, num_workers=0)
+    with random_state(): # a loader draws its seed from Python's state
+        return DataLoader(range(n_batches), bs=1, create_batch=create_batch, num_workers=0)
 
 # %% ../../nbs/06_learners/13_digit_pairs.ipynb #82d5329c
 class MomentNormalization(nn.Module):
@@ -108,7 +114,7 @@ class MomentNormalization(nn.Module):
         super().__init__()
         self.spread, self.limits = spread, limits
 
-    def forward(self, x): # (n, 1, h, w) to the same
+    def forward(self, x: torch.Tensor) -> torch.Tensor: # (n, 1, h, w) to the same
         ink = x[:, 0] / x[:, 0].sum((1, 2), keepdim=True).clamp(min=1e-6)
         down, across = (((2 * torch.arange(n, device=x.device) + 1) / n - 1) for n in x.shape[2:])
         def mean(values): return (ink * values).sum((1, 2))

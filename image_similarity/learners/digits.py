@@ -134,20 +134,21 @@ def _bezier(
 # %% ../../nbs/06_learners/12_digits.ipynb #214f5364
 def random_figures(
     n: int,                # figures
+    generator: torch.Generator, # to draw from
     variants: int = 4,     # pictures of each
     jitter: float = 0.08,  # how far a control point moves, of half a figure's width
 ) -> torch.Tensor:         # (n, variants, 1, 28, 28) 0..1
     "Figures of one to three curves, as a hand might vary them."
-    control, count = torch.rand(n, 3, 4, 2) * 2 - 1, torch.randint(1, 4, (n,))
+    control, count = torch.rand(n, 3, 4, 2, generator=generator) * 2 - 1, torch.randint(1, 4, (n,), generator=generator)
     for curve in (1, 2): # it begins on the one before, more often than not
-        joined = _bezier(control[:, curve - 1], torch.rand(n, 1))[:, 0]
-        control[:, curve, 0] = torch.where(torch.rand(n, 1) < 0.6, joined, control[:, curve, 0])
-    moved = control[:, None] + torch.randn(n, variants, 3, 4, 2) * jitter
+        joined = _bezier(control[:, curve - 1], torch.rand(n, 1, generator=generator))[:, 0]
+        control[:, curve, 0] = torch.where(torch.rand(n, 1, generator=generator) < 0.6, joined, control[:, curve, 0])
+    moved = control[:, None] + torch.randn(n, variants, 3, 4, 2, generator=generator) * jitter
     moved = torch.where((torch.arange(3) < count[:, None])[:, None, :, None, None], moved, moved[:, :, :1]) # too many: the first one once more
     points = _bezier(moved.view(-1, 4, 2), torch.linspace(0, 1, 28).expand(n * variants * 3, 28)).view(n * variants, -1, 2)
     low, high = points.amin(1, keepdim=True), points.amax(1, keepdim=True)
     points = (points - (low + high) / 2) * 18 / (high - low).amax(2, keepdim=True) # pixels; a margin, as MNIST has it
     place = torch.arange(28.) - 13.5
     pixels = torch.cartesian_prod(place, place).flip(1).expand(n * variants, -1, -1)
-    pen = 1.1 + 1.2 * torch.rand(n * variants, 1) # pixels from the middle of a line to where it has faded
+    pen = 1.1 + 1.2 * torch.rand(n * variants, 1, generator=generator) # pixels from the middle of a line to where it has faded
     return (pen - torch.cdist(pixels, points).amin(2)).clamp(0, 1).view(n, variants, 1, 28, 28)

@@ -19,6 +19,7 @@ from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity, Do
 from pytorch_metric_learning.samplers import MPerClassSampler
 from torch import nn
 
+from ..encoders.random_state import random_state
 from ..metrics.similarity import METRICS
 
 # %% ../../nbs/06_learners/04_losses.ipynb #28c969aa
@@ -37,6 +38,7 @@ _MARGINS = {True: {"pos_margin": 0.8, "neg_margin": 0.3}, False: {"pos_margin": 
 TRIPLET_MARGIN = 0.2
 LOSSES = ("contrastive", "triplet", "deep_ranking", "arcface", "classification")
 
+@random_state() # weights of a classification layer are drawn
 def create_loss(
     name: str,              # one of `LOSSES`
     metric: str = "cosine", # a name from `similarity.METRICS`; arcface knows angles only
@@ -46,7 +48,7 @@ def create_loss(
     "A loss of pytorch-metric-learning; raises `ValueError` for an unknown name, or for arcface with another distance."
     if name not in LOSSES: raise ValueError(f"loss={name!r} is unknown: choose one of {', '.join(LOSSES)}")
     compared = training_distance(metric)
-    if name == "contrastive": return losses.ContrastiveLoss(**_MARGINS[compared.is_inverted], distance=compared)
+    if name == "contrastive": return losses.ContrastiveLoss(**_MARGINS[compared.is_inverted], distance=compared) # pyright: ignore[reportArgumentType] (margins are numbers)
     if name in ("triplet", "deep_ranking"): return losses.TripletMarginLoss(TRIPLET_MARGIN, distance=compared)
     if name == "classification": return losses.NormalizedSoftmaxLoss(n_classes, n_features, temperature=0.05, distance=compared)
     if metric != "cosine": raise ValueError(f"distance={metric!r}: arcface is about angles, it needs distance='cosine'")
@@ -76,9 +78,10 @@ def relevance_triplets(
     same = targets[:, None] == targets
     relevance = torch.where(same, 1 + unit @ unit.T, torch.full_like(same, -gap, dtype=unit.dtype)) # 0..2, others below all
     order = relevance[:, :, None] > relevance[:, None, :] + gap
-    order &= same[:, :, None] & ~torch.eye(len(same), dtype=bool, device=same.device)[:, :, None]
+    order &= same[:, :, None] & ~torch.eye(len(same), dtype=torch.bool, device=same.device)[:, :, None]
     order.diagonal(dim1=0, dim2=2).fill_(False) # no image is its own less relevant one
-    return order.nonzero(as_tuple=True)
+    image, more, less = order.nonzero(as_tuple=True)
+    return image, more, less
 
 # %% ../../nbs/06_learners/04_losses.ipynb #671a4f51
 def balanced_sampler(
@@ -107,16 +110,18 @@ def balanced_batches(
         images = torch.tensor(images)
         return views[torch.randint(len(views), (len(images),)), images], classes[images]
 
-    return DataLoader(range(len(targets)), bs=sampler.batch_size, n=len(sampler), drop_last=True, create_batch=create_batch,
-                      get_idxs=lambda: list(sampler), num_workers=0)
+    with random_state(): # a loader draws its seed from Python's state
+        return DataLoader(range(len(targets)), bs=sampler.batch_size, n=len(sampler), drop_last=True, create_batch=create_batch,
+                          get_idxs=lambda: list(sampler), num_workers=0)
 
 # %% ../../nbs/06_learners/04_losses.ipynb #813fee94
 def balance(
     loader: DataLoader,   # of the training images; changed in place
     targets: np.ndarray,  # (n,) class of each of its images
     per_class: int = 4,   # images of a class in a batch
-) -> DataLoader:
+) -> DataLoader:          # the same one
     "Make the batches of a data loader class-balanced."
     sampler = balanced_sampler(targets, per_class, max(loader.bs, 2 * per_class))
-    loader.get_idxs, loader.bs, loader.n, loader.drop_last = (lambda: list(sampler)), sampler.batch_size, len(sampler), True
+    for name, value in {"get_idxs": lambda: list(sampler), "bs": sampler.batch_size, "n": len(sampler), "drop_last": True}.items():
+        setattr(loader, name, value)
     return loader

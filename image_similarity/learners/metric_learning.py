@@ -23,19 +23,25 @@ from fastai.metrics import AccumMetric
 from fastai.torch_core import params
 from torch import nn
 
-import fastai.callback.fp16 # adds Learner.to_fp16
-import fastai.callback.schedule # adds Learner.fine_tune
+import fastai.callback.fp16 # noqa: F401 (adds Learner.to_fp16)
+import fastai.callback.schedule # noqa: F401 (adds Learner.fine_tune)
 
 from .classifier import class_dls, embedded_data
 from ..images.datasets import LabelledImages, all_pairs, hold_out
 from ..encoders.encoder import Embedded, Encoder, create_encoder
 from ..encoders.features import FeatureBody, FeatureLayer, MultiScaleBody, principal_start, with_body
-from .heads import class_batches, fit_head, stack_views
+from ..encoders.random_state import random_state
+from .heads import KeptLearner, class_batches, fit_head, stack_views
 from .losses import balance, balanced_batches, create_loss, create_miner, relevance_triplets
 from ..metrics.pairs import pair_auc
 from .mining import mine_hard_negatives, mined_batches
 from ..encoders.model_files import load_encoder, read_manifest, save_encoder, write_manifest, written_whole
 from ..metrics.similarity import similarity
+
+# %% ../../nbs/06_learners/11_metric_learning.ipynb #a5c8cfbc
+def _means_of(base: nn.Module, x: torch.Tensor) -> torch.Tensor: # (N, nf)
+    found = base(x)
+    return found if found.ndim == 2 else found.mean((2, 3))
 
 # %% ../../nbs/06_learners/11_metric_learning.ipynb #331fc948
 class EmbeddingModel(nn.Module):
@@ -51,11 +57,12 @@ class EmbeddingModel(nn.Module):
         super().__init__()
         self.base, self.layer, self.criterion, self.miner, self.metric = base, layer, criterion, miner, metric
 
-    def features(self, x): # what the layer sees, (N, nf)
-        found = self.base(x)
-        return found if found.ndim == 2 else found.mean((2, 3))
+    def features(self,
+        x: torch.Tensor,   # what the base takes
+    ) -> torch.Tensor:     # what the layer sees, (N, nf)
+        return _means_of(self.base, x)
 
-    def forward(self, x): return self.layer(self.features(x)) # (N, d)
+    def forward(self, x: torch.Tensor): return self.layer(self.features(x)) # (N, d)
 
     def loss(self,
         rows: torch.Tensor,    # (N, d)
@@ -65,6 +72,7 @@ class EmbeddingModel(nn.Module):
 
     @property
     def encoder(self) -> Encoder: # what a gallery takes; with what is learned so far
+        assert isinstance(self.base, Encoder), "only a model whose base is an encoder of ours has one to give"
         return with_body(self.base, FeatureBody(self.base, FeatureLayer(self.layer.weight.detach()))).eval()
 
 
@@ -76,13 +84,13 @@ def embedding_splitter(model: EmbeddingModel) -> list: # parameters of the encod
 class DeepRankingModel(EmbeddingModel):
     "Trained with the triplet hinge on triplets in order of relevance (Wang et al. 2014)."
 
-    def forward(self, x): # (N, d); while training with the rows of the beginning beside it
+    def forward(self, x: torch.Tensor): # (N, d); while training with the rows of the beginning beside it
         features = self.features(x)
         rows = self.layer(features)
         return (rows, F.linear(features, self.layer.start).detach()) if self.training else rows
 
     def loss(self,
-        rows,                  # (N, d), or a pair of them: now, and in the beginning
+        rows: torch.Tensor | tuple[torch.Tensor, torch.Tensor], # (N, d), or a pair of them: now, and in the beginning
         targets: torch.Tensor, # (N,) classes
     ) -> torch.Tensor:         # a number; in evaluation relevance is a matter of class alone
         if isinstance(rows, torch.Tensor): return self.criterion(rows, targets)
@@ -90,6 +98,7 @@ class DeepRankingModel(EmbeddingModel):
         return self.criterion(rows, targets, relevance_triplets(golden, targets))
 
 # %% ../../nbs/06_learners/11_metric_learning.ipynb #bdf21c92
+@random_state() # the shallow paths begin at random
 def multi_scale(
     encoder: Encoder, # pretrained
 ) -> Encoder:         # a copy with two shallow paths beside it, as deep ranking has them
@@ -98,8 +107,8 @@ def multi_scale(
 
 # %% ../../nbs/06_learners/11_metric_learning.ipynb #893c93cb
 def embedding_auc(
-    rows,                   # (N, d)
-    targets,                # (N,) classes
+    rows: np.ndarray | torch.Tensor,    # (N, d)
+    targets: np.ndarray | torch.Tensor, # (N,) classes
     metric: str = "cosine", # see `similarity.METRICS`
 ) -> float:                 # 0..1
     "Area under the curve over all pairs of rows; raises `ValueError` unless some pairs match and some do not."
@@ -115,9 +124,10 @@ def start_proxies(
     targets: np.ndarray,   # (n,) class of each
 ) -> None:
     "Let each class of a classification layer begin at the mean direction of its images."
-    if not hasattr(criterion, "W"): return
-    classes = F.one_hot(torch.as_tensor(targets), criterion.W.shape[1]).to(rows)
-    criterion.W.copy_(F.normalize(classes.T @ F.normalize(rows, dim=1), dim=1).T)
+    layer = getattr(criterion, "W", None)
+    if layer is None: return
+    classes = F.one_hot(torch.as_tensor(targets), layer.shape[1]).to(rows)
+    layer.copy_(F.normalize(classes.T @ F.normalize(rows, dim=1), dim=1).T)
 
 # %% ../../nbs/06_learners/11_metric_learning.ipynb #a71330dc
 def _metric(name: str) -> AccumMetric:
@@ -135,8 +145,8 @@ def fit_embedding(
     lr: float = 3e-4,      # highest learning rate
     wd: float = 0.1,       # weight decay, towards the beginning
     offline: bool = False, # mine the hardest negatives first, and make batches in which they meet
-    seed: int = 42,
-    progress: bool = True,
+    seed: int = 42,        # of batches and views
+    progress: bool = True, # show the table of epochs
 ) -> Learner:              # of the cached vectors
     "Train a feature layer alone, on class-balanced batches."
     with torch.no_grad(): rows = model.layer(views[0])
@@ -161,12 +171,13 @@ def _model(base: nn.Module, start: torch.Tensor, loss: str, miner, distance: str
     return kind(base, FeatureLayer(start), criterion, create_miner(miner, distance), distance)
 
 # %% ../../nbs/06_learners/11_metric_learning.ipynb #7400ae79
-def _learner(dls: DataLoaders, model: EmbeddingModel) -> Learner:
+def _learner(dls: DataLoaders, model: EmbeddingModel) -> KeptLearner:
     "Of images."
-    learn = Learner(dls, model, loss_func=model.loss, metrics=_metric(model.metric), splitter=embedding_splitter)
+    learn = KeptLearner(dls, model, loss_func=model.loss, metrics=_metric(model.metric), splitter=embedding_splitter)
     return learn.to_fp16() if torch.cuda.is_available() else learn
 
 # %% ../../nbs/06_learners/11_metric_learning.ipynb #569fed88
+@random_state()
 def embedding_learner(
     data: Sequence | LabelledImages | DataLoaders, # image files; or with their labels; or batches of (image, class)
     labels: Sequence[str] | None = None, # label of each file
@@ -177,23 +188,25 @@ def embedding_learner(
     n_features: int = 256,               # numbers in a row, at most
     embedded: Embedded | None = None,    # `embed(data.files, encoder, augment=...)`, if it is there already
     augment: int = 2,                    # augmented views of each image to train on
-    epochs: int = 60, lr: float = 3e-4, wd: float = 0.1, # of the layer, on cached vectors
-    seed: int = 42,
+    epochs: int = 60,                    # of the layer, on cached vectors
+    lr: float = 3e-4,                    # highest learning rate
+    wd: float = 0.1,                     # weight decay, towards the beginning
+    seed: int = 42,                      # of first weights, batches and views
     progress: bool = True,               # progress bar and the table of epochs
-) -> Learner:                            # `learn.model.encoder` is the encoder with what was learned
+) -> KeptLearner:                        # `learn.model.encoder` is the encoder with what was learned
     """An embedding in which images of a class are close.
 
     From files, the feature layer is fitted to cached vectors, and `learn.fine_tune` goes on end to end. From DataLoaders, nothing
     is trained yet: call `learn.fit_one_cycle`. Bad images are left out, `learn.bad` lists them. Raises `ValueError` for names that are
     not known, fewer than two classes, or `embedded` of another encoder."""
-    if isinstance(data, DataLoaders): return _untrained(data, encoder or create_encoder(), loss, miner, distance, n_features)
     encoder = encoder or create_encoder()
-    torch.manual_seed(seed)
-    base = multi_scale(encoder) if loss == "deep_ranking" else encoder
+    if isinstance(data, DataLoaders): return _untrained(data, encoder, loss, miner, distance, n_features)
+    if not isinstance(encoder, Encoder): raise TypeError(f"encoder is a {type(encoder).__name__}: files need an encoder of ours, see create_encoder; give other networks DataLoaders")
+    with random_state(seed): base = multi_scale(encoder) if loss == "deep_ranking" else encoder
     data, embedded = embedded_data(_labelled(data, labels), base, embedded, augment, progress)
     views, targets = _means(embedded, base, data.train), data.targets[data.train]
     start = _start(views[0], base, n_features, distance)
-    model = _model(nn.Identity(), start, loss, None if miner == "offline" else miner, distance, len(data.classes))
+    with random_state(seed): model = _model(nn.Identity(), start, loss, None if miner == "offline" else miner, distance, len(data.classes))
     fit_embedding(model, views, targets, _valid(data, embedded, base), epochs, lr, wd, miner == "offline", seed, progress)
     model.base = deepcopy(base)
     dls = class_dls(data, base, batch_size=32)
@@ -215,7 +228,7 @@ def _means(embedded: Embedded, base: Encoder, rows) -> torch.Tensor: # (V, n, nf
 def _start(rows: torch.Tensor, base: Encoder, n_features: int, distance: str) -> torch.Tensor: # (d, nf)
     "The plain comparison of the deep path; shallow paths beside it have no say in the beginning."
     deep = base.body.base.nf if isinstance(base.body, MultiScaleBody) else base.nf
-    return F.pad(principal_start(rows[:, :deep], n_features, distance), (0, base.nf - deep))
+    return F.pad(principal_start(rows[:, :deep].numpy(), n_features, distance), (0, base.nf - deep))
 
 
 def _valid(data: LabelledImages, embedded: Embedded, base: Encoder) -> DataLoader | None:
@@ -229,12 +242,12 @@ def _valid(data: LabelledImages, embedded: Embedded, base: Encoder) -> DataLoade
 def _untrained(dls: DataLoaders, base: nn.Module, loss: str, miner, distance: str, n_features: int, n_images: int = 512) -> Learner:
     "A learner of images; its layer begins at the principal directions of a few batches."
     base, found = deepcopy(base).to(dls.device), []
-    start_of = EmbeddingModel(base, None, None).train(not isinstance(base, Encoder)) # batch norms of a new network find their means
+    base.train(not isinstance(base, Encoder)) # batch norms of a new network find their means
     with torch.no_grad():
         for x, _ in dls.train:
-            found.append(start_of.features(x).cpu())
+            found.append(_means_of(base, x).cpu())
             if sum(map(len, found)) >= n_images: break
-    model = _model(base, principal_start(torch.cat(found), n_features, distance), loss, miner, distance, get_c(dls))
+    model = _model(base, principal_start(torch.cat(found).numpy(), n_features, distance), loss, miner, distance, get_c(dls))
     learn = _learner(dls, model)
     if isinstance(base, Encoder): learn.freeze() # it is trained already
     return learn
@@ -258,4 +271,4 @@ def load_embedding(
     "Raises `FileNotFoundError` or `ValueError`, with the remedy, for a folder that is not one, is damaged or does not fit."
     manifest = read_manifest(folder)
     if manifest.get("kind") != "embedding": raise ValueError(f"{folder}: holds no embedding but {manifest.get('kind', 'another model')}")
-    return load_encoder(Path(folder), manifest.get("encoder"))
+    return load_encoder(Path(folder), manifest.get("encoder", {}))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from fastai.data.load import DataLoader
 
+from ..encoders.random_state import random_state
 from ..metrics.similarity import similarity, top_k
 
 # %% ../../nbs/06_learners/05_mining.ipynb #b419a2d6
@@ -30,7 +31,7 @@ class HardNegatives:
 # %% ../../nbs/06_learners/05_mining.ipynb #92892b89
 def mine_hard_negatives(
     rows,                   # (n, d) embeddings; or a `Gallery`, whose places are those in its `files`
-    labels: Sequence = (),  # (n,) label of each; a gallery has its own
+    labels: Sequence | np.ndarray = (), # (n,) label of each; a gallery has its own
     per_image: int = 5,     # how many neighbours of another class to take
     metric: str = "cosine", # see `similarity.METRICS`
     chunk: int = 1024,      # images that are compared with all others at a time
@@ -62,15 +63,16 @@ def mined_batches(
     groups: int = 16,      # of four in a batch: an image, one of its class, two that look like it
 ) -> DataLoader:           # of (one view of each (B, nf), class (B,))
     "Batches in which an image meets those it is easily mixed up with."
-    classes, targets = torch.as_tensor(targets), np.asarray(targets)
+    classes = torch.as_tensor(targets)
     of_class = {c: np.flatnonzero(targets == c) for c in np.unique(targets)}
     near = {a: mined.negative[mined.anchor == a] for a in np.unique(mined.anchor)}
     anchors = sorted(near)
 
     def create_batch(chosen):
-        chosen = [anchors[i] for i in chosen]
-        images = [i for a in chosen for i in (a, np.random.choice(of_class[targets[a]]), *np.random.choice(near[a], 2))]
+        chosen, rng = [anchors[i] for i in chosen], np.random.default_rng(int(torch.randint(2**62, (1,))))
+        images = [i for a in chosen for i in (a, rng.choice(of_class[targets[a]]), *rng.choice(near[a], 2))]
         images = torch.tensor(np.array(images))
         return views[torch.randint(len(views), (len(images),)), images], classes[images]
 
-    return DataLoader(range(len(anchors)), bs=min(groups, len(anchors)), shuffle=True, drop_last=True, create_batch=create_batch, num_workers=0)
+    with random_state(): # a loader draws its seed from Python's state
+        return DataLoader(range(len(anchors)), bs=min(groups, len(anchors)), shuffle=True, drop_last=True, create_batch=create_batch, num_workers=0)

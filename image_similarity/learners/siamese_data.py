@@ -14,7 +14,7 @@ from operator import getitem
 
 import numpy as np
 import torch
-from fastai.data.core import TfmdLists, show_batch, show_results
+from fastai.data.core import DataLoaders, TfmdLists, show_batch, show_results
 from fastai.data.transforms import IntToFloatTensor, ToTensor
 from fastcore.basics import fastuple
 from fasttransform import Transform
@@ -22,6 +22,7 @@ from fasttransform import Transform
 from .blocks import FitEncoder, OpenFor, RGBImage, loader_workers, normalize_for
 from ..images.datasets import LabelledImages
 from ..encoders.encoder import Encoder
+from ..encoders.random_state import random_state
 from ..images.opening import label_func
 
 # %% ../../nbs/06_learners/08_siamese_data.ipynb #87a3eb44
@@ -29,9 +30,9 @@ class SiameseImage(fastuple):
     "Two images and, if known, whether they match: `SiameseImage(im1, im2, True)`. A third item of type `str` is a title."
 
     def show(self,
-        ctx=None,  # matplotlib axes
-        **kwargs,  # for `imshow`
-    ):
+        ctx=None,  # matplotlib axes to draw on; None makes them
+        **kwargs,  # for `imshow`: fastai hands on whatever it was given
+    ):             # the axes
         "Draw the two side by side, in one height."
         im1, im2, *more = self
         sides = [_as_array(im) for im in (im1, im2)]
@@ -111,7 +112,7 @@ class SiameseTransform(Transform):
         return dict(found)
 
     def _draw(self, f, split: int = 0, rng=None) -> tuple: # partner, and whether it is of the same class
-        rng = rng or np.random.default_rng(torch.randint(2**62, ()).item()) # torch's seed differs in each loader process, and each epoch
+        rng = rng or np.random.default_rng(int(torch.randint(2**62, ()))) # torch's seed differs in each loader process, and each epoch
         label, files = self.label_func(f), self.partners[split]
         own = [g for g in files.get(label, []) if g != f]
         others = [l for l in files if l != label]
@@ -121,16 +122,17 @@ class SiameseTransform(Transform):
         return among[rng.integers(len(among))], same
 
 # %% ../../nbs/06_learners/08_siamese_data.ipynb #472e1b67
+@random_state() # loaders draw their seeds from Python's state
 def siamese_dls(
     data: LabelledImages,
     encoder: Encoder,
     batch_size: int = 16,  # pairs
-):                         # DataLoaders of (image, image, match)
+) -> DataLoaders:          # of (image, image, match)
     "Pairs of images, for training end to end and for looking at results."
     labels = dict(zip(data.files, data.labels))
-    splits = (data.train.tolist(), data.valid.tolist())
+    splits = [data.train.tolist(), data.valid.tolist()]
     tfm = SiameseTransform(data.files, splits, partial(getitem, labels), open_image=OpenFor(encoder))
-    return TfmdLists(data.files, tfm, splits=splits).dataloaders(
+    return TfmdLists(data.files, [tfm], splits=splits).dataloaders(
         bs=batch_size, after_item=[FitEncoder(encoder), ToTensor()],
         after_batch=[IntToFloatTensor(), normalize_for(encoder)], num_workers=loader_workers())
 

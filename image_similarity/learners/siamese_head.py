@@ -8,11 +8,13 @@ __all__ = ['siamese_loss', 'pair_accuracy', 'SiameseHead', 'PairTrainer', 'fit_s
 # %% ../../nbs/06_learners/09_siamese_head.ipynb #d0a91c87
 from . import fastai_import # noqa: F401 (first: it silences what fastai's own imports warn of)
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.vision.learner import create_head
 from torch import nn
@@ -20,6 +22,7 @@ from torch import nn
 from ..metrics.calibration import fit_calibration
 from ..images.datasets import all_pairs
 from ..encoders.encoder import pool
+from ..encoders.random_state import random_state
 from .heads import class_folds, fit_head, pair_batches
 from ..metrics.pairs import best_threshold
 from ..scoring.scorers import PairScorer, embedding, fold_pair_head, join_pair, pair_layers, split_pair
@@ -32,7 +35,10 @@ def siamese_loss(
     "Binary cross-entropy; the target is made a float."
     return F.binary_cross_entropy_with_logits(logits.reshape(-1), match.reshape(-1).float())
 
-def pair_accuracy(logits: torch.Tensor, match: torch.Tensor) -> torch.Tensor:
+def pair_accuracy(
+    logits: torch.Tensor, # (N,) or (N, 1)
+    match: torch.Tensor,  # (N,) 0 or 1, of any type
+) -> torch.Tensor:        # a number
     "Share of pairs that are on the right side of a probability of 0.5."
     return ((logits.reshape(-1) > 0) == match.reshape(-1).bool()).float().mean()
 
@@ -43,13 +49,14 @@ class SiameseHead(nn.Module):
     def __init__(self,
         nf: int,                 # channels of one feature map
         hidden: int = 512,       # units of the hidden layer
-        ps=(0.5, 0.5),           # dropout before each linear layer
+        ps: Sequence[float] = (0.5, 0.5), # dropout before each linear layer
         cosine: float = 10.,     # weight of the cosine to start from; 0 for none
         symmetric: bool = True,  # average the logits of both orders
     ):
         super().__init__()
-        self.layers = create_head(nf * 2, 1, lin_ftrs=[hidden], ps=list(ps))
+        self.layers = create_head(nf * 2, 1, lin_ftrs=[hidden], ps=list(ps)) # pyright: ignore[reportArgumentType] (fastai takes a list as well)
         self.symmetric, self.has_cosine = symmetric, bool(cosine)
+        self.threshold: torch.Tensor
         self.cosine, self.offset = nn.Parameter(torch.tensor(float(cosine))), nn.Parameter(torch.tensor(-cosine / 2))
         self.register_buffer("threshold", torch.tensor(0.)) # logit from which a pair is called a match
         if not cosine: self.cosine.requires_grad_(False)
@@ -68,10 +75,13 @@ class SiameseHead(nn.Module):
         return logits[:, 0] + self.cosine * (embedding(first) * embedding(second)).sum(1) + self.offset
 
     def fold(self) -> PairScorer: # the same logits, from matrices
-        return fold_pair_head(self.layers, self.cosine, self.offset, self.threshold, self.symmetric)
+        return fold_pair_head(self.layers, self.cosine.item(), self.offset.item(), self.threshold.item(), self.symmetric)
 
     @torch.no_grad()
-    def rescale(self, scale: float, offset: float):
+    def rescale(self,
+        scale: float,
+        offset: float,
+    ) -> None:
         "Make every logit `scale * logit + offset`."
         pair_layers(self.layers)[3].weight.mul_(scale)
         self.cosine.mul_(scale)
@@ -89,10 +99,11 @@ class PairTrainer(nn.Module):
         self.head = head
         std, mean = torch.std_mean(pooled, dim=0)
         norm = pair_layers(head.layers)[0]
+        assert norm.running_mean is not None and norm.running_var is not None # as `create_head` makes it
         norm.running_mean.copy_(join_pair(mean[None], mean[None])[0])
         norm.running_var.copy_(join_pair(std[None], std[None])[0] ** 2)
 
-    def forward(self, pooled, first, second): # (B, 2·nf), (P,), (P,) to logits (P,)
+    def forward(self, pooled: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor: # (B, 2·nf), (P,), (P,) to logits (P,)
         norm, linear, _, _ = pair_layers(self.head.layers)
         dropout, rest = self.head.layers[3], self.head.layers[5:]
         x = F.batch_norm(join_pair(pooled, pooled), norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
@@ -109,7 +120,7 @@ def fit_siamese_head(
     head: SiameseHead,     # trained in place
     views: torch.Tensor,   # (V, n, 2·nf) of the training images
     targets: np.ndarray,   # (n,) class indices
-    valid=None,            # `pair_batches` to measure after each epoch
+    valid: DataLoader | None = None, # `pair_batches` to measure after each epoch
     epochs: int = 10,      # of 12 batches of 1,024 pairs
     lr: float = 2e-3,      # highest learning rate
     wd: float = 0.1,       # weight decay
@@ -127,15 +138,14 @@ def held_out_pairs(
     targets: np.ndarray,  # (n,) class indices
     n_folds: int = 3,
     seed: int = 42,
-    **fit,                # for `fit_siamese_head`
+    **fit: Any,           # for `fit_siamese_head`
 ) -> tuple[np.ndarray, np.ndarray]: # logits (P,) and matches (P,) of pairs within each fold
     "Logits of pairs whose images the head that scored them was not trained on."
     folds, logits, matches = class_folds(targets, n_folds, np.random.default_rng(seed)), [], []
     for fold in range(n_folds):
         own = np.flatnonzero(folds == fold)
         if len(own) < 2 or len(np.unique(targets[folds != fold])) < 2: continue
-        torch.manual_seed(seed)
-        head = make_head()
+        with random_state(seed): head = make_head()
         fit_siamese_head(head, views[:, folds != fold], targets[folds != fold], seed=seed, progress=False, **fit)
         rows, (i, j) = head.fold().rows(views[0, own]), all_pairs(len(own)).T
         logits.append(head.fold().logits(rows, rows)[i, j].numpy())
