@@ -11,10 +11,11 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def _tag(model: str, pretrained: str | Path | None) -> str | None:
     raise ValueError(f"pretrained={pretrained!r}: no such file, and no weights of that name for {model}; there are {', '.join(tags) or 'none'}")
 
 # %% ../../nbs/04_encoders/11_clip.ipynb #d30b3092
-def _create(model: str, tag: str | None, device: str):
+def _create(model: str, tag: str | None, device: str) -> tuple[Any, Any, Any, dict]:
     "Network, preprocessing, tokenizer and the configuration of the network."
     open_clip = _open_clip()
     if tag is None:
@@ -57,7 +58,7 @@ def _create(model: str, tag: str | None, device: str):
         try: config = json.loads((Path(model) / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
         except (OSError, ValueError, KeyError, TypeError) as e: raise ValueError(f"{model}: no CLIP of open_clip's in this folder ({e})") from e
     else:
-        name, config = model, copy.deepcopy(open_clip.get_model_config(model))
+        name, config = model, copy.deepcopy(open_clip.get_model_config(model)) or {}
         config["quick_gelu"] = bool((open_clip.get_pretrained_cfg(model, tag) or config).get("quick_gelu"))
     try: network, _, transform = open_clip.create_model_and_transforms(name, tag, device=device, force_quick_gelu=bool(config.get("quick_gelu")), weights_only=True)
     except Exception as e: # the libraries behind it each raise their own
@@ -72,6 +73,9 @@ CLIP = "clip" # what a manifest calls it
 
 class OpenCLIPEncoder:
     "A CLIP by open_clip. It can look at the pictures of a gallery as well."
+    network: Any # of open_clip
+    transform: Any # its preprocessing: from an image to (3, height, width)
+    tokenizer: Any
     compared = "all" # a gallery compares its vectors as they are
 
     def __init__(self,
@@ -97,7 +101,11 @@ class OpenCLIPEncoder:
     @property
     def _preprocessing(self) -> dict: return json.loads(json.dumps(self.network.visual.preprocess_cfg))
 
-    def encode_images(self, images: Sequence, progress: bool = True) -> EncodedImages:
+    def encode_images(self,
+        images: Sequence,      # paths, encoded bytes or open images
+        progress: bool = True, # show a bar on stderr
+    ) -> EncodedImages:
+        "Vectors of pictures. Raises `ValueError` when no picture could be read."
         images = list(images)
         found = self._encode(images, progress)
         if not len(found.vectors): raise ValueError(f"none of {len(images)} images could be read" + (f"; the first: {found.bad[0]}" if found.bad else ""))
@@ -110,7 +118,7 @@ class OpenCLIPEncoder:
                 looks = list(threads.map(self._open, images[start:start + self.batch_size]))
                 bad += [look for look in looks if isinstance(look, ImageError)]
                 good = [i for i, look in enumerate(looks) if not isinstance(look, ImageError)]
-                if good: vectors.append(self._vectors(self.network.encode_image, torch.stack([looks[i] for i in good])))
+                if good: vectors.append(self._vectors(self.network.encode_image, torch.stack([look for look in looks if not isinstance(look, ImageError)])))
                 kept += [start + i for i in good]
                 bar.update(len(looks))
         return EncodedImages([images[i] for i in kept], np.concatenate(vectors), bad, np.array(kept, dtype=np.int64))
@@ -129,7 +137,10 @@ class OpenCLIPEncoder:
     @torch.inference_mode()
     def _vectors(self, encode, batch: torch.Tensor) -> np.ndarray: return normalize(encode(batch.to(self.device)).float())
 
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+    def encode_texts(self,
+        texts: Sequence[str], # n; or a single one
+    ) -> np.ndarray:          # (n, dim) float32, rows of length 1
+        "Vectors of texts. Raises `TypeError` for what is no text, `ValueError` for an empty one; warns about one that is cut off."
         texts = as_texts(texts)
         different = list(dict.fromkeys(texts))
         self._warn_long(different)
@@ -143,13 +154,23 @@ class OpenCLIPEncoder:
         long = [text for text in texts if _pieces(self.tokenizer, text) > limit]
         if long: warnings.warn(f"{len(long)} of {len(texts)} texts have more than {limit} word pieces, and are read to there; the first: {long[0][:60]!r}", stacklevel=3)
 
-    def from_pooled(self, pooled: np.ndarray) -> np.ndarray: return np.asarray(pooled, np.float32) # a gallery keeps the vectors themselves
+    def from_pooled(self,
+        pooled: np.ndarray, # (n, dim) as a gallery keeps them: the vectors themselves
+    ) -> np.ndarray:        # the same, float32
+        "Pictures in this space, from what a gallery keeps of them."
+        return np.asarray(pooled, np.float32)
 
-    def look(self, files: Sequence) -> Embedded:
+    def look(self,
+        files: Sequence, # paths, encoded bytes or open images
+    ) -> Embedded:
+        "What a gallery keeps of pictures."
         found = self._encode(list(files), progress=False)
         return Embedded(found.files, found.vectors, np.zeros((0, *found.vectors.shape), np.float32), found.bad, found.kept)
 
-    def save(self, folder: Path) -> dict:
+    def save(self,
+        folder: Path, # there already
+    ) -> dict:        # JSON, for `load`
+        "Write weights, configuration and tokenizer into a folder."
         place = Path(folder) / CLIP
         place.mkdir()
         write_tensors(place / "open_clip_model.safetensors", self.network.state_dict())
@@ -170,7 +191,7 @@ class OpenCLIPEncoder:
             raise ValueError(f"{folder}: was made with a CLIP of fingerprint {saved.get('fingerprint')}, here it is {encoder.fingerprint}; make it again")
         return encoder
 
-    def __repr__(self): return f"OpenCLIPEncoder({Path(self.name).name}, {self.dim} numbers)"
+    def __repr__(self) -> str: return f"OpenCLIPEncoder({Path(self.name).name}, {self.dim} numbers)"
 
 def _pieces(tokenizer, text: str) -> int: # with the marks of start and end
     inner = getattr(tokenizer, "tokenizer", None)

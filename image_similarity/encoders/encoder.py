@@ -240,7 +240,8 @@ def embed(
     """`pooled` of many images: read in parallel, bad files skipped and reported.
 
     Raises `ValueError` when no file could be read, with the first reason."""
-    files, bad, kept, pooled = list(files), BadImages(), [], None
+    files, bad, kept = list(files), BadImages(), []
+    pooled: np.ndarray | None = None
     runtime, size = runtime or runtime_for(encoder, len(files) * (1 + augment)), max(1, batch_size // (1 + augment))
     seeded = [(file, (seed, i)) for i, file in enumerate(files)]
     work = ((seeded[i:i + size], runtime, encoder, augment) for i in range(0, len(files), size))
@@ -253,6 +254,6 @@ def embed(
         if pooled is None: pooled = np.empty((len(files), *look.shape), np.float32)
         pooled[len(kept)] = look
         kept.append(i)
-    if not kept: raise ValueError(f"none of {len(files)} images could be read" + (f"; the first: {bad[0]}" if bad else ""))
+    if pooled is None: raise ValueError(f"none of {len(files)} images could be read" + (f"; the first: {bad[0]}" if bad else ""))
     pooled = pooled[:len(kept)]
     return Embedded([files[i] for i in kept], np.ascontiguousarray(pooled[:, 0]), pooled[:, 1:].swapaxes(0, 1), bad, np.array(kept))

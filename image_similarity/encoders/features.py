@@ -6,8 +6,6 @@
 __all__ = ['FeatureLayer', 'principal_start', 'FeatureBody', 'with_body', 'ShallowPath', 'MultiScaleBody']
 
 # %% ../../nbs/04_encoders/07_features.ipynb #e14bb259
-from copy import deepcopy
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -48,9 +46,9 @@ def principal_start(
     Scaled so that rows have length 1 in the mean of squares, or for 'l1' and 'l2' so that their mean distance is 1. Raises `ValueError` for
     an unknown metric."""
     if metric not in METRICS: raise ValueError(f"distance={metric!r} is unknown: choose one of {', '.join(METRICS)}")
-    rows = torch.as_tensor(rows, dtype=torch.float32)
-    weight = torch.linalg.svd(rows, full_matrices=False).Vh[:n_features]
-    made = (rows @ weight.T).numpy()
+    seen = torch.as_tensor(rows, dtype=torch.float32)
+    weight = torch.linalg.svd(seen, full_matrices=False).Vh[:n_features]
+    made = (seen @ weight.T).numpy()
     if metric in ("cosine", "dot"): return weight / float(np.sqrt((made ** 2).sum(1).mean()))
     made = made[:: max(1, len(made) // 1000)] # a thousand rows tell the mean distance well enough
     return weight / float(distance(made, made, metric).sum() / max(1, len(made) * (len(made) - 1)))
@@ -66,7 +64,7 @@ class FeatureBody(nn.Module):
         super().__init__()
         self.base, self.layer, self.num_features = base, layer, len(layer.start)
 
-    def forward(self, x): return self.layer(self.base(x)) # (N, 3, size, size) to (N, d, h, w)
+    def forward(self, x: torch.Tensor) -> torch.Tensor: return self.layer(self.base(x)) # (N, 3, size, size) to (N, d, h, w)
 
 
 def with_body(
@@ -103,10 +101,11 @@ class MultiScaleBody(nn.Module):
         base: Encoder,
     ):
         super().__init__()
-        self.base, self.paths = base, nn.ModuleList([ShallowPath(4), ShallowPath(8)])
-        self.num_features = base.nf + sum(path.n_features for path in self.paths)
+        paths = [ShallowPath(4), ShallowPath(8)]
+        self.base, self.paths = base, nn.ModuleList(paths)
+        self.num_features = base.nf + sum(path.n_features for path in paths)
 
-    def forward(self, x): # (N, 3, size, size) to (N, nf + shallow, h, w)
+    def forward(self, x: torch.Tensor) -> torch.Tensor: # (N, 3, size, size) to (N, nf + shallow, h, w)
         maps = self.base(x)
         shallow = torch.cat([path(x) for path in self.paths], dim=1)[:, :, None, None]
         return torch.cat([maps, shallow.expand(-1, -1, *maps.shape[2:])], dim=1)

@@ -10,7 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 import timm
-from timm.data import ImageNetInfo
+from timm.data.imagenet_info import ImageNetInfo
+from torch import nn
 
 from .encoder import Encoder, create_encoder, fingerprint
 from .random_state import random_state
@@ -19,7 +20,7 @@ from .weights import PACKAGED, load_by_position, packaged_weights, read_weights
 # %% ../../nbs/04_encoders/06_imagenet.ipynb #dad52b31
 def class_names() -> list[str]: # of 1,000, in the order of the classifier's outputs
     "ImageNet's classes in WordNet's words, synonyms after commas: `tabby, tabby cat`."
-    return ImageNetInfo().label_descriptions()
+    return list(ImageNetInfo().label_descriptions())
 
 def class_definitions() -> list[str]: # of 1,000, in the order of the classifier's outputs
     "What WordNet says that each class is: `a cat with a grey or tawny coat mottled with black`."
@@ -31,7 +32,7 @@ def _packaged(name: str, size: int) -> tuple[np.ndarray, np.ndarray, str]:
     "Weights and bias of a packaged classifier, and the fingerprint of the encoder that it belongs to."
     with random_state(): network = timm.create_model(name, pretrained=False)
     load_by_position(network, read_weights(packaged_weights(name)))
-    last = network.get_classifier()
+    last: nn.Linear = network.get_classifier() # pyright: ignore[reportCallIssue] (every network of timm's has it)
     return last.weight.detach().numpy(), last.bias.detach().numpy(), fingerprint(create_encoder(name, size=size))
 
 def imagenet_layer(

@@ -34,7 +34,7 @@ def written_whole(
     "Write a folder beside its place and move it there when all is written."
     folder = Path(folder)
     if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: is there already and is no model folder; choose another name")
+        raise ValueError(f"{folder}: exists but is not a model folder; choose another name")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -69,7 +69,10 @@ def package_version() -> str: # of the installed package
     try: return version("image_similarity")
     except PackageNotFoundError: return "unknown"
 
-def write_manifest(folder: Path, manifest: dict) -> None:
+def write_manifest(
+    folder: Path,   # there already
+    manifest: dict, # JSON; format and version are added
+) -> None:
     "The page that says what the folder holds; written last, so that a folder without one is not finished."
     text = json.dumps({"format": FORMAT, "version": package_version(), **manifest}, indent=1)
     (Path(folder) / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -78,7 +81,7 @@ def write_manifest(folder: Path, manifest: dict) -> None:
 def read_manifest(
     folder: str | Path, # a model folder
 ) -> dict:
-    "Raises `FileNotFoundError` if this is no finished model folder, `ValueError` if it cannot be used by this version."
+    "What a folder holds. Raises `FileNotFoundError` if this is no finished model folder, `ValueError` if it cannot be used by this version."
     file = Path(folder) / MANIFEST
     if Path(folder).is_file(): raise ValueError(f"{folder}: is a file, a model folder is wanted")
     if not Path(folder).is_dir(): raise FileNotFoundError(f"{folder}: there is no such model folder; `image_similarity train IMAGES --out {folder}` makes one")
@@ -109,21 +112,22 @@ def kept_path(
 # %% ../../nbs/04_encoders/08_model_files.ipynb #9549c0e5
 def write_tensors(
     file: Path,                        # .safetensors
-    tensors: dict[str, torch.Tensor],
+    tensors: dict[str, torch.Tensor],  # on any device
 ) -> None:
+    "Write a state dict: numbers and names, no pickle, no code."
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, file)
 
 def read_tensors(
     file: Path,                  # .safetensors
 ) -> dict[str, torch.Tensor]:
-    "Raises `FileNotFoundError` or `ValueError` with the remedy."
+    "Read a state dict. Raises `FileNotFoundError` or `ValueError` with the remedy."
     if not Path(file).is_file(): raise FileNotFoundError(f"{file}: missing from the model folder; train again")
     try: return load_file(file)
     except Exception as e: raise ValueError(f"{file}: damaged ({e}); train again") from e
 
 # %% ../../nbs/04_encoders/08_model_files.ipynb #31093f11
 def save_encoder(
-    folder: Path,
+    folder: Path,          # there already
     encoder: Encoder,
     name: str = "encoder", # of the file, if one is needed
 ) -> dict:                 # what to put into the manifest
@@ -137,8 +141,9 @@ def save_encoder(
     return saved
 
 def _bodies(encoder: Encoder) -> list[str]: # what was laid around the network of timm, from the outside in
-    kinds = {FeatureBody: "features", MultiScaleBody: "multi_scale"}
-    return [kinds[type(encoder.body)], *_bodies(encoder.body.base)] if type(encoder.body) in kinds else []
+    body = encoder.body
+    if isinstance(body, FeatureBody): return ["features", *_bodies(body.base)]
+    return ["multi_scale", *_bodies(body.base)] if isinstance(body, MultiScaleBody) else []
 
 def _is_original(encoder: Encoder, mark: str) -> bool:
     "Whether the packaged weights make this encoder."
@@ -152,12 +157,14 @@ def load_encoder(
     folder: Path,
     saved: dict,   # what `save_encoder` gave
 ) -> Encoder:
-    "Raises `ValueError` when the encoder at hand is not the one that was saved."
+    "The encoder that was saved. Raises `ValueError` when the encoder at hand is not the one that was saved."
     try: name, size, mark, weights = (saved[k] for k in ("name", "size", "fingerprint", "weights"))
     except (KeyError, TypeError) as e: raise ValueError(f"{folder}: its manifest does not describe an encoder ({e}); train again") from e
     if weights is not None and Path(weights).name != weights: raise ValueError(f"{folder}: its manifest names a weight file elsewhere ({weights})")
     bodies = saved.get("bodies")
-    encoder = _with_bodies(Path(folder) / weights, name, size, bodies) if bodies else create_encoder(name, Path(folder) / weights if weights else None, size)
+    file = Path(folder) / weights if weights else None
+    if bodies and file is None: raise ValueError(f"{folder}: its manifest names no weights for what {name} has learned; train again")
+    encoder = _with_bodies(file, name, size, bodies) if bodies and file else create_encoder(name, file, size)
     if fingerprint(encoder) != mark:
         raise ValueError(f"{folder}: was made with {name} of fingerprint {mark}, here it is {fingerprint(encoder)}; "
                          "install the versions it was made with, or train again")

@@ -54,7 +54,7 @@ class Eager:
 # %% ../../nbs/04_encoders/02_runtimes.ipynb #3a3671e3
 def _openvino():
     "OpenVINO without its telemetry, which is a package of its own; raises `ImportError` where there is no OpenVINO."
-    absent = sys.modules.setdefault("openvino_telemetry", None) is None
+    absent = sys.modules.setdefault("openvino_telemetry", None) is None # pyright: ignore[reportArgumentType] (None makes an import of it fail)
     try: import openvino
     finally:
         if absent: del sys.modules["openvino_telemetry"]
@@ -117,7 +117,7 @@ def cached_file(
     return cache / "image_similarity" / "runtimes" / f"{key}-{FORMAT}.safetensors"
 
 def _digest(parts: dict[str, np.ndarray]) -> np.ndarray:
-    return np.frombuffer(hashlib.sha256(parts["xml"]).digest() + hashlib.sha256(parts["bin"]).digest(), np.uint8)
+    return np.frombuffer(hashlib.sha256(parts["xml"].data).digest() + hashlib.sha256(parts["bin"].data).digest(), np.uint8)
 
 # %% ../../nbs/04_encoders/02_runtimes.ipynb #d74ea1a5
 def keep_converted(

@@ -59,7 +59,7 @@ class SentenceEncoder:
     def _warn(self, texts: list[str]) -> None:
         limit, tokenizer = self.model.max_seq_length, self.model.tokenizer
         pieces = tokenizer(texts, truncation=False, add_special_tokens=False, verbose=False)["input_ids"]
-        long = [text for text, ids in zip(texts, pieces) if len(ids) + 2 > limit]
+        long = [text for text, ids in zip(texts, pieces) if limit and len(ids) + 2 > limit]
         unknown = [text for text, ids in zip(texts, pieces) if all(i == tokenizer.unk_token_id for i in ids)]
         if long: warnings.warn(f"{len(long)} of {len(texts)} texts have more than {limit} word pieces, and are read to there; the first: {long[0][:60]!r}", stacklevel=4)
         if unknown: warnings.warn(f"{len(unknown)} of {len(texts)} texts hold no word that this model knows (it reads English); the first: {unknown[0][:60]!r}", stacklevel=4)
@@ -67,7 +67,7 @@ class SentenceEncoder:
     def __repr__(self): return "SentenceEncoder(all-MiniLM-L6-v2)"
 
 # %% ../../nbs/04_encoders/09_sentences.ipynb #2d2d77d7
-class _no_bars:
+class _no_bars: # a context manager
     "Loads without a progress bar for a second's work; one that was on is on again."
     def __enter__(self):
         from transformers.utils import logging

@@ -44,19 +44,25 @@ class TextImageEncoder(Protocol):
         progress: bool = True, # show a bar on stderr
     ) -> EncodedImages:
         "Raises `ValueError` when no picture could be read."
+        ...
 
     def encode_texts(self,
         texts: Sequence[str], # n; or a single one
     ) -> np.ndarray:          # (n, dim) float32, rows of length 1
         "Raises `TypeError` for what is no text, `ValueError` for an empty one; warns about one that is cut off."
+        ...
 
     def from_pooled(self,
         pooled: np.ndarray, # (n, width) as a gallery keeps them
     ) -> np.ndarray:        # (n, dim) float32, rows of length 1
         "Pictures in this space, from what a gallery keeps of them: no picture is looked at again."
+        ...
 
-    def save(self, folder: Path) -> dict: # JSON, for loading
+    def save(self,
+        folder: Path, # there already
+    ) -> dict:        # JSON, for loading
         "Write into a folder what it takes to have this very encoder again."
+        ...
 
 # %% ../../nbs/04_encoders/10_text_image.ipynb #52b21d58
 CONSE = "conse" # what a manifest calls it
@@ -94,13 +100,24 @@ class ConSEEncoder:
         parts = fingerprint(self.encoder), self.sentences.fingerprint, sorted(self.options.items())
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
-    def encode_images(self, images: Sequence, progress: bool = True) -> EncodedImages:
+    def encode_images(self,
+        images: Sequence,      # paths, encoded bytes or open images
+        progress: bool = True, # show a bar on stderr
+    ) -> EncodedImages:
+        "Vectors of pictures. Raises `ValueError` when no picture could be read."
         seen = embed(images, self.encoder, progress=progress)
         return EncodedImages(seen.files, self.from_pooled(seen.pooled), seen.bad, seen.kept)
 
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray: return self.sentences.encode(texts)
+    def encode_texts(self,
+        texts: Sequence[str], # n; or a single one
+    ) -> np.ndarray:          # (n, dim) float32, rows of length 1
+        "Vectors of texts. Raises `TypeError` for what is no text, `ValueError` for an empty one; warns about one that is cut off."
+        return self.sentences.encode(texts)
 
-    def from_pooled(self, pooled: np.ndarray) -> np.ndarray:
+    def from_pooled(self,
+        pooled: np.ndarray, # (n, 2·nf) of the encoder
+    ) -> np.ndarray:        # (n, dim) float32, rows of length 1
+        "Pictures in this space, from what a gallery keeps of them."
         if not len(pooled): return np.zeros((0, self.dim), np.float32)
         n_classes, linear = self.options["n_classes"], self.options["linear"]
         logits = imagenet_logits(pooled, self.encoder) / self.options["temperature"]
@@ -108,7 +125,10 @@ class ConSEEncoder:
         mixed = normalize(softmax(np.where(logits >= least, logits, -np.inf), axis=1) @ self.class_vectors)
         return normalize(mixed + linear * normalize(pooled[:, self.encoder.nf:] @ self.linear_map)) if linear else mixed
 
-    def save(self, folder: Path) -> dict:
+    def save(self,
+        folder: Path, # there already
+    ) -> dict:        # JSON, for `load`
+        "Write down what it is made of."
         return {"kind": CONSE, "encoder": save_encoder(folder, self.encoder), "options": self.options, "fingerprint": self.fingerprint}
 
     @classmethod

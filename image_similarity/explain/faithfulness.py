@@ -130,7 +130,7 @@ def map_correlation(
 ) -> float:             # from -1 to 1; 0 when a map is the same everywhere
     "Spearman's rank correlation of two maps."
     if np.ptp(first) == 0 or np.ptp(second) == 0: return 0.
-    return float(spearmanr(first.ravel(), second.ravel()).statistic)
+    return float(spearmanr(first.ravel(), second.ravel()).statistic) # pyright: ignore[reportAttributeAccessIssue] (scipy's result has it)
 
 # %% ../../nbs/07_explain/02_faithfulness.ipynb #0281322a
 @dataclass(frozen=True)
@@ -152,5 +152,5 @@ def shuffle_sanity(
     for query, match, other in zip(queries, matches, others):
         before = maps_from_features(scorer, query, match)[0]
         rows.append([map_correlation(before, maps_from_features(s, query, m)[0]) for s, m in ((without, match), (scorer, other))])
-    rows = np.array(rows)
-    return Sanity(*(bootstrap_interval(lambda drawn: rows[drawn, k].mean(), len(rows), seed=seed) for k in range(2)))
+    shuffled, swapped = (bootstrap_interval(lambda drawn, of=of: of[drawn].mean(), len(of), seed=seed) for of in np.array(rows).T)
+    return Sanity(shuffled, swapped)

@@ -89,7 +89,7 @@ def pair_slopes(
     "What one unit of each number of `own` is worth for the logit of this pair."
     sides = [(scorer.A, scorer.B), (scorer.B, scorer.A)] if first else [(scorer.B, scorer.A), (scorer.A, scorer.B)]
     if not scorer.symmetric: sides = sides[:1]
-    worth = sum((scorer.w * secant(M @ own, N @ other + scorer.b)) @ M for M, N in sides) / len(sides)
+    worth = torch.stack([(scorer.w * secant(M @ own, N @ other + scorer.b)) @ M for M, N in sides]).mean(0)
     half = len(own) // 2
     cosine = scorer.a * F.normalize(other[half:], dim=0) / own[half:].norm().clamp(min=1e-12)
     return torch.cat([worth[:half], worth[half:] + cosine])

@@ -15,6 +15,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 from PIL import Image
 
@@ -52,7 +53,7 @@ def thumbnail(
     "A small copy of an image."
     image = file if isinstance(file, Image.Image) else open_image(file, at_least=size)
     scale = size / max(image.size)
-    return image.convert("RGB").resize([max(1, round(side * scale)) for side in image.size])
+    return image.convert("RGB").resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 def _data_uri(file) -> str:
     "A thumbnail as text, to put into a page."
@@ -118,12 +119,16 @@ class Results(Sequence):
     ):
         self.query, self.items, self.predicted = query, list(items), predicted
 
-    def __len__(self): return len(self.items)
+    def __len__(self) -> int: return len(self.items)
+    @overload
+    def __getitem__(self, i: int) -> Result: ...
+    @overload
+    def __getitem__(self, i: slice) -> "Results": ...
     def __getitem__(self, i): return type(self)(self.query, self.items[i], self.predicted) if isinstance(i, slice) else self.items[i]
 
     def __repr__(self):
         lines = [f"{r.rank:>3}  {r.closeness(2):>7}  {r.label or '-'}  {r.path}" for r in self]
-        return "\n".join([f"{len(self)} results for {_name(self.query)}", *lines])
+        return "\n".join([f"{len(self)} result{'s'[:len(self) != 1]} for {_name(self.query)}", *lines])
 
     def to_records(self) -> list[dict]: # a dict a result, for JSON
         return [r.to_record() for r in self]

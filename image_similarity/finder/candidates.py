@@ -18,10 +18,10 @@ from ..gallery.pairs import PairView
 CANDIDATES = ("weighted", "class", "all")
 
 def class_places(
-    labels: Sequence[str | None], # of N items
+    labels: Sequence[str | None] | np.ndarray, # of N items
     classes: Sequence[str],       # that the classifier knows
 ) -> np.ndarray:                  # (N,) place of each item's class; `len(classes)` where the classifier does not know it
-    place = {label: i for i, label in enumerate(classes)}
+    place: dict[str | None, int] = {label: i for i, label in enumerate(classes)}
     return np.array([place.get(label, len(classes)) for label in labels], np.int64)
 
 def item_log_posterior(

@@ -9,6 +9,7 @@ __all__ = ['telling_queries', 'on_animal', 'easy_to_read', 'show_answer', 'try_n
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +61,7 @@ def easy_to_read(
     "How much of both maps lies on the animals, for a query and its best result."
     best = finder.search(query, 1)[0]
     why = finder.explain(best)
+    assert best.path, "every item of this gallery is a drawn picture"
     return min(on_animal(why.query_map, query), on_animal(why.match_map, best.path))
 
 # %% ../../nbs/10_finder/09_demo.ipynb #aeda8b6d
@@ -79,14 +81,15 @@ def show_answer(
 # %% ../../nbs/10_finder/09_demo.ipynb #3641d14b
 def try_next(
     out: Path,    # the demonstration's folder
-    query: Path, other: Path, # pictures in it
+    query: Path,  # a picture in it
+    other: Path,  # another one
 ) -> str:
     "Commands that work now."
-    query, other, out = (shlex.quote(shown_path(p)) for p in (query, other, out))
+    first, second, place = (shlex.quote(shown_path(p)) for p in (query, other, out))
     return "\n".join(["Try next:",
-        f"  image_similarity find {query} --model {out}/model",
-        f"  image_similarity find {other} --model {out}/model --top-k 3 --explain {out}/why.png",
-        f"  image_similarity evaluate {out}/model {out}/sample_pets/images",
+        f"  image_similarity find {first} --model {place}/model",
+        f"  image_similarity find {second} --model {place}/model --top-k 3 --explain {place}/why.png",
+        f"  image_similarity evaluate {place}/model {place}/sample_pets/images",
         "  image_similarity train MY_PICTURES --out my_model"])
 
 # %% ../../nbs/10_finder/09_demo.ipynb #7a8af2a4
@@ -96,14 +99,14 @@ def run_demo(
     n_per_breed: int = 30,    # a third of them held out
     size: int = 224,          # of the encoder's input
     augment: int = 2,         # augmented views
-    **fit,                    # for both learners, such as `epochs`
+    **fit: Any,               # for both learners, such as `epochs`
 ) -> None:
     "Draw pets, learn, measure, search, and leave pictures of the answer."
     out, n = Path(out), n_breeds * n_per_breed
     if out.is_file(): raise ValueError(f"{out}: is a file, a folder is wanted; choose another name")
     check_place(out / "model")
     if not (out / "model").exists() and (own := [f for f in (out / "result.png", out / "explanation.png") if f.exists()]):
-        raise ValueError(f"{own[0]}: is there already and is not of an earlier demo; choose another folder")
+        raise ValueError(f"{own[0]}: exists and is not of an earlier demo; choose another folder")
     with timed(f"drew {n} pictures of {n_breeds} breeds", sys.stdout): sample_pets(out / "sample_pets", n_breeds, n_per_breed)
     data = labelled_images(out / "sample_pets" / "images", valid_pct=1 / 3)
     finder, data, embedded = fit_finder(data, create_encoder(size=size), augment, sys.stdout, **fit)

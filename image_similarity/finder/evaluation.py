@@ -194,7 +194,8 @@ def evaluate(
     answers = ask(finder, data, embedded, progress)
     parts = [_class_figures(answers, finder.classes.labels, n_resamples, seed), _search_figures(answers, n_resamples, seed),
              _pair_figures(answers, float(finder.scorer.threshold), max_pair_images, n_resamples, seed)]
-    figures, left_out = ({k: v for part in parts for k, v in part[i].items()} for i in (0, 1))
+    figures = {name: figure for part in parts for name, figure in part[0].items()}
+    left_out = {name: why for part in parts for name, why in part[1].items()}
     return Evaluation(figures, left_out, [note for part in parts for note in part[2]], len(data), bad)
 
 # %% ../../nbs/10_finder/07_evaluation.ipynb #0dd45507
@@ -208,7 +209,7 @@ def new_to(
     if not new.any(): warnings.warn(f"all {len(new):,} pictures are in the model's gallery, it was trained on them: the figures flatter it")
     elif not new.all(): warnings.warn(f"{(~new).sum():,} of {len(new):,} pictures are in the model's gallery and are not asked about")
     held = np.zeros(len(data), dtype=bool)
-    held[embedded.kept[new]] = True
+    held[embedded.places[new]] = True
     return LabelledImages(data.files, data.labels, held)
 
 # %% ../../nbs/10_finder/07_evaluation.ipynb #80efa060
@@ -219,6 +220,6 @@ def _read(
 ) -> tuple[LabelledImages, Embedded]: # those of them that could be read
     "Bring data and vectors together."
     if len(data) != len(embedded.files) + len(embedded.bad): raise ValueError(f"{embedded} is not of {data}: embed data.files")
-    rows = np.flatnonzero(np.isin(embedded.kept, at))
+    rows = np.flatnonzero(np.isin(embedded.places, at))
     if not len(rows): raise ValueError(f"none of the {len(at)} images to ask about could be read")
-    return data.take(embedded.kept[rows]), part_of(embedded, rows)
+    return data.take(embedded.places[rows]), part_of(embedded, rows)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from ..gallery.gallery import Gallery
 from ..gallery.pairs import GalleryPairs
 from ..gallery.searching import rows_where
 from ..images.opening import BadImages, label_func
-from ..scoring.scorers import ClassScorer, PairScorer
+from ..scoring.scorers import ClassScorer, LayeredClassScorer, PairScorer
 
 if TYPE_CHECKING: from fastai.learner import Learner
 
@@ -45,8 +45,8 @@ def _model_of(
     from image_similarity.learners.any_learner import learner_encoder # needs fastai, which loading and searching do without
     from image_similarity.learners.classifier import class_scorer
     from image_similarity.learners.siamese import pair_scorer
-    encoder = learner_encoder(siamese_learner, siamese_learner.model.encoder)
-    own = learner_encoder(classifier_learner, classifier_learner.model[0])
+    pair_model, class_model = cast(Any, siamese_learner).model, cast(Any, classifier_learner).model # fastai's types know of no model
+    encoder, own = learner_encoder(siamese_learner, pair_model.encoder), learner_encoder(classifier_learner, class_model[0])
     shared = fingerprint(own) == fingerprint(encoder)
     return Model(encoder, encoder if shared else own, class_scorer(classifier_learner), pair_scorer(siamese_learner))
 
@@ -61,8 +61,7 @@ def _in_memory(
     "A gallery that lasts as long as the finder does."
     gallery = Gallery(encoder=encoder)
     embedded = embedded or embed(files, encoder, progress=progress)
-    kept = range(len(embedded.files)) if embedded.kept is None else embedded.kept
-    of_each = [labels(f) for f in embedded.files] if callable(labels) else [labels[i] for i in kept]
+    of_each = [labels(f) for f in embedded.files] if callable(labels) else [labels[i] for i in embedded.places]
     gallery.import_embeddings(embedded.files, embedded.pooled, of_each)
     return gallery, embedded.bad
 
@@ -117,7 +116,7 @@ class SimilarityFinder:
     @property
     def class_encoder(self) -> Encoder: return self.model.class_encoder # of the classifier; often the same one
     @property
-    def classes(self) -> ClassScorer: return self.model.classes
+    def classes(self) -> ClassScorer | LayeredClassScorer: return self.model.classes
     @property
     def scorer(self) -> PairScorer: return self.model.scorer
     @property
@@ -190,8 +189,9 @@ class SimilarityFinder:
         logits = torch.tensor([logit for _, logit in compared])
         self.preds, self.fns, self.idx = list(logits.sigmoid()), [(fn, item.path) for item, _ in compared], int(logits.argmax())
         for stale in ("images", "acts"): self.__dict__.pop(stale, None)
-        if show: show_pair(self.encoder, *self.fns[self.idx], float(self.preds[self.idx]))
-        return self.fns[self.idx][1]
+        found = self.fns[self.idx][1]
+        if show: show_pair(self.encoder, fn, found, float(self.preds[self.idx]))
+        return found
 
     def similar_cams(self) -> PairExplanation: # drawn already
         "Show what in the last query of `predict` and in its most similar image raised their similarity."

@@ -14,7 +14,7 @@ import torch
 from ..encoders.encoder import Encoder
 from ..gallery.gallery import Gallery, is_gallery
 from ..encoders.model_files import load_encoder, read_manifest, read_tensors, save_encoder, write_manifest, write_tensors
-from ..scoring.scorers import ClassScorer, PairScorer
+from ..scoring.scorers import ClassScorer, LayeredClassScorer, PairScorer
 
 # %% ../../nbs/10_finder/02_folder.ipynb #288a8bb7
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Model:
     "Two heads and what they look through; the gallery aside."
     encoder: Encoder       # of the pair, and of the gallery
     class_encoder: Encoder # of the classifier; often the same one
-    classes: ClassScorer
+    classes: ClassScorer | LayeredClassScorer # the second for a head with a hidden layer, which no folder keeps
     scorer: PairScorer
 
 # %% ../../nbs/10_finder/02_folder.ipynb #730f56b3
@@ -34,7 +34,8 @@ def write_model(
     learners: dict[str, dict],                 # how the head of each of `HEADS` was built
     heads: dict[str, dict[str, torch.Tensor]], # their state dicts
 ) -> None:
-    "Write all parts but the gallery."
+    "Write all parts but the gallery. Raises `TypeError` for a classifier with a hidden layer."
+    if not isinstance(model.classes, ClassScorer): raise TypeError(f"{model.classes} has a hidden layer, and a folder keeps linear ones; use classifier_learner")
     write_tensors(folder / "scorers.safetensors", {"class.weight": model.classes.weight, "class.bias": model.classes.bias, **model.scorer.tensors()})
     write_tensors(folder / "heads.safetensors", {f"{which}.{name}": tensor for which in HEADS for name, tensor in heads[which].items()})
     own = model.class_encoder is not model.encoder

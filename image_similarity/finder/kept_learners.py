@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,10 @@ import torch
 from .folder import Model, own_gallery, read_head
 from ..images.datasets import LabelledImages
 
-if TYPE_CHECKING: from fastai.learner import Learner
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+
+    from image_similarity.learners.heads import KeptLearner
 
 # %% auto #0
 __all__ = ['record_and_head', 'known_pictures', 'rebuilt_learner']
@@ -27,7 +30,8 @@ def record_and_head(
     "How the head of a learner was built, and its state dict. Raises `TypeError` for a learner that could not be built again."
     if not hasattr(learn, "made_with"):
         raise TypeError("only learners made by classifier_learner and siamese_learner can be saved here; keep others with Learner.export")
-    return learn.made_with, (learn.model[1] if which == "clearn" else learn.model.head).state_dict()
+    ours = cast("KeptLearner", learn)
+    return ours.made_with, (ours.model[1] if which == "clearn" else ours.model.head).state_dict()
 
 # %% ../../nbs/10_finder/05_kept_learners.ipynb #383fece7
 def known_pictures(
@@ -39,7 +43,7 @@ def known_pictures(
     try: known = [item for item in gallery.items() if item.label in model.classes.labels]
     finally: gallery.close()
     if not known: raise ValueError(f"{folder}: its gallery holds no picture of a class that the model knows, and a learner needs some; load the model that was trained")
-    return LabelledImages([item.path for item in known], [item.label for item in known], np.arange(len(known)) % 5 == 0)
+    return LabelledImages([item.path for item in known], [str(item.label) for item in known], np.arange(len(known)) % 5 == 0)
 
 # %% ../../nbs/10_finder/05_kept_learners.ipynb #ec8e9742
 def rebuilt_learner(

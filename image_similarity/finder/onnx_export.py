@@ -19,11 +19,13 @@ from torch import nn
 from ..encoders.encoder import Encoder, fingerprint, pool
 from .finder import SimilarityFinder
 from ..encoders.model_files import package_version
-from ..scoring.scorers import PairScorer, embedding
+from ..scoring.scorers import ClassScorer, PairScorer, embedding
 
 # %% ../../nbs/10_finder/10_onnx_export.ipynb #a3ee7437
 class PooledFromBytes(nn.Module):
     "An encoder that takes pictures as bytes, and gives `pooled`."
+    scale: torch.Tensor # (3, 1, 1) what a byte is multiplied by
+    shift: torch.Tensor # (3, 1, 1) what is taken away then
 
     def __init__(self, encoder: Encoder):
         super().__init__()
@@ -47,13 +49,16 @@ class ImageGraph(nn.Module):
     ):
         "Raises `ValueError` when its two encoders do not look at the same part of a picture in the same size."
         super().__init__()
-        own, of_class = finder.encoder, finder.class_encoder
+        own, of_class, classes = finder.encoder, finder.class_encoder, finder.classes
+        if not isinstance(classes, ClassScorer): raise ValueError(f"{classes} has a hidden layer, and only linear ones are exported; use classifier_learner")
         if (own.size, own.interpolation) != (of_class.size, of_class.interpolation):
             raise ValueError(f"the pair model looks at {own.size} pixels ({own.interpolation}), the classifier at {of_class.size} ({of_class.interpolation}): "
                              "train both with one encoder")
         self.vector, self.of_class = PooledFromBytes(own), None if of_class is own else PooledFromBytes(of_class)
-        self.register_buffer("weight", finder.classes.weight)
-        self.register_buffer("bias", finder.classes.bias)
+        self.weight: torch.Tensor
+        self.bias: torch.Tensor
+        self.register_buffer("weight", classes.weight)
+        self.register_buffer("bias", classes.bias)
 
     def forward(self,
         picture: torch.Tensor, # (N, size, size, 3) uint8, RGB
@@ -66,6 +71,12 @@ class ImageGraph(nn.Module):
 class PairGraph(nn.Module):
     "From two tables of vectors to the probability that they match, each with each."
     inputs, outputs = ("first", "second"), ("probability",)
+    A: torch.Tensor # these are the scorer's
+    B: torch.Tensor
+    b: torch.Tensor
+    w: torch.Tensor
+    a: torch.Tensor
+    c: torch.Tensor
 
     def __init__(self, scorer: PairScorer):
         super().__init__()
@@ -97,7 +108,7 @@ def description(
 # %% ../../nbs/10_finder/10_onnx_export.ipynb #34ea2477
 def _onnx():
     "The two packages; raises `ImportError` with the remedy."
-    try: import onnx, onnxruntime, onnxscript # torch needs the last one
+    try: import onnx, onnxruntime, onnxscript # noqa: F401 (torch needs the last one)
     except ImportError as e: raise ImportError(f"exporting needs {e.name}: pip install 'image_similarity[onnx]'") from e
     return onnx, onnxruntime
 

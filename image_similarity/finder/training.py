@@ -8,7 +8,7 @@ __all__ = ['Fitted', 'fit_finder', 'check_place']
 # %% ../../nbs/10_finder/08_training.ipynb #1f682eb0
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -33,8 +33,8 @@ def fit_finder(
     data: LabelledImages,
     encoder: Encoder,
     augment: int = 4, # augmented views of each picture
-    log=None,         # where to say what was done; None for stderr
-    **fit,            # for both learners, such as `epochs`
+    log: TextIO | None = None, # where to say what was done; None for stderr
+    **fit: Any,       # for both learners, such as `epochs`
 ) -> Fitted:
     """Embed, train the classifier and the Siamese network, and fill the gallery.
 
@@ -42,7 +42,7 @@ def fit_finder(
     with timed(f"read {len(data):,} pictures with {encoder.name}", log):
         embedded = embed(data.files, encoder, augment=augment, progress=sys.stderr.isatty())
     report(bad := embedded.bad)
-    data, embedded = data.take(embedded.kept), part_of(embedded, np.arange(len(embedded.files)))
+    data, embedded = data.take(embedded.places), part_of(embedded, np.arange(len(embedded.files)))
     if not len(data.train): raise ValueError("all pictures that can be read are held out: there is none to learn from")
     part = _with_training_pictures(data, embedded)
     with timed(f"trained the classifier of {len(part[0].classes)} classes", log):
@@ -59,7 +59,7 @@ def _with_training_pictures(data: LabelledImages, embedded: Embedded) -> tuple[L
     "Without the classes that have held-out pictures only: nothing can be learned about them."
     known = np.flatnonzero(np.isin(data.labels, [data.labels[i] for i in data.train]))
     part = data.take(known)
-    if len(part.classes) < 2: raise ValueError(f"one class only ({part.classes[0]}) has pictures to learn from: two are needed")
+    if len(part.classes) < 2: raise ValueError(f"only one class ({part.classes[0]}) has pictures to learn from: two are needed")
     return part, part_of(embedded, known)
 
 # %% ../../nbs/10_finder/08_training.ipynb #dd7e05cc
@@ -69,4 +69,4 @@ def check_place(
     "Complain about the place for a model before the work, not after it."
     folder = Path(folder)
     if folder.is_file() or folder.is_dir() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
-        raise ValueError(f"{folder}: is there already and is no model folder; choose another name")
+        raise ValueError(f"{folder}: exists but is not a model folder; choose another name")

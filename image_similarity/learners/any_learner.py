@@ -70,7 +70,7 @@ def _trial(learn: Learner, body: nn.Module, size: int) -> torch.Tensor:
 # %% ../../nbs/06_learners/06_any_learner.ipynb #05d73bb0
 def after_pooling(
     head: nn.Module, # as `create_head` makes it
-) -> nn.Module:      # what it does with `pooled` (N, 2·nf)
+) -> nn.Sequential:  # what it does with `pooled` (N, 2·nf)
     "A head without its first two layers, which pool. Raises `TypeError` for a head that begins with anything else."
     if isinstance(head, nn.Sequential) and len(head) > 2 and isinstance(head[0], AdaptiveConcatPool2d): return head[2:]
     raise TypeError("the head does not begin by pooling maxima and means; make it with fastai's create_head")

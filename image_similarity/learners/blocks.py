@@ -25,7 +25,7 @@ class RGBImage(PILImage):
     def create(cls,
         file, # path, bytes, file object, or an image already open
     ):
-        return cls(file.convert("RGB") if isinstance(file, Image.Image) else open_image(file))
+        return cls(file.convert("RGB") if isinstance(file, Image.Image) else open_image(file)) # pyright: ignore[reportCallIssue] (fastai's images take one)
 
 # %% ../../nbs/06_learners/03_blocks.ipynb #0dc53359
 class OpenFor(Transform):
@@ -39,7 +39,7 @@ class FitEncoder(Transform):
     "The central square of an image, in the size that an encoder takes."
 
     def __init__(self, encoder: Encoder): self.encoder = encoder
-    def encodes(self, x: PILImage): return type(x)(resize_to(x, self.encoder))
+    def encodes(self, x: PILImage): return type(x)(resize_to(x, self.encoder)) # pyright: ignore[reportCallIssue] (fastai's images take one)
 
 # %% ../../nbs/06_learners/03_blocks.ipynb #2abd75e2
 def normalize_for(

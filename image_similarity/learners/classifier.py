@@ -11,6 +11,7 @@ from . import fastai_import # noqa: F401 (first: it silences what fastai's own i
 from copy import deepcopy
 from functools import partial
 from operator import getitem
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,10 +46,10 @@ def class_dls(
 ) -> DataLoaders:          # of (image, class)
     "Images and their classes, for training end to end and for looking at results."
     label = dict(zip(data.files, data.labels))
-    images = TransformBlock(type_tfms=OpenFor(encoder), batch_tfms=IntToFloatTensor)
-    block = DataBlock(blocks=(images, CategoryBlock(vocab=vocab or data.classes)), get_items=lambda _: data.files,
+    images = TransformBlock(type_tfms=[OpenFor(encoder)], batch_tfms=[IntToFloatTensor])
+    block = DataBlock(blocks=[images, CategoryBlock(vocab=vocab or data.classes)], get_items=lambda _: data.files,
                       get_y=partial(getitem, label), splitter=lambda _: (data.train.tolist(), data.valid.tolist()),
-                      item_tfms=FitEncoder(encoder), batch_tfms=[*aug_transforms(), normalize_for(encoder)])
+                      item_tfms=[FitEncoder(encoder)], batch_tfms=[*aug_transforms(), normalize_for(encoder)])
     return block.dataloaders(None, bs=batch_size, num_workers=loader_workers())
 
 # %% ../../nbs/06_learners/07_classifier.ipynb #c8921e43
@@ -64,7 +65,7 @@ def embedded_data(
     if list(data.files) != list(embedded.files):
         if len(data) != len(embedded.files) + len(embedded.bad): raise ValueError(f"{embedded} is not of {data}: embed data.files")
         data = data.take(embedded.places)
-    if len(data.classes) < 2: raise ValueError(f"one class only ({data.classes[0]}): give images of two or more classes")
+    if len(data.classes) < 2: raise ValueError(f"only one class ({data.classes[0]}): give images of two or more classes")
     return data, embedded
 
 # %% ../../nbs/06_learners/07_classifier.ipynb #7ec99457
@@ -75,7 +76,9 @@ def linear_head(
 ) -> nn.Sequential:
     "fastai's head without a hidden layer, and with a bias."
     head = create_head(nf, n_classes, lin_ftrs=[], ps=ps)
-    head[-1] = nn.Linear(head[-1].in_features, n_classes)
+    last = head[-1]
+    assert isinstance(last, nn.Linear)
+    head[-1] = nn.Linear(last.in_features, n_classes)
     return head
 
 # %% ../../nbs/06_learners/07_classifier.ipynb #734ed661
@@ -151,7 +154,7 @@ def classifier_learner(
     views, targets = stack_views(embedded, data.train), data.targets[data.train]
     start_from_discriminant(learn.model[1], views, targets)
     norm, rest = learn.model[1][2].eval(), learn.model[1][3:] # the batch norm stays as it is
-    train = class_batches(_normed(norm, views), targets)
+    with random_state(seed): train = class_batches(_normed(norm, views), targets)
     valid = class_batches(_normed(norm, stack_views(embedded, data.valid)), data.targets[data.valid], shuffle=False) if len(data.valid) else None
     fit_head(rest, train, valid, learn.loss_func, epochs, lr, wd, [accuracy], seed, progress)
     learn.bad = embedded.bad
@@ -162,8 +165,9 @@ def class_scorer(
     learn: Learner, # of `classifier_learner`, or any with a body and a head of `create_head`
 ) -> ClassScorer | LayeredClassScorer: # what its head computes from `pooled`
     "Fold the head of a classifier, or copy it if it has hidden layers. Raises `TypeError` for a head that does not pool first."
-    head, labels = after_pooling(learn.model[1]), list(learn.dls.vocab)
+    model: Any = learn.model
+    head, labels = after_pooling(model[1]), list(learn.dls.vocab)
     layers = [m for m in head if not isinstance(m, nn.Dropout)]
     if [type(m) for m in layers] != [nn.BatchNorm1d, nn.Linear]: return LayeredClassScorer(head, labels)
-    weight, bias = fold_linear(*layers)
+    weight, bias = fold_linear(*layers) # pyright: ignore[reportArgumentType] (their types are those just compared)
     return ClassScorer(weight.detach(), bias.detach(), labels)

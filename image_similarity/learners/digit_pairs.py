@@ -36,7 +36,7 @@ def warped(
 ) -> torch.Tensor:        # (n, 1, h, w)
     "Move every pixel: an affine map, and an elastic one on top (Simard et al. 2003)."
     field = F.interpolate(bend, size=images.shape[-2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
-    return F.grid_sample(images, F.affine_grid(affine, images.shape, align_corners=False) + field, align_corners=False)
+    return F.grid_sample(images, F.affine_grid(affine, list(images.shape), align_corners=False) + field, align_corners=False)
 
 
 def small_moves(

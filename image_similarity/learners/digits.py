@@ -7,9 +7,11 @@ __all__ = ['FONTS', 'SCRIPTS', 'read_idx', 'Digits', 'embedded_digits', 'mnist_d
 
 # %% ../../nbs/06_learners/12_digits.ipynb #6121f78e
 import gzip
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -46,10 +48,10 @@ class Digits:
     def __len__(self): return len(self.targets)
 
     def of(self,
-        digits,           # which of 0..9
+        digits: Iterable[int], # which of 0..9
     ) -> "Digits":        # these only
-        chosen = np.isin(self.targets, list(digits))
-        return Digits(self.images[chosen], self.targets[chosen])
+        chosen = np.flatnonzero(np.isin(self.targets, list(digits)))
+        return Digits(self.images[torch.from_numpy(chosen)], self.targets[chosen])
 
     def part(self,
         rows: slice,      # by place
@@ -61,7 +63,7 @@ class Digits:
 # %% ../../nbs/06_learners/12_digits.ipynb #102d443e
 def embedded_digits() -> Digits: # the 1,797 of scikit-learn (Alpaydin and Kaynak 1998), in MNIST's size
     from sklearn.datasets import load_digits
-    found = load_digits()
+    found: Any = load_digits()
     images = torch.tensor(found.images / 16, dtype=torch.float32)[:, None]
     return Digits(F.pad(F.interpolate(images, size=20, mode="bilinear"), (4, 4, 4, 4)), found.target.astype(np.int64))
 
@@ -89,7 +91,7 @@ SCRIPTS = { # first and last character
 # %% ../../nbs/06_learners/12_digits.ipynb #50429b82
 def _drawn(char: str, font: ImageFont.FreeTypeFont) -> np.ndarray | None: # (28, 28) 0..1, as MNIST has it: 20 pixels, and a margin
     left, top, right, bottom = font.getbbox(char)
-    side = max(right - left, bottom - top)
+    side = int(max(right - left, bottom - top))
     if right <= left or bottom <= top: return None
     image = Image.new("L", (side, side))
     ImageDraw.Draw(image).text(((side - right - left) / 2, (side - bottom - top) / 2), char, 255, font)
@@ -115,7 +117,7 @@ def letters(
     plain, has = fonts["DejaVuSans"]
     chars = [chr(c) for first, last in SCRIPTS.values() for c in range(ord(first), ord(last) + 1) if c in has]
     outlines, found = np.zeros((10 + len(chars), 784), np.float32), {}
-    outlines[:10] = [_outline(_drawn(digit, plain)) for digit in "0123456789"]
+    outlines[:10] = [_outline(image) for digit in "0123456789" if (image := _drawn(digit, plain)) is not None]
     for char in chars:
         image = _drawn(char, plain)
         if image is None or (outlines @ _outline(image)).max() > alike: continue

@@ -10,6 +10,7 @@ __all__ = ['stack_views', 'class_batches', 'pair_batches', 'fit_head', 'KeptLear
 from . import fastai_import # noqa: F401 (first: it silences what fastai's own imports warn of)
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,6 +109,7 @@ def fit_head(
 class KeptLearner(Learner):
     "A `Learner` of ours: it says how its head was made, so that a folder can keep it, and which images could not be read."
 
+    model: Any      # the network
     made_with: dict # what it takes to make the head again, weights aside
     bad: BadImages  # that were left out
 

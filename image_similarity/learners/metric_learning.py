@@ -151,7 +151,7 @@ def fit_embedding(
     "Train a feature layer alone, on class-balanced batches."
     with torch.no_grad(): rows = model.layer(views[0])
     start_proxies(model.criterion, rows, targets)
-    train = mined_batches(views, targets, mine_hard_negatives(rows, targets, metric=model.metric)) if offline else balanced_batches(views, targets)
+    with random_state(seed): train = mined_batches(views, targets, mine_hard_negatives(rows, targets, metric=model.metric)) if offline else balanced_batches(views, targets)
     metrics = [_metric(model.metric)] if valid else []
     return fit_head(model, train, valid, model.loss, epochs, lr, wd, metrics, seed, progress)
 
@@ -239,7 +239,7 @@ def _valid(data: LabelledImages, embedded: Embedded, base: Encoder) -> DataLoade
     return class_batches(_means(embedded, base, data.valid), targets, batch_size=len(targets), shuffle=False)
 
 # %% ../../nbs/06_learners/11_metric_learning.ipynb #2cb445b7
-def _untrained(dls: DataLoaders, base: nn.Module, loss: str, miner, distance: str, n_features: int, n_images: int = 512) -> Learner:
+def _untrained(dls: DataLoaders, base: nn.Module, loss: str, miner, distance: str, n_features: int, n_images: int = 512) -> KeptLearner:
     "A learner of images; its layer begins at the principal directions of a few batches."
     base, found = deepcopy(base).to(dls.device), []
     base.train(not isinstance(base, Encoder)) # batch norms of a new network find their means

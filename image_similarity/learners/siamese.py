@@ -149,7 +149,8 @@ def pair_scorer(
     """Fold the head of a Siamese learner: a `SiameseHead`, or a plain `create_head(nf*2, 1)`.
 
     Raises `TypeError` for any other head."""
-    head = learn.model.head
+    model: Any = learn.model
+    head = model.head
     if isinstance(head, SiameseHead): return head.fold()
     after_pooling(head) # or else it cannot be folded
     return fold_pair_head(head, symmetric=symmetric)

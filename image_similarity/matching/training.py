@@ -29,6 +29,7 @@ from scipy.special import expit
 
 import fastai.callback.schedule # adds Learner.fit_one_cycle
 
+from ..encoders.random_state import random_state
 from ..metrics.calibration import even_odds_weights, fit_calibration
 from ..metrics.pairs import best_threshold, pair_auc
 from .groups import PairSource
@@ -52,7 +53,7 @@ def drawn_batches(
         pooled = views[torch.randint(len(views), (len(items),)), torch.from_numpy(items)]
         return pooled, first, second, torch.from_numpy(match.astype(np.float32))
 
-    loader = DataLoader(range(n_batches), bs=1, create_batch=create_batch, num_workers=0)
+    with random_state(): loader = DataLoader(range(n_batches), bs=1, create_batch=create_batch, num_workers=0) # it draws its seed from Python's state
     loader.n_inp = 3
     return loader
 
@@ -66,6 +67,7 @@ class StopAt(Callback):
         if self.until is not None and time.monotonic() > self.until: raise CancelFitException
 
 # %% ../../nbs/11_matching/06_training.ipynb #b09e858c
+@random_state()
 def fit_pair_head(
     head: SiameseHead,     # trained in place
     views: torch.Tensor,   # (V, n, 2·nf)
@@ -221,8 +223,7 @@ def fit_scorer(
     **fit,                           # for `fit_pair_head`
 ) -> tuple[PairScorer, SiameseHead]:
     "A concatenation head, folded and as it is."
-    torch.manual_seed(fit["seed"])
-    head = deepcopy(head) or SiameseHead(views.shape[-1] // 2, HIDDEN, cosine=COSINE)
+    with random_state(fit["seed"]): head = deepcopy(head) or SiameseHead(views.shape[-1] // 2, HIDDEN, cosine=COSINE)
     fit_pair_head(head, views, source, **fit)
     return head.fold(), head
 
