@@ -341,6 +341,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'image_similarity/encoders/encoder.py'),
                                                    'image_similarity.encoders.encoder.load_encoder_weights': ( '04_encoders/encoder.html#load_encoder_weights',
                                                                                                                'image_similarity/encoders/encoder.py'),
+                                                   'image_similarity.encoders.encoder.none_readable': ( '04_encoders/encoder.html#none_readable',
+                                                                                                        'image_similarity/encoders/encoder.py'),
                                                    'image_similarity.encoders.encoder.pool': ( '04_encoders/encoder.html#pool',
                                                                                                'image_similarity/encoders/encoder.py'),
                                                    'image_similarity.encoders.encoder.pooled_of': ( '04_encoders/encoder.html#pooled_of',

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .encoder import Embedded
+from .encoder import Embedded, none_readable
 from ..images.opening import BadImages, ImageError, open_image
 from .model_files import write_tensors
 from .random_state import random_state
@@ -56,7 +56,7 @@ def _create(model: str, tag: str | None, device: str) -> tuple[Any, Any, Any, di
     if tag is None:
         name = f"local-dir:{model}"
         try: config = json.loads((Path(model) / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
-        except (OSError, ValueError, KeyError, TypeError) as e: raise ValueError(f"{model}: no CLIP of open_clip's in this folder ({e})") from e
+        except (OSError, ValueError, KeyError, TypeError) as e: raise ValueError(f"{model}: this folder holds no CLIP of open_clip's ({e})") from e
     else:
         name, config = model, copy.deepcopy(open_clip.get_model_config(model)) or {}
         config["quick_gelu"] = bool((open_clip.get_pretrained_cfg(model, tag) or config).get("quick_gelu"))
@@ -108,7 +108,7 @@ class OpenCLIPEncoder:
         "Vectors of pictures. Raises `ValueError` when no picture could be read."
         images = list(images)
         found = self._encode(images, progress)
-        if not len(found.vectors): raise ValueError(f"none of {len(images)} images could be read" + (f"; the first: {found.bad[0]}" if found.bad else ""))
+        if not len(found.vectors): raise ValueError(none_readable(len(images), found.bad))
         return found
 
     def _encode(self, images: list, progress: bool) -> EncodedImages:
@@ -152,7 +152,7 @@ class OpenCLIPEncoder:
     def _warn_long(self, texts: list[str]) -> None:
         limit = self.tokenizer.context_length
         long = [text for text in texts if _pieces(self.tokenizer, text) > limit]
-        if long: warnings.warn(f"{len(long)} of {len(texts)} texts have more than {limit} word pieces, and are read to there; the first: {long[0][:60]!r}", stacklevel=3)
+        if long: warnings.warn(f"texts are cut off after {limit} word pieces: {len(long)} of {len(texts)}, the first {long[0][:60]!r}", stacklevel=3)
 
     def from_pooled(self,
         pooled: np.ndarray, # (n, dim) as a gallery keeps them: the vectors themselves

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pool', 'Encoder', 'fingerprint', 'create_encoder', 'load_encoder_weights', 'runtime_for', 'pooled_of', 'Embedded',
-           'embed']
+           'none_readable', 'embed']
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #8bb2ca1a
 import difflib
@@ -192,7 +192,7 @@ class Embedded:
 
     def __repr__(self):
         n, d = self.pooled.shape
-        return f"Embedded({n} images, {d} numbers each, {len(self.augmented)} augmented views, {len(self.bad)} bad)"
+        return f"Embedded({n} image{'s'[:n != 1]}, {d} numbers each, {len(self.augmented)} augmented view{'s'[:len(self.augmented) != 1]}, {len(self.bad)} bad)"
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #71dbae3d
 def _views(file, encoder: Encoder, augment: int, seed: tuple) -> np.ndarray | ImageError | FileNotFoundError:
@@ -227,6 +227,14 @@ def _look_at(chunk: list, runtime: Callable, encoder: Encoder, augment: int) -> 
     return [x if isinstance(x, Exception) else next(found) for x in views]
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #6052dd32
+def none_readable(
+    n: int,         # images that were given
+    bad: BadImages, # why
+) -> str:
+    "What to say where no image could be read."
+    if n == 1 and bad: return f"the only image could not be read: {bad[0]}"
+    return f"none of {n:,} images could be read" + (f"; the first: {bad[0]}" if bad else "")
+
 def embed(
     files: Sequence,              # paths, encoded bytes or open images
     encoder: Encoder,
@@ -254,6 +262,6 @@ def embed(
         if pooled is None: pooled = np.empty((len(files), *look.shape), np.float32)
         pooled[len(kept)] = look
         kept.append(i)
-    if pooled is None: raise ValueError(f"none of {len(files)} images could be read" + (f"; the first: {bad[0]}" if bad else ""))
+    if pooled is None: raise ValueError(none_readable(len(files), bad))
     pooled = pooled[:len(kept)]
     return Embedded([files[i] for i in kept], np.ascontiguousarray(pooled[:, 0]), pooled[:, 1:].swapaxes(0, 1), bad, np.array(kept))

@@ -61,8 +61,8 @@ def words(
     text: str, # whatever it looks like
 ) -> Mixture:
     "A text to look for. Raises `TypeError` for what is no text, `ValueError` for an empty one."
-    if not isinstance(text, str): raise TypeError(f"{text!r} is a {type(text).__name__}: words are a string")
-    if not text.strip(): raise ValueError("the text is empty: say what is looked for")
+    if not isinstance(text, str): raise TypeError(f"{text!r} is a {type(text).__name__}: words take a string")
+    if not text.strip(): raise ValueError("the text is empty: say what to look for")
     return Mixture((Term(1., text.strip(), True),))
 
 def picture(

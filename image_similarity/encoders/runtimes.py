@@ -214,7 +214,7 @@ def _convert_for(choice: _Choice, network: nn.Module, shape: Sequence[int], key:
     except ImportError: choice.why = "OpenVINO is faster, but not installed: pip install openvino"
     except ValueError as e:
         choice.why = str(e)
-        warnings.warn(f"{e}; torch computes the encoder, slower", stacklevel=2)
+        warnings.warn(f"{e}; torch runs the encoder instead, more slowly", stacklevel=2)
 
 # %% ../../nbs/04_encoders/02_runtimes.ipynb #70aa9c95
 def choose(

@@ -23,8 +23,8 @@ def as_texts(
     "Texts that say something. Raises `TypeError` for what is no text, `ValueError` for one that is empty."
     texts = [texts] if isinstance(texts, str) else list(texts)
     for i, text in enumerate(texts):
-        if not isinstance(text, str): raise TypeError(f"text {i} is {text!r}, a {type(text).__name__}: a string is wanted")
-        if not text.strip(): raise ValueError(f"text {i} is empty: say what is looked for")
+        if not isinstance(text, str): raise TypeError(f"text {i} is {text!r}, a {type(text).__name__}: give a string")
+        if not text.strip(): raise ValueError(f"text {i} is empty: say what to look for")
     return [text.strip() for text in texts]
 
 # %% ../../nbs/04_encoders/09_sentences.ipynb #49972dfc
@@ -61,8 +61,8 @@ class SentenceEncoder:
         pieces = tokenizer(texts, truncation=False, add_special_tokens=False, verbose=False)["input_ids"]
         long = [text for text, ids in zip(texts, pieces) if limit and len(ids) + 2 > limit]
         unknown = [text for text, ids in zip(texts, pieces) if all(i == tokenizer.unk_token_id for i in ids)]
-        if long: warnings.warn(f"{len(long)} of {len(texts)} texts have more than {limit} word pieces, and are read to there; the first: {long[0][:60]!r}", stacklevel=4)
-        if unknown: warnings.warn(f"{len(unknown)} of {len(texts)} texts hold no word that this model knows (it reads English); the first: {unknown[0][:60]!r}", stacklevel=4)
+        if long: warnings.warn(f"texts are cut off after {limit} word pieces: {len(long)} of {len(texts)}, the first {long[0][:60]!r}", stacklevel=4)
+        if unknown: warnings.warn(f"texts with no word that this model knows (it reads English): {len(unknown)} of {len(texts)}, the first {unknown[0][:60]!r}", stacklevel=4)
 
     def __repr__(self): return "SentenceEncoder(all-MiniLM-L6-v2)"
 

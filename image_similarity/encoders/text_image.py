@@ -32,7 +32,7 @@ class EncodedImages:
     bad: BadImages = field(default_factory=BadImages)
     kept: np.ndarray | None = None # (n,) where each stood among the pictures given
 
-    def __repr__(self): return f"EncodedImages({len(self.vectors)} images, {self.vectors.shape[1]} numbers each, {len(self.bad)} bad)"
+    def __repr__(self): return f"EncodedImages({len(self.vectors)} image{'s'[:len(self.vectors) != 1]}, {self.vectors.shape[1]} numbers each, {len(self.bad)} bad)"
 
 class TextImageEncoder(Protocol):
     "Puts pictures and texts into one space."
@@ -77,9 +77,9 @@ class ConSEEncoder:
         definitions: bool = True,       # read WordNet's definition behind the name of a class
         linear: float = 0.5,            # share of the linear map beside the mixture; 0 for the published method
     ):
-        if not 1 <= n_classes <= 1000: raise ValueError(f"n_classes={n_classes}: ImageNet has 1,000, mix 1 to 1000 of them")
-        if not temperature > 0: raise ValueError(f"temperature={temperature}: a number above 0 is wanted")
-        if not linear >= 0: raise ValueError(f"linear={linear}: 0 or more is wanted")
+        if not 1 <= n_classes <= 1000: raise ValueError(f"n_classes={n_classes}: ImageNet has 1,000 classes, mix 1 to 1000 of them")
+        if not temperature > 0: raise ValueError(f"temperature={temperature}: give a number above 0")
+        if not linear >= 0: raise ValueError(f"linear={linear}: give 0 or more")
         self.encoder, self.options = encoder or create_encoder(), {"n_classes": n_classes, "temperature": temperature, "definitions": definitions, "linear": linear}
         imagenet_layer(self.encoder) # complain now
         self.sentences = SentenceEncoder()

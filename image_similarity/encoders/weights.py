@@ -36,7 +36,7 @@ def read_weights(
     file: str | Path,          # .safetensors, or a PyTorch file that holds nothing but tensors
 ) -> dict[str, torch.Tensor]:  # name to tensor
     "Read a state dict without running anything that the file contains."
-    if not Path(file).is_file(): raise FileNotFoundError(f"{file}: there is no such weight file")
+    if not Path(file).is_file(): raise FileNotFoundError(f"{file}: no such weight file")
     try:
         if Path(file).suffix == ".safetensors": return load_file(file)
         return torch.load(file, map_location="cpu", weights_only=True)

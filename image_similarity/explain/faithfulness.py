@@ -53,7 +53,7 @@ def pointing_game(
     seed: int = 0,               # of the bootstrap
 ) -> PointingGame:
     "Play the pointing game against the centre. Raises `ValueError` when there is not one mask for each map."
-    if len(maps) != len(masks) or not len(maps): raise ValueError(f"{len(maps)} maps and {len(masks)} masks: give one mask for each map")
+    if len(maps) != len(masks) or not len(maps): raise ValueError(f"{len(maps)} map{'s'[:len(maps) != 1]} and {len(masks)} mask{'s'[:len(masks) != 1]}: give one mask for each map")
     hits = np.array([pointing_hit(r, m) for r, m in zip(maps, masks)], float)
     centre = np.array([m[m.shape[0] // 2, m.shape[1] // 2] for m in masks], float)
     mean = lambda x: bootstrap_interval(lambda drawn: x[drawn].mean(), len(x), seed=seed)

@@ -93,7 +93,7 @@ def draw_results(
     from matplotlib.figure import Figure
     tiles = [] if query is None else [(query, "query" if isinstance(query, Mixture) else f"query: {_name(query)}", "tab:blue")]
     tiles += [(r.path, r.caption(), "0.8") for r in results]
-    if not tiles: raise ValueError("there is nothing to draw: no result, and the query was no picture")
+    if not tiles: raise ValueError("nothing to draw: no results, and the query is not a picture")
     columns = min(columns, len(tiles))
     rows = math.ceil(len(tiles) / columns)
     figure = Figure(figsize=(2.2 * columns, 2.5 * rows), layout="constrained")

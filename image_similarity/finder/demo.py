@@ -103,7 +103,7 @@ def run_demo(
 ) -> None:
     "Draw pets, learn, measure, search, and leave pictures of the answer."
     out, n = Path(out), n_breeds * n_per_breed
-    if out.is_file(): raise ValueError(f"{out}: is a file, a folder is wanted; choose another name")
+    if out.is_file(): raise ValueError(f"{out}: is a file; give a folder")
     check_place(out / "model")
     if not (out / "model").exists() and (own := [f for f in (out / "result.png", out / "explanation.png") if f.exists()]):
         raise ValueError(f"{own[0]}: exists and is not of an earlier demo; choose another folder")
@@ -111,7 +111,7 @@ def run_demo(
     data = labelled_images(out / "sample_pets" / "images", valid_pct=1 / 3)
     finder, data, embedded = fit_finder(data, create_encoder(size=size), augment, sys.stdout, **fit)
     finder.save(out / "model")
-    with timed(f"asked about the {len(data.valid)} pictures that were held out", sys.stdout):
+    with timed(f"tested on the {len(data.valid)} pictures that were held out", sys.stdout):
         measured = evaluate(finder, data, embedded, progress=False)
     print(f"\n{measured}\n")
     held = data.take(data.valid)

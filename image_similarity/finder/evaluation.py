@@ -122,7 +122,7 @@ def _class_figures(answers: Answers, vocab: list[str], n_resamples: int, seed: i
     known = np.isin(answers.labels, vocab)
     if not known.any(): return {}, {"accuracy": f"the classifier knows none of the classes ({', '.join(sorted(set(answers.labels))[:3])}, …)"}, []
     right = (np.array(vocab)[answers.posterior.argmax(1).numpy()] == answers.labels)[known]
-    notes = [] if known.all() else [f"accuracy is over {known.sum():,} images: the classifier does not know the class of the others"]
+    notes = [] if known.all() else [f"accuracy is over {known.sum():,} image{'s'[:known.sum() != 1]}: the classifier does not know the class of the others"]
     return {"accuracy": _mean_interval(right, n_resamples, seed)}, {}, notes
 
 # %% ../../nbs/10_finder/07_evaluation.ipynb #3f7efb02
@@ -133,7 +133,7 @@ def _search_figures(answers: Answers, n_resamples: int, seed: int) -> tuple[dict
         why = "the gallery has no other image of any of the classes"
         return {}, {"recall_at_1": why, "map_at_r": why}, []
     per_image = {"recall_at_1": query_recall_at_k(answers.scores, answers.relevant), "map_at_r": average_precision_at_r(answers.scores, answers.relevant)}
-    notes = [] if have.all() else [f"search is over {have.sum():,} images: the gallery has none of the class of the others"]
+    notes = [] if have.all() else [f"search is over {have.sum():,} image{'s'[:have.sum() != 1]}: the gallery has none of the class of the others"]
     return {name: _mean_interval(values, n_resamples, seed) for name, values in per_image.items()}, {}, notes
 
 # %% ../../nbs/10_finder/07_evaluation.ipynb #82532a84
@@ -206,8 +206,8 @@ def new_to(
 ) -> LabelledImages:      # those that are new to the finder are held out
     "Tell pictures that a finder has in its gallery, under whatever name, from new ones; warns if all are old."
     new = ~same_contents(torch.from_numpy(embedded.pooled), finder.pooled).any(1).numpy()
-    if not new.any(): warnings.warn(f"all {len(new):,} pictures are in the model's gallery, it was trained on them: the figures flatter it")
-    elif not new.all(): warnings.warn(f"{(~new).sum():,} of {len(new):,} pictures are in the model's gallery and are not asked about")
+    if not new.any(): warnings.warn(f"all {len(new):,} pictures are in the model's gallery: it was trained on them, so the figures flatter it")
+    elif not new.all(): warnings.warn(f"pictures in the model's gallery are not asked about: {(~new).sum():,} of {len(new):,}")
     held = np.zeros(len(data), dtype=bool)
     held[embedded.places[new]] = True
     return LabelledImages(data.files, data.labels, held)
@@ -221,5 +221,5 @@ def _read(
     "Bring data and vectors together."
     if len(data) != len(embedded.files) + len(embedded.bad): raise ValueError(f"{embedded} is not of {data}: embed data.files")
     rows = np.flatnonzero(np.isin(embedded.places, at))
-    if not len(rows): raise ValueError(f"none of the {len(at)} images to ask about could be read")
+    if not len(rows): raise ValueError("the only image to ask about could not be read" if len(at) == 1 else f"none of the {len(at):,} images to ask about could be read")
     return data.take(embedded.places[rows]), part_of(embedded, rows)

@@ -254,4 +254,4 @@ class SimilarityFinder:
 
     def __len__(self) -> int: return len(self.gallery)
 
-    def __repr__(self): return f"SimilarityFinder({len(self):,} images of {len(set(self.labels))} classes, {self.encoder}, {self.scorer})"
+    def __repr__(self): return f"SimilarityFinder({len(self):,} image{'s'[:len(self) != 1]} of {len(set(self.labels))} class{'es'[:2 * (len(set(self.labels)) != 1)]}, {self.encoder}, {self.scorer})"

@@ -42,7 +42,7 @@ def known_pictures(
     gallery = own_gallery(folder, model.encoder)
     try: known = [item for item in gallery.items() if item.label in model.classes.labels]
     finally: gallery.close()
-    if not known: raise ValueError(f"{folder}: its gallery holds no picture of a class that the model knows, and a learner needs some; load the model that was trained")
+    if not known: raise ValueError(f"{folder}: its gallery has no picture of a class that the model knows, and a learner needs some; load the model that was trained")
     return LabelledImages([item.path for item in known], [str(item.label) for item in known], np.arange(len(known)) % 5 == 0)
 
 # %% ../../nbs/10_finder/05_kept_learners.ipynb #ec8e9742

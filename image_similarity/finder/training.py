@@ -43,7 +43,7 @@ def fit_finder(
         embedded = embed(data.files, encoder, augment=augment, progress=sys.stderr.isatty())
     report(bad := embedded.bad)
     data, embedded = data.take(embedded.places), part_of(embedded, np.arange(len(embedded.files)))
-    if not len(data.train): raise ValueError("all pictures that can be read are held out: there is none to learn from")
+    if not len(data.train): raise ValueError("all readable pictures are held out: none is left to learn from")
     part = _with_training_pictures(data, embedded)
     with timed(f"trained the classifier of {len(part[0].classes)} classes", log):
         clearn = classifier_learner(part[0], encoder, part[1], progress=False, **fit)

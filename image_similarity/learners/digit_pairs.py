@@ -82,7 +82,7 @@ def digit_batches(
     n_batches: int = 50,  # an epoch
 ) -> DataLoader:          # of (images (B, 1, 28, 28), class of each (B,), new in each batch)
     "Batches of digits, of shapes made of digits, of letters and of figures, all of them moved a little."
-    if len(np.unique(digits.targets)) < 2: raise ValueError(f"{digits}: there is nothing to compare, give two kinds of digits at least")
+    if len(np.unique(digits.targets)) < 2: raise ValueError(f"{digits}: nothing to compare; give at least two kinds of digits")
     generator = torch.default_generator # as all loaders draw: a training that has a seed sets it, see `digit_learner`
     shapes, places = list(letters().values()), [torch.tensor(np.flatnonzero(digits.targets == t)) for t in np.unique(digits.targets)]
 

@@ -30,12 +30,12 @@ def read_idx(
     file = Path(file)
     if not file.is_file(): raise FileNotFoundError(f"{file}: there is no such file; MNIST comes as four idx files, packed or not")
     try: data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError) as e: raise ValueError(f"{file}: cannot be unpacked ({e}); get it again") from e
+    except (OSError, EOFError) as e: raise ValueError(f"{file}: cannot be unpacked ({e}); download it again") from e
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES: raise ValueError(f"{file}: not an idx file, it begins with {data[:4]!r}")
     dtype, start = np.dtype(_IDX_TYPES[data[2]]), 4 + 4 * data[3]
-    if len(data) < start: raise ValueError(f"{file}: ends within its header; get it again")
+    if len(data) < start: raise ValueError(f"{file}: ends within its header; download it again")
     shape = tuple(int(n) for n in np.frombuffer(data, ">u4", data[3], 4))
-    if len(data) != start + dtype.itemsize * int(np.prod(shape)): raise ValueError(f"{file}: {len(data) - start} bytes for {shape} of {dtype}; get it again")
+    if len(data) != start + dtype.itemsize * int(np.prod(shape)): raise ValueError(f"{file}: {len(data) - start} byte{'s'[:len(data) - start != 1]} for {shape} of {dtype}; download it again")
     return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
 
 # %% ../../nbs/06_learners/12_digits.ipynb #85052ce1
@@ -77,7 +77,7 @@ def mnist_digits(
         plain = Path(folder) / f"{part}-{kind}-ubyte"
         return read_idx(plain if plain.is_file() else plain.with_name(plain.name + ".gz"))
     images, targets = read("images-idx3"), read("labels-idx1")
-    if images.shape != (len(targets), 28, 28): raise ValueError(f"{folder}: images of shape {images.shape} for {len(targets)} labels of {part}; get them again")
+    if images.shape != (len(targets), 28, 28): raise ValueError(f"{folder}: images of shape {images.shape} for {len(targets)} labels of {part}; download them again")
     return Digits(torch.tensor(images, dtype=torch.float32)[:, None] / 255, targets.astype(np.int64))
 
 # %% ../../nbs/06_learners/12_digits.ipynb #c22ca683

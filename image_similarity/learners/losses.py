@@ -92,7 +92,7 @@ def balanced_sampler(
     "Draw `per_class` images of each class of a batch; raises `ValueError` where a batch would have no match or one class only."
     n_classes = len(np.unique(targets))
     if per_class < 2 or n_classes < 2:
-        raise ValueError(f"{per_class} images of a class, {n_classes} classes: a batch needs two of each at least")
+        raise ValueError(f"per_class={per_class}, {n_classes} class{'es'[:2 * (n_classes != 1)]}: a batch needs at least two images of at least two classes")
     size = min(max(batch_size // per_class, 2), n_classes) * per_class
     return MPerClassSampler(targets, per_class, size, max(len(targets), size))
 

@@ -270,5 +270,5 @@ def load_embedding(
 ) -> Encoder:           # the one that was saved
     "Raises `FileNotFoundError` or `ValueError`, with the remedy, for a folder that is not one, is damaged or does not fit."
     manifest = read_manifest(folder)
-    if manifest.get("kind") != "embedding": raise ValueError(f"{folder}: holds no embedding but {manifest.get('kind', 'another model')}")
+    if manifest.get("kind") != "embedding": raise ValueError(f"{folder}: is not an embedding but {manifest.get('kind', 'another model')}")
     return load_encoder(Path(folder), manifest.get("encoder", {}))

@@ -26,7 +26,7 @@ class HardNegatives:
     score: np.ndarray    # (P,) float32, their similarity
 
     def __len__(self): return len(self.anchor)
-    def __repr__(self): return f"HardNegatives({len(self)} pairs of {len(np.unique(self.anchor))} images, similarity up to {self.score.max(initial=-np.inf):.3f})"
+    def __repr__(self): return f"HardNegatives({len(self)} pair{'s'[:len(self) != 1]} of {len(np.unique(self.anchor))} images, similarity up to {self.score.max(initial=-np.inf):.3f})"
 
 # %% ../../nbs/06_learners/05_mining.ipynb #92892b89
 def mine_hard_negatives(
@@ -40,10 +40,10 @@ def mine_hard_negatives(
     if hasattr(rows, "rows_and_labels"):
         rows, known = rows.rows_and_labels()
         if not len(labels): labels = known
-    if None in list(labels): raise ValueError(f"{list(labels).count(None)} of {len(labels)} images have no label: leave them out")
+    if None in list(labels): raise ValueError(f"images without a label: {list(labels).count(None)} of {len(labels)}; leave them out")
     _, targets = np.unique(np.asarray(labels), return_inverse=True)
-    if len(targets) != len(rows): raise ValueError(f"{len(rows)} rows and {len(targets)} labels: give one label for each row")
-    if targets.max(initial=0) == 0: raise ValueError("all images are of one class: there is no negative to find")
+    if len(targets) != len(rows): raise ValueError(f"{len(rows)} row{'s'[:len(rows) != 1]} and {len(targets)} label{'s'[:len(targets) != 1]}: give one label for each row")
+    if targets.max(initial=0) == 0: raise ValueError("all images are of one class: there is nothing to confuse them with")
     found = []
     for first in range(0, len(rows), chunk):
         here = targets[first:first + chunk]

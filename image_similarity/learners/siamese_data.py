@@ -116,7 +116,7 @@ class SiameseTransform(Transform):
         label, files = self.label_func(f), self.partners[split]
         own = [g for g in files.get(label, []) if g != f]
         others = [l for l in files if l != label]
-        if not own and not others: raise ValueError(f"{f}: no partner for it, its split holds no other image")
+        if not own and not others: raise ValueError(f"{f}: no partner for it: its split has no other image")
         same = bool(own) and (not others or rng.random() < 0.5)
         among = own if same else files[others[rng.integers(len(others))]]
         return among[rng.integers(len(among))], same

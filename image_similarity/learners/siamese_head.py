@@ -161,6 +161,6 @@ def calibrate(
     "Make the logits of a head log odds at even odds, and set its threshold; warns where there is too little to do so from."
     try: fitted = fit_calibration(logits, matches)
     except ValueError as e:
-        return warnings.warn(f"the probabilities are not calibrated, there are too few images to do it on ({e})")
+        return warnings.warn(f"the probabilities are not calibrated: there are too few images for it ({e})")
     head.rescale(fitted.scale, fitted.offset)
     head.threshold.fill_(best_threshold(fitted(logits), matches))

@@ -296,7 +296,7 @@ def test_mnist_files_are_read_packed_or_not(tmp_path):
 
 @pytest.mark.parametrize("content, words", [
     (b"", "not an idx file"), (b"\0\0\x08", "not an idx file"), (b"\0\0\x07\x01\0\0\0\x01\0", "not an idx file"), (b"\0\0\x08\x03\0\0\0\x01", "header"),
-    (b"\0\0\x08\x01\0\0\0\x02\x05", "1 bytes for (2,)"), (b"\0\0\x08\x01\0\0\0\x01\x05\x06", "2 bytes for (1,)"), (b"\0\0\x08\x01\xff\xff\xff\xff\x05", "get it again")])
+    (b"\0\0\x08\x01\0\0\0\x02\x05", "1 byte for (2,)"), (b"\0\0\x08\x01\0\0\0\x01\x05\x06", "2 bytes for (1,)"), (b"\0\0\x08\x01\xff\xff\xff\xff\x05", "download it again")])
 def test_files_that_are_not_idx_say_so(tmp_path, content, words):
     file = tmp_path / "digits"
     file.write_bytes(content)
