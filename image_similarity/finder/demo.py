@@ -22,7 +22,7 @@ from ..images.datasets import LabelledImages, labelled_images
 from ..drawing.pets import sample_pets
 from ..encoders.encoder import Embedded, create_encoder
 from .evaluation import ask, evaluate, part_of
-from ..explain.maps import upsample
+from ..explain.pictures import upsample
 from ..explain.faithfulness import seen_mask
 from .finder import SimilarityFinder
 from ..scoring.scorers import embedding

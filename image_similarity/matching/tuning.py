@@ -34,7 +34,7 @@ from ..metrics.pairs import pair_auc
 from .groups import PairSource
 from .metric import LinearEmbedding
 from .training import FittedMatches, Split, StopAt, fit_matches
-from ..learners.metric_learning import EmbeddingModel
+from ..learners.embedding_model import EmbeddingModel
 
 # %% ../../nbs/11_matching/07_tuning.ipynb #d08bf77e
 def reading_seconds(encoder: Encoder, items: Sequence[tuple[Path, ...]], n_images: int = 16) -> float:

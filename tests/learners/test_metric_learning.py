@@ -17,7 +17,8 @@ from image_similarity.encoders.encoder import create_encoder, embed, fingerprint
 from image_similarity.encoders.features import FeatureLayer, principal_start
 from image_similarity.learners.losses import LOSSES, balanced_batches, create_loss, relevance_triplets, training_distance
 from image_similarity.learners.mining import mine_hard_negatives
-from image_similarity.learners.metric_learning import embedding_auc, embedding_learner, load_embedding, multi_scale, save_embedding
+from image_similarity.learners.embedding_model import multi_scale
+from image_similarity.learners.metric_learning import embedding_auc, embedding_learner, load_embedding, save_embedding
 from image_similarity.scoring.scorers import embedding
 from image_similarity.metrics.similarity import METRICS, similarity
 
