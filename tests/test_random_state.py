@@ -119,7 +119,8 @@ def test_a_gallery_its_copies_and_its_clusters(small, tmp_path):
 
 def test_figures():
     rng = np.random.default_rng(0)
-    logits, match = rng.normal(size=200), rng.random(200) < .5
+    logits = rng.normal(size=200)
+    match = logits + rng.normal(size=200) > 0
     with undisturbed():
         fit_calibration(logits, match)
         bootstrap_interval(lambda drawn: logits[drawn].mean(), 200, 50)

@@ -29,7 +29,7 @@ from fastai.torch_core import no_random
 from scipy.optimize import minimize
 from scipy.special import expit
 
-import fastai.callback.schedule # adds Learner.fit_one_cycle
+import fastai.callback.schedule # noqa: F401 (adds Learner.fit_one_cycle)
 
 from ..encoders.random_state import random_state
 from ..metrics.calibration import even_odds_weights, fit_calibration

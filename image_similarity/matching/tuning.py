@@ -23,7 +23,7 @@ from fastai.learner import Learner
 from fastai.torch_core import no_random
 from torch import nn
 
-import fastai.callback.schedule # adds Learner.fit_flat_cos
+import fastai.callback.schedule # noqa: F401 (adds Learner.fit_flat_cos)
 
 from ..learners.classifier import class_dls
 from ..images.datasets import LabelledImages
