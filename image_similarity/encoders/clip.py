@@ -198,6 +198,7 @@ class OpenCLIPEncoder:
         """Raises `ValueError` when it cannot be had again as it was.
 
         Args:
+            folder: that `save` wrote into
             saved: what `save` gave"""
         encoder = cls(Path(folder) / CLIP)
         encoder.name = str(saved.get("name"))

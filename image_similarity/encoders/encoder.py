@@ -175,6 +175,7 @@ def runtime_for(encoder: Encoder, n_images: int = 0) -> Eager | OpenVino:
     """What computes `pooled` fastest, for the weights as they are now.
 
     Args:
+        encoder: that is about to be used
         n_images: pictures that are about to go through it
     Returns: `runtime(pixels)` is `pooled` of a batch; its repr says what it is, and why when it is torch"""
     return choose(encoder, _Pooled(encoder), (encoder.size, encoder.size, 3), lambda: fingerprint(encoder), n_images)
@@ -184,6 +185,7 @@ def pooled_of(encoder: Encoder, pixels: torch.Tensor) -> np.ndarray:
     """One batch through an encoder.
 
     Args:
+        encoder: what the batch goes through
         pixels: (N, size, size, 3) uint8, as `to_pixels` gives them
     Returns: (N, 2·nf) float32"""
     if pixels.shape[1:] != (encoder.size, encoder.size, 3): return Eager(_Pooled(encoder))(pixels)
@@ -266,6 +268,7 @@ def embed(
 
     Args:
         files: paths, encoded bytes or open images
+        encoder: what they go through
         augment: augmented views beside the image itself
         batch_size: images that go through the encoder together
         seed: of the augmentation

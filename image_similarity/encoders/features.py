@@ -64,6 +64,7 @@ class FeatureBody(nn.Module):
 
     def __init__(self, base: Encoder, layer: FeatureLayer):
         """Args:
+            base: the encoder in it
             layer: of `base.nf` columns"""
         super().__init__()
         self.base, self.layer, self.num_features = base, layer, len(layer.start)
@@ -103,9 +104,9 @@ class ShallowPath(nn.Module):
 class MultiScaleBody(nn.Module):
     "The feature map of an encoder with two shallow paths beside it (Wang et al. 2014), to be the body of another encoder."
 
-    def __init__(self,
-        base: Encoder,
-    ):
+    def __init__(self, base: Encoder):
+        """Args:
+            base: the encoder in it"""
         super().__init__()
         paths = [ShallowPath(4), ShallowPath(8)]
         self.base, self.paths = base, nn.ModuleList(paths)

@@ -36,9 +36,10 @@ class Mixture:
     "Words and pictures to look for, added, subtracted and weighted. Made by `words` and `picture`."
     __array_ufunc__ = None # an array beside it is one term, and does not take it apart
 
-    def __init__(self,
-        terms: tuple[Term, ...],
-    ): self.terms = terms
+    def __init__(self, terms: tuple[Term, ...]):
+        """Args:
+            terms: what is looked for"""
+        self.terms = terms
 
     def __add__(self, other): return Mixture(self.terms + as_mixture(other).terms)
     def __radd__(self, other): return as_mixture(other) + self
@@ -89,10 +90,11 @@ def as_mixture(what) -> Mixture:
     if isinstance(what, Mixture): return what
     return words(what) if isinstance(what, str) and not is_path(what) else picture(what)
 
-def is_path(
-    text: str,
-) -> bool:
-    "Whether a text names a file: one that is there (a folder is none), or a name with a picture's ending or a separator in it."
+def is_path(text: str) -> bool:
+    """Whether a text names a file: one that is there (a folder is none), or a name with a picture's ending or a separator in it.
+
+    Args:
+        text: that may be a path"""
     try: there = os.path.isfile(text)
     except ValueError: there = False # a null byte
     looks = os.path.splitext(text)[1].lower() in SUFFIXES or any(s in text for s in (os.sep, os.altsep) if s)

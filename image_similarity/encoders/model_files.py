@@ -143,6 +143,7 @@ def save_encoder(folder: Path, encoder: Encoder, name: str = "encoder") -> dict:
 
     Args:
         folder: there already
+        encoder: to save
         name: of the file, if one is needed
     Returns: what to put into the manifest"""
     if not isinstance(encoder, Encoder): raise TypeError(f"a {type(encoder).__name__} is not one of our encoders; keep this learner with Learner.export")
@@ -170,6 +171,7 @@ def load_encoder(folder: Path, saved: dict) -> Encoder:
     """The encoder that was saved. Raises `ValueError` when the encoder at hand is not the one that was saved.
 
     Args:
+        folder: that it was saved in
         saved: what `save_encoder` gave"""
     try: name, size, mark, weights = (saved[k] for k in ("name", "size", "fingerprint", "weights"))
     except (KeyError, TypeError) as e: raise ValueError(f"{folder}: its manifest does not describe an encoder ({e}); train again") from e

@@ -50,6 +50,7 @@ def random_box(width: int, height: int, rng: np.random.Generator, smallest: floa
 
     Args:
         width, height: of an image, pixels
+        rng: to draw from
         smallest: share of the area that is kept at least
     Returns: left, upper, right, lower"""
     for _ in range(10):

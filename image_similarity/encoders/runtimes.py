@@ -182,6 +182,8 @@ def fastest(network: nn.Module, shape: Sequence[int], key: str) -> OpenVino:
 def only_torch(network: nn.Module) -> str:
     """Why a network is left to torch.
 
+    Args:
+        network: that may be converted
     Returns: empty if it may be converted"""
     if network.training: return "in training"
     for t in [*network.parameters(), *network.buffers()]:

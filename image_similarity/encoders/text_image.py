@@ -160,6 +160,7 @@ class ConSEEncoder:
         """Raises `ValueError` when it cannot be had again as it was.
 
         Args:
+            folder: that `save` wrote into
             saved: what `save` gave"""
         try: encoder = cls(load_encoder(folder, saved["encoder"]), **saved["options"])
         except (KeyError, TypeError) as e: raise ValueError(f"{folder}: its manifest does not describe a text-image encoder ({e})") from e
@@ -187,6 +188,7 @@ def encode_prompts(encoder: TextImageEncoder, names: Sequence[str], templates: S
     """The mean of each name's sentences. Raises `ValueError` for a template without a place for the name.
 
     Args:
+        encoder: of texts
         names: n names of things
         templates: sentences with {} in the place of the name
     Returns: (n, dim) float32, rows of length 1"""

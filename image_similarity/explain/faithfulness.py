@@ -11,6 +11,7 @@ __all__ = ['seen_mask', 'pointing_hit', 'PointingGame', 'pointing_game', 'Curves
 # %% ../../nbs/07_explain/03_faithfulness.ipynb #e39761b0
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -113,6 +114,8 @@ def pair_score(encoder: Encoder, scorer: PairScorer, match: torch.Tensor) -> Cal
     """The probability that a query matches, as a function of its pixels.
 
     Args:
+        encoder: what looks at the images
+        scorer: the head of the pair
         match: (2·nf,) pooled of the image that stays as it is
     Returns: (N, 3, s, s) queries to (N,) probabilities"""
     device = next(encoder.parameters()).device
@@ -123,22 +126,24 @@ def pair_score(encoder: Encoder, scorer: PairScorer, match: torch.Tensor) -> Cal
     return score
 
 # %% ../../nbs/07_explain/03_faithfulness.ipynb #b2ce5220
-def with_blur(image, encoder: Encoder, radius: float = .07) -> tuple[torch.Tensor, torch.Tensor]:
+def with_blur(image: str | Path | bytes | Image.Image, encoder: Encoder, radius: float = .07) -> tuple[torch.Tensor, torch.Tensor]:
     """A picture as the encoder takes it, and the same without detail.
 
     Args:
         image: anything that `open_image` takes, or an image already open
+        encoder: that takes it
         radius: standard deviation of the blur, as a share of the picture's side
     Returns: both (3, size, size), normalised"""
     seen = resize_to(open_for(image, encoder), encoder)
     return to_tensor(seen, encoder), to_tensor(seen.filter(ImageFilter.GaussianBlur(radius * encoder.size)), encoder)
 
 # %% ../../nbs/07_explain/03_faithfulness.ipynb #263ce27d
-def shuffle_weights(
-    scorer: PairScorer,
-    seed: int = 0,
-) -> PairScorer:
-    "The same head with the weights of each matrix and vector permuted."
+def shuffle_weights(scorer: PairScorer, seed: int = 0) -> PairScorer:
+    """The same head with the weights of each matrix and vector permuted.
+
+    Args:
+        scorer: a head that was trained
+        seed: of what is drawn at random"""
     generator = torch.Generator().manual_seed(seed)
     mixed = lambda t: t.flatten()[torch.randperm(t.numel(), generator=generator)].view_as(t)
     return replace(scorer, A=mixed(scorer.A), B=mixed(scorer.B), b=mixed(scorer.b), w=mixed(scorer.w))
@@ -172,9 +177,11 @@ def shuffle_sanity(
     """How much the queries' maps change when the head's weights are shuffled, and when the match is swapped.
 
     Args:
+        scorer: the head of the pair
         queries: n feature maps (nf, h, w)
         matches: n feature maps of their partners
-        others: n feature maps of other partners"""
+        others: n feature maps of other partners
+        seed: of what is drawn at random"""
     without, rows = shuffle_weights(scorer, seed), []
     for query, match, other in zip(queries, matches, others):
         before = maps_from_features(scorer, query, match)[0]

@@ -38,10 +38,11 @@ def spread(slopes: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
     return (worth * features).sum(0)
 
 # %% ../../nbs/07_explain/02_maps.ipynb #ef6a80a8
-def features_of(encoder: Encoder, image) -> torch.Tensor:
+def features_of(encoder: Encoder, image: str | Path | bytes | Image.Image) -> torch.Tensor:
     """The feature map of one image.
 
     Args:
+        encoder: what looks at the images
         image: anything that `open_image` takes, or an image already open
     Returns: (nf, h, w)"""
     was_training, device = encoder.training, next(encoder.parameters()).device
@@ -65,6 +66,7 @@ def class_map_from_features(scorer: ClassScorer, features: torch.Tensor, label: 
     The map sums to that logit minus the bias, above the mean bias. Raises `ValueError` for an unknown label.
 
     Args:
+        scorer: the classifier's head
         features: (nf, h, w) or (1, nf, h, w), as a hook on the encoder stores them
         label: the class asked about; None for the one with the highest logit
     Returns: (h, w) what each cell adds, the label, its logit above the mean"""
@@ -93,6 +95,7 @@ def pair_slopes(scorer: PairScorer, own: torch.Tensor, other: torch.Tensor, firs
     """What one unit of each number of `own` is worth for the logit of this pair.
 
     Args:
+        scorer: the head of the pair
         own: (2·nf,) pooled of the image that is explained
         other: (2·nf,) pooled of its partner
         first: `own` is the query; False when it is the match
@@ -109,6 +112,7 @@ def maps_from_features(scorer: PairScorer, query: torch.Tensor, match: torch.Ten
     """What in the query and what in the match raised (above 0) or lowered (below 0) the logit of this pair.
 
     Args:
+        scorer: the head of the pair
         query: (nf, h, w) or (1, nf, h, w) features of the query, fresh or from a hook
         match: the same of its partner; may have another h and w
     Returns: (h, w) what each cell of the query added, the same of the match, the logit"""
@@ -201,10 +205,12 @@ class PairExplanation(_Drawn):
                 f"query: {_extremes(self.query_map)}; match: {_extremes(self.match_map)})")
 
 # %% ../../nbs/07_explain/02_maps.ipynb #8c4e6236
-def class_map(encoder: Encoder, scorer: ClassScorer, image, label: str | None = None) -> ClassExplanation:
+def class_map(encoder: Encoder, scorer: ClassScorer, image: str | Path | bytes | Image.Image, label: str | None = None) -> ClassExplanation:
     """What in an image spoke for a class. Raises `ValueError` for a label that the classifier does not know.
 
     Args:
+        encoder: what looks at the images
+        scorer: the classifier's head
         image: anything that `open_image` takes, or an image already open
         label: the class asked about; None for the predicted one"""
     image = open_for(image, encoder)
@@ -215,10 +221,12 @@ def class_map(encoder: Encoder, scorer: ClassScorer, image, label: str | None = 
     return ClassExplanation(image, relevance, label, logit, probability)
 
 # %% ../../nbs/07_explain/02_maps.ipynb #d7b112e7
-def pair_maps(encoder: Encoder, scorer: PairScorer, query, match) -> PairExplanation:
+def pair_maps(encoder: Encoder, scorer: PairScorer, query: str | Path | bytes | Image.Image, match: str | Path | bytes | Image.Image) -> PairExplanation:
     """What in a query and what in its match raised the logit of this pair, through the real head.
 
     Args:
+        encoder: what looks at the images
+        scorer: the head of the pair
         query: anything that `open_image` takes, or an image already open
         match: its partner"""
     query, match = open_for(query, encoder), open_for(match, encoder)

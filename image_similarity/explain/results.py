@@ -17,7 +17,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from PIL import Image
 
@@ -43,7 +43,7 @@ class Result:
     score: float       # what the results are ranked by; higher is better
     probability: float | None # that it matches the query, calibrated; None when vectors are compared, which tells no probability
     rank: int          # 1 for the best
-    query: object = field(default=None, repr=False, compare=False) # what was searched for: path, image, bytes or `Mixture`
+    query: Any = field(default=None, repr=False, compare=False) # what was searched for: path, image, bytes or `Mixture`
     id: int | None = None # of the item in its gallery
 
     def to_record(self) -> dict:

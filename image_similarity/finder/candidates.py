@@ -65,6 +65,7 @@ def other_items(catalogue: Catalogue, ids: np.ndarray, pooled: torch.Tensor) -> 
     """The items that are other pictures than the query, without those that have gone meanwhile.
 
     Args:
+        catalogue: of the gallery
         ids: (n,) of items
         pooled: (2·nf,) of a query
     Returns: by id"""
@@ -79,11 +80,13 @@ def best_others(
     """The best items that are not the query itself.
 
     Args:
+        catalogue: of the gallery
         view: of its items
         pooled: (2·nf,) of a query
         score: of some rows (rows, logits)
         candidates: (N,) bool: rows that may be the answer; None for all
         meeting: (N,) bool: rows that meet the conditions of the search
+        top_k: how many items at most
     Returns: item, score and logit, best first; at most `top_k`"""
     wanted, among = top_k + 1, meeting if candidates is None else candidates & meeting
     while True:

@@ -25,6 +25,8 @@ def first_of_class(now: Moment, look: Look, compare_n: int) -> list[tuple[Item, 
     """The first items of the predicted class, without the query itself.
 
     Args:
+        now: the gallery
+        look: what the model sees in the query
         compare_n: how many at most
     Returns: in order of id, with the logit of a match"""
     of_class = np.flatnonzero((now.places == int(look.log_posterior.argmax())) & now.view.alive)
@@ -46,6 +48,8 @@ def compared_items(now: Moment, look: Look, compare_n: int) -> list[tuple[Item, 
     """What `predict` compares: the first of the predicted class, or the best of all by weight where it has none.
 
     Args:
+        now: the gallery
+        look: what the model sees in the query
         compare_n: how many at most
     Returns: with the logit of a match"""
     if found := first_of_class(now, look, compare_n): return found
@@ -57,6 +61,9 @@ def show_pair(encoder: Encoder, query: str | Path | bytes | Image.Image, match: 
     """Draw a query and its most similar image, titled with their similarity.
 
     Args:
+        encoder: who looks at them
+        query: drawn on the left
+        match: drawn on the right
         probability: of a match matplotlib axes"""
     from image_similarity.learners.siamese_data import SiameseImage # needs fastai
     return SiameseImage(open_for(query, encoder), open_for(match, encoder), f"{probability * 100:.2f}% Similarity").show()

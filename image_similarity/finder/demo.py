@@ -33,6 +33,7 @@ def telling_queries(finder: SimilarityFinder, data: LabelledImages, embedded: Em
     """Pictures that the finder gets right, and if there are any, plain cosine does not.
 
     Args:
+        finder: to ask
         data: held out, all readable
         embedded: of its files
         n: how many at most
@@ -63,6 +64,7 @@ def easy_to_read(finder: SimilarityFinder, query: Path) -> float:
     """How much of both maps lies on the animals, for a query and its best result.
 
     Args:
+        finder: to ask
         query: drawn
     Returns: from 0 to 1"""
     best = finder.search(query, 1)[0]
@@ -75,6 +77,8 @@ def show_answer(finder: SimilarityFinder, query: Path, out: Path) -> None:
     """Search, print what was found, and draw it.
 
     Args:
+        finder: to ask
+        query: a picture to look for
         out: folder for result.png and explanation.png"""
     label, probability = finder.predicted_class(query)
     results = finder.search(query)
@@ -104,6 +108,7 @@ def run_demo(out: str | Path, n_breeds: int = 16, n_per_breed: int = 30, size: i
 
     Args:
         out: folder, made if need be; what an earlier run left there is replaced
+        n_breeds: how many kinds of animals
         n_per_breed: a third of them held out
         size: of the encoder's input
         augment: augmented views

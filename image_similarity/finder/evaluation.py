@@ -109,6 +109,7 @@ def ask(finder: SimilarityFinder, data: LabelledImages, embedded: Embedded, prog
     """Ask a finder about many images in one go.
 
     Args:
+        finder: to ask
         data: the images that were read
         embedded: their vectors
         progress: show a bar if the classifier has an encoder of its own"""
@@ -188,6 +189,7 @@ def part_of(embedded: Embedded, rows: np.ndarray) -> Embedded:
     """The vectors of some of the images.
 
     Args:
+        embedded: vectors of all images
         rows: which of its images
     Returns: as if only these had been embedded, and none was bad"""
     return Embedded([embedded.files[r] for r in rows], embedded.pooled[rows], embedded.augmented[:, rows], kept=np.arange(len(rows)))
@@ -203,6 +205,7 @@ def evaluate(
     allow is left out, with the reason. Raises `ValueError` when no image can be read.
 
     Args:
+        finder: to measure
         data: its held-out images are asked about; all of them if none is held out
         embedded: `embed(data.files, finder.encoder)`, if it is there already
         n_resamples: of the bootstrap
@@ -227,6 +230,8 @@ def new_to(finder: SimilarityFinder, data: LabelledImages, embedded: Embedded) -
     """Tell pictures that a finder has in its gallery, under whatever name, from new ones; warns if all are old.
 
     Args:
+        finder: that may have seen them
+        data: images and their labels
         embedded: `embed(data.files, finder.encoder)`
     Returns: those that are new to the finder are held out"""
     new = ~same_contents(torch.from_numpy(embedded.pooled), finder.pooled).any(1).numpy()

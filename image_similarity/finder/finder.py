@@ -186,11 +186,12 @@ class SimilarityFinder:
         return as_results(look, best_items(now, look, candidates, meeting, top_k))
 
     def explain(self, result: Result) -> PairExplanation:
-        """Why a result was found.
+        """Why a result was found. Raises `ValueError` for an item without a picture.
 
         Args:
             result: of a search
         Returns: what in the query and what in the result raised the probability; `.show()`, `.save(path)`"""
+        if result.path is None: raise ValueError(f"item {result.id} has no picture to explain")
         return pair_maps(self.encoder, self.scorer, result.query, result.path)
 
     def predict(self, fn: str | Path | bytes | Image.Image, compare_n: int = 15, show: bool = True) -> Path:

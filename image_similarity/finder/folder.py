@@ -40,6 +40,7 @@ def write_model(folder: Path, model: Model, learners: dict[str, dict], heads: di
 
     Args:
         folder: there already
+        model: to write
         learners: how the head of each of `HEADS` was built
         heads: their state dicts"""
     if not isinstance(model.classes, ClassScorer): raise TypeError(f"{model.classes} has a hidden layer, and a folder keeps linear ones; use classifier_learner")
@@ -83,6 +84,7 @@ def own_gallery(folder: Path, encoder: Encoder) -> Gallery:
     """The gallery that a model folder is. Raises `FileNotFoundError` or `ValueError` when it is none, or not this model's.
 
     Args:
+        folder: of a model
         encoder: the model's"""
     file = folder / "gallery.sqlite"
     if not is_gallery(folder): raise FileNotFoundError(f"{file}: missing from the model folder; train again")

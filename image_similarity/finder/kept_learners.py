@@ -29,6 +29,7 @@ def record_and_head(learn: Learner, which: str) -> tuple[dict, dict[str, torch.T
     """How the head of a learner was built, and its state dict. Raises `TypeError` for a learner that could not be built again.
 
     Args:
+        learn: to be saved
         which: of `HEADS`"""
     if not hasattr(learn, "made_with"):
         raise TypeError("only learners made by classifier_learner and siamese_learner can be saved here; keep others with Learner.export")
@@ -39,6 +40,9 @@ def record_and_head(learn: Learner, which: str) -> tuple[dict, dict[str, torch.T
 def known_pictures(folder: Path, model: Model) -> LabelledImages:
     """The pictures of a model folder that its classifier has a class for. Raises `ValueError` when there is none.
 
+    Args:
+        folder: that it was saved in
+        model: the two heads and what they look through
     Returns: every fifth is held out: the folder does not say what was held out in training"""
     gallery = own_gallery(folder, model.encoder)
     try: known = [item for item in gallery.items() if item.label in model.classes.labels]

@@ -51,6 +51,7 @@ def look_at(model: Model, query: str | Path | bytes | Image.Image, pooled: np.nd
     """Raises `FileNotFoundError` or `ImageError` for a query that cannot be read.
 
     Args:
+        model: the two heads and what they look through
         query: path, encoded bytes or image
         pooled: (2·nf,) what the encoder made of it, if it is there already"""
     if pooled is None: pooled = pooled_of(model.encoder, to_pixels(query, model.encoder)[None])
@@ -76,8 +77,11 @@ def best_items(now: Moment, look: Look, candidates: str, meeting: np.ndarray, to
     """Never the query itself. Raises `ValueError` for an unknown kind of candidates; warns where the predicted class has none, and takes all, weighted.
 
     Args:
+        now: the gallery
+        look: what the model sees in the query
         candidates: 'weighted', 'class' or 'all'
         meeting: (N,) bool: rows that meet the conditions of the search
+        top_k: how many items at most
     Returns: item, score and logit, best first"""
     best = best_others(now.catalogue, now.view, look.pooled, *ranking(candidates, now.places, look.log_posterior), meeting, top_k)
     if best or candidates != "class": return best
@@ -89,6 +93,7 @@ def as_results(look: Look, best: list[tuple[Item, float, float]]) -> Results:
     """With the probability that each pair matches.
 
     Args:
+        look: what the model sees in the query
         best: as `best_items` gives them"""
     query = Path(look.query) if isinstance(look.query, (str, os.PathLike)) else look.query
     return Results(query, [Result(item.path, item.label, float(score), float(1 / (1 + np.exp(-logit))), rank, query, item.id)

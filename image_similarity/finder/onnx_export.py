@@ -47,10 +47,11 @@ class ImageGraph(nn.Module):
     "From pictures to their vectors and the probabilities of their classes."
     inputs, outputs = ("picture",), ("vector", "probabilities")
 
-    def __init__(self,
-        finder: SimilarityFinder,
-    ):
-        "Raises `ValueError` when its two encoders do not look at the same part of a picture in the same size."
+    def __init__(self, finder: SimilarityFinder):
+        """Raises `ValueError` when its two encoders do not look at the same part of a picture in the same size.
+
+        Args:
+            finder: to ask"""
         super().__init__()
         own, of_class, classes = finder.encoder, finder.class_encoder, finder.classes
         if not isinstance(classes, ClassScorer): raise ValueError(f"{classes} has a hidden layer, and only linear ones are exported; use classifier_learner")
@@ -103,6 +104,8 @@ class PairGraph(nn.Module):
 def description(finder: SimilarityFinder) -> dict:
     """What whoever runs the graphs has to know.
 
+    Args:
+        finder: that was exported
     Returns: JSON"""
     encoder = finder.encoder
     return {"image_similarity": package_version(), "encoder": encoder.name, "fingerprint": fingerprint(encoder),
@@ -152,6 +155,7 @@ def export_onnx(finder: SimilarityFinder, folder: str | Path) -> tuple[Path, Pat
     Raises `ImportError` without the extra [onnx], `ValueError` for a finder that cannot be exported.
 
     Args:
+        finder: to export
         folder: made if need be; files of these names are replaced
     Returns: image.onnx and pair.onnx"""
     _onnx()

@@ -37,6 +37,8 @@ def fit_finder(data: LabelledImages, encoder: Encoder, augment: int = 4, log: Te
     Files that cannot be read are named on stderr and left out. Raises `ValueError` when there is too little to learn from.
 
     Args:
+        data: images and their labels
+        encoder: for both learners
         augment: augmented views of each picture
         log: where to say what was done; None for stderr
         fit: for both learners, such as `epochs`"""

@@ -47,6 +47,8 @@ class FitEncoder(Transform):
 def normalize_for(encoder: Encoder) -> Normalize:
     """The mean and standard deviation that an encoder expects.
 
+    Args:
+        encoder: that the batches are for
     Returns: for batches of images in 0..1"""
     return Normalize.from_stats(encoder.mean, encoder.std)
 

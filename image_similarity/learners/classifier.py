@@ -44,6 +44,8 @@ def class_dls(data: LabelledImages, encoder: Encoder, vocab: list[str] | None = 
     """Images and their classes, for training end to end and for looking at results.
 
     Args:
+        data: images and their labels
+        encoder: what looks at the images
         vocab: all classes, if the data does not have each of them
         batch_size: images
     Returns: of (image, class)"""
@@ -59,8 +61,11 @@ def embedded_data(data: LabelledImages, encoder: Encoder, embedded: Embedded | N
     """See to it that data and vectors are of the same images; raises `ValueError` where they cannot be.
 
     Args:
+        data: images and their labels
+        encoder: what looks at the images
         embedded: of `data.files`, if it is there already
         augment: views to make if it is not
+        progress: show a bar while images are read
     Returns: of the images that can be read"""
     if embedded is None: embedded = embed(data.files, encoder, augment=augment, progress=progress)
     if list(data.files) != list(embedded.files):
@@ -75,6 +80,7 @@ def linear_head(nf: int, n_classes: int, ps: float) -> nn.Sequential:
 
     Args:
         nf: channels of the feature map
+        n_classes: outputs of the linear layer
         ps: dropout before the linear layer"""
     head = create_head(nf, n_classes, lin_ftrs=[], ps=ps)
     last = head[-1]
@@ -99,6 +105,7 @@ def rebuilt_classifier(data: LabelledImages, encoder: Encoder, vocab: list[str],
 
     Args:
         data: images that it can show and go on training with
+        encoder: what looks at the images
         vocab: its classes
         made_with: of the learner that was saved
         head: state dict of its head"""
@@ -150,6 +157,7 @@ def classifier_learner(
         lr: highest learning rate
         wd: weight decay
         ps: dropout before the linear layer
+        label_smoothing: share of certainty that is given to all classes alike
         seed: of the views, shuffling and dropout
         progress: progress bar and the table of epochs
     Returns: of images; its head is fitted, its encoder (a copy) frozen"""

@@ -164,6 +164,7 @@ def digit_learner(
         epochs: of 50 batches
         lr: highest learning rate
         width: of the network
+        seed: of what is drawn at random
         progress: show the table of epochs
     Returns: trained"""
     with no_random(seed):
@@ -195,6 +196,7 @@ def pairs_of(rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def same_different(learn: Learner, digits: Digits, threshold: float) -> float:
     """Args:
+        learn: trained
         digits: to ask about: all pairs of them
         threshold: cosine from which a pair is called the same
     Returns: mean of the accuracy on matches and on others"""
@@ -205,6 +207,7 @@ def digit_threshold(learn: Learner, digits: Digits, n: int = 1500) -> float:
     """Where to draw the line, from training digits.
 
     Args:
+        learn: trained
         digits: that it was trained on
         n: how many of them to take
     Returns: a cosine"""

@@ -32,6 +32,7 @@ def stack_views(embedded: Embedded, rows: slice | np.ndarray = slice(None)) -> t
     """An image's own vector and those of its augmented views, to train on.
 
     Args:
+        embedded: images and their views
         rows: which of its images
     Returns: (1 + augmented views, n, 2·nf)"""
     return torch.from_numpy(np.concatenate([embedded.pooled[None], embedded.augmented])[:, rows])

@@ -83,6 +83,7 @@ def fit_embedding(
         views: (V, n, nf) of the training images
         targets: (n,) class indices
         valid: measured after each epoch
+        epochs: passes through the data
         lr: highest learning rate
         wd: weight decay, towards the beginning
         offline: mine the hardest negatives first, and make batches in which they meet

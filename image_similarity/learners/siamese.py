@@ -142,6 +142,7 @@ def rebuilt_siamese(data: LabelledImages, encoder: Encoder, made_with: dict, hea
 
     Args:
         data: images that it can draw pairs from
+        encoder: what looks at the images
         made_with: of the learner that was saved
         head: state dict of its head"""
     fresh = SiameseHead(encoder.nf, **made_with)

@@ -75,6 +75,7 @@ def show_pairs(pairs: Sequence, columns: int = 3, colours: Sequence[str] | None 
 
     Args:
         pairs: of `SiameseImage`
+        columns: pairs in a row
         colours: of the titles
         axes: matplotlib axes, one a pair; None makes them the axes, one a pair"""
     if axes is None:
@@ -130,6 +131,8 @@ def siamese_dls(data: LabelledImages, encoder: Encoder, batch_size: int = 16) ->
     """Pairs of images, for training end to end and for looking at results.
 
     Args:
+        data: images and their labels
+        encoder: what looks at the images
         batch_size: pairs
     Returns: of (image, image, match)"""
     labels = dict(zip(data.files, data.labels))

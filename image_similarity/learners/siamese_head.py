@@ -87,11 +87,12 @@ class SiameseHead(nn.Module):
         return fold_pair_head(self.layers, self.cosine.item(), self.offset.item(), self.threshold.item(), self.symmetric)
 
     @torch.no_grad()
-    def rescale(self,
-        scale: float,
-        offset: float,
-    ) -> None:
-        "Make every logit `scale * logit + offset`."
+    def rescale(self, scale: float, offset: float) -> None:
+        """Make every logit `scale * logit + offset`.
+
+        Args:
+            scale: above 0
+            offset: added after it"""
         pair_layers(self.layers)[3].weight.mul_(scale)
         self.cosine.mul_(scale)
         self.offset.mul_(scale).add_(offset)
@@ -141,6 +142,8 @@ def fit_siamese_head(
         epochs: of 12 batches of 1,024 pairs
         lr: highest learning rate
         wd: weight decay
+        seed: of what is drawn at random
+        progress: show the table of epochs
     Returns: of the cached pairs"""
     trainer = PairTrainer(head, views.flatten(0, 1))
     return fit_head(trainer, pair_batches(views, targets), valid, siamese_loss, epochs, lr, wd, [pair_accuracy], seed, progress)
@@ -155,6 +158,8 @@ def held_out_pairs(
         make_head: a new, untrained head
         views: (V, n, 2·nf)
         targets: (n,) class indices
+        n_folds: how many times a part is held out
+        seed: of what is drawn at random
         fit: for `fit_siamese_head`
     Returns: logits (P,) and matches (P,) of pairs within each fold"""
     folds, logits, matches = class_folds(targets, n_folds, np.random.default_rng(seed)), [], []
