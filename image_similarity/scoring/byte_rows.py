@@ -32,7 +32,7 @@ def fit_grid(
     "The finest grid that the sample fits in. Raises `ValueError` for an empty sample, or more units than 32 bits can add up."
     from image_similarity.scoring.kernels import PARTS # needs numba, which a small search does without
     m, sums = len(w), LARGEST // (255 * PARTS)
-    if not len(sample): raise ValueError("no rows to fit a grid of bytes to: give one at least")
+    if not len(sample): raise ValueError("no rows to fit a grid of bytes to: give at least one")
     if 2 * m > sums: raise ValueError(f"{m} weights of hidden units: bytes can add up {sums // 2}, score this head from floats")
     low, high = sample.min(axis=0).astype(np.float64), sample.max(axis=0).astype(np.float64)
     size = np.abs(w.astype(np.float64))
@@ -46,7 +46,8 @@ def fit_grid(
 # %% ../../nbs/05_scoring/04_byte_rows.ipynb #bbf08c68
 def rounding(
     n: int, # numbers that are added in float32
-) -> float: # largest error of the sum, as a part of the sum of their sizes; with a few roundings of each number itself
+) -> float: # as a part of the sum of their sizes; with a few roundings of each number itself
+    "The largest error of a sum."
     return 1.01 * (n + 8) * 2.**-24
 
 class ByteRows(NamedTuple):
@@ -60,7 +61,7 @@ def byte_rows(
     grid: ByteGrid,
     rows: np.ndarray, # (N, m + d) float32
     w: np.ndarray,    # (m,) float32 weights of the hidden units
-    a: float,         # weight of the inner product of the embeddings
+    a: float | np.floating, # weight of the inner product of the embeddings
 ) -> ByteRows:
     "Bytes of some items."
     from image_similarity.scoring.kernels import encode
@@ -89,9 +90,10 @@ def byte_query(
     hidden: np.ndarray, # (m,) float32 what the query adds to each hidden unit
     unit: np.ndarray,   # (d,) float32 its embedding
     w: np.ndarray,      # (m,) float32
-    a: float,           # weight of the inner product
-    c: float,           # constant
+    a: float | np.floating, # weight of the inner product
+    c: float | np.floating, # constant
 ) -> ByteQuery:
+    "A query in integers."
     from image_similarity.scoring.kernels import PARTS
     m, d = len(w), len(unit)
     w, t, v = (x.astype(np.float64) for x in (w, hidden, unit))
@@ -107,7 +109,7 @@ def byte_query(
     over = 255 * a * (ideal - worth * slope)
     start = (w * (grid.low[:m] + t))[heard].sum() + a * (v @ grid.low[m:]) + c + rest.sum() / 2 + over.sum() / 2
     rounded = rounding(m) * (np.abs(w * t).sum() + abs(c)) + rounding(d) * abs(a)
-    return ByteQuery(cut.astype(np.int16), weight.astype(np.int16), slope.astype(np.int16), grid.worth / PARTS, a * worth, float(start),
+    return ByteQuery(cut.astype(np.int16), weight.astype(np.int16), slope.astype(np.int16), grid.worth / PARTS, float(a * worth), float(start),
                      float(np.abs(rest).sum() / 2 + np.abs(over).sum() / 2 + rounded))
 
 # %% ../../nbs/05_scoring/04_byte_rows.ipynb #7ebc4840

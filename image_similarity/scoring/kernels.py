@@ -16,9 +16,9 @@ def compiled(
     function: Callable, # of numbers and arrays, without Python objects inside
 ) -> Callable:          # the same as machine code, which lets other threads run beside it
     "Compile at the first call and keep the result; where no folder can be written, compile once in every process."
-    options = dict(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-    try: return njit(cache=True, **options)(function)
-    except RuntimeError: return njit(**options)(function)
+    freely = {"reassoc", "contract", "nsz"}
+    try: return njit(cache=True, nogil=True, error_model="numpy", fastmath=freely)(function)
+    except RuntimeError: return njit(nogil=True, error_model="numpy", fastmath=freely)(function)
 
 # %% ../../nbs/05_scoring/02_kernels.ipynb #b9891314
 @compiled
@@ -103,6 +103,7 @@ def code_sums(
     hinges, # (n,) int32, written: sum(weight * max(codes * PARTS, cut)) of the first h columns
     dots,   # (n,) int32, written: sum(slope * codes) of the others
 ):
+    "The sums that a logit is made of, in integers."
     for i in range(len(ids)):
         row = codes[ids[i]]
         hinges[i] = _hinge_sum(row, cut, weight)
@@ -118,6 +119,7 @@ def encode(
     codes, # (n, h + d) uint8, written: the nearest byte
     lost,  # (n, 4) float64, written: with e = row - what its bytes stand for, sum(w * e), sum(|w * e|) and sum(|w * row|) of the first h columns, and the length of e over the others
 ):
+    "Rows as bytes, and what is lost by that."
     for i in range(len(rows)):
         signed = absolute = bulk = square = 0.
         for j in range(rows.shape[1]):

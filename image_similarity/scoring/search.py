@@ -7,9 +7,10 @@ __all__ = ['PLAIN_BELOW', 'BLOCK', 'SAMPLE', 'Floor', 'reaching', 'second_look',
            'plain_logits', 'PairHits', 'PairIndex', 'pair_index', 'item_rows', 'in_bytes']
 
 # %% ../../nbs/05_scoring/05_search.ipynb #018e12b5
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +23,15 @@ from .scorers import PairRows, PairScorer, kernel_numbers, kernel_rows
 class Floor:
     "The k-th best value so far; may be raised by several threads."
 
-    def __init__(self, k: int):
+    def __init__(self,
+        k: int,
+    ):
         self.k, self.value, self._best, self._lock = k, -np.inf, np.empty(0), Lock()
 
     def raise_by(self,
         values: np.ndarray, # (n,) more values
     ) -> None:
+        "Take more values into account."
         values = values[values > self.value]
         if len(values) > self.k: values = np.partition(values, -self.k)[-self.k:]
         with self._lock:
@@ -37,7 +41,7 @@ class Floor:
 
 # %% ../../nbs/05_scoring/05_search.ipynb #d82e9e92
 def reaching(
-    bounds: Callable, # of ids: their lowest and highest possible scores
+    bounds: Callable[[np.ndarray], Sequence[np.ndarray]], # of ids: their lowest and highest possible scores
     ids: np.ndarray,  # (n,) int64 to search
     k: int,
     threads: int,
@@ -45,7 +49,7 @@ def reaching(
     "Everyone whose highest score reaches the k-th best of the lowest ones."
     floor = Floor(k)
 
-    def look(chunk):
+    def look(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         low, high = bounds(chunk)
         floor.raise_by(low)
         near = high >= floor.value
@@ -58,7 +62,7 @@ def reaching(
 
 # %% ../../nbs/05_scoring/05_search.ipynb #58008511
 def second_look(
-    exact: Callable,  # of ids: their scores
+    exact: Callable[[np.ndarray], np.ndarray], # of ids: their scores
     ids: np.ndarray,  # (n,) int64 candidates, ascending
     high: np.ndarray, # (n,) which no score exceeds
     k: int,
@@ -77,7 +81,7 @@ def second_look(
 # %% ../../nbs/05_scoring/05_search.ipynb #a0f667bd
 def checked_pooled(
     scorer: PairScorer,
-    pooled,    # (n, 2·nf) numbers
+    pooled: Any,    # (n, 2·nf) numbers
     first: int = 0, # number of the first row, for the message
 ) -> torch.Tensor: # (n, 2·nf) float32
     "Raises `ValueError` for rows that are not finite, or not as wide as the scorer wants them."
@@ -91,22 +95,24 @@ def checked_pooled(
 
 def orders(
     scorer: PairScorer,
-) -> np.ndarray: # (m,) float32, weight of each hidden column of an item's bytes: h for one order, 2·h for both
+) -> np.ndarray: # (m,) float32: h for one order, 2·h for both
+    "The weight of each hidden column of an item's bytes."
     w = kernel_numbers(scorer)[0]
     return np.tile(w, 2 if scorer.symmetric else 1)
 
 def side_by_side(
-    rows: PairRows,   # numpy arrays, as `kernel_rows` makes them
-    some=slice(None), # which items
-) -> np.ndarray:      # (n, m + d) float32: the columns in the order of `orders`, then the embedding
+    rows: PairRows[np.ndarray], # as `kernel_rows` makes them
+    some: slice = slice(None),  # which items
+) -> np.ndarray:                # (n, m + d) float32: the columns in the order of `orders`, then the embedding
+    "The rows of items as one."
     return np.concatenate([rows.gallery[some], rows.query[some], rows.unit[some]], axis=1)
 
 # %% ../../nbs/05_scoring/05_search.ipynb #323338ec
 PLAIN_BELOW = 5000 # items, which numpy scores in some hundredths of a second
 
 def plain_logits(
-    query: PairRows,   # numpy arrays, of one query
-    gallery: PairRows, # numpy arrays, as `kernel_rows` makes them
+    query: PairRows[np.ndarray],   # of one query
+    gallery: PairRows[np.ndarray], # as `kernel_rows` makes them
     ids: np.ndarray,   # (n,) int64, rows of the gallery
     w: np.ndarray,     # (h,) float32
     a: np.float32,
@@ -133,7 +139,7 @@ class PairHits:
 class PairIndex:
     "A gallery, ready to be searched by a Siamese head. Made by `pair_index`, or by `open_pair_files`."
     scorer: PairScorer
-    rows: PairRows                # numpy arrays, as `kernel_rows` makes them
+    rows: PairRows[np.ndarray]    # as `kernel_rows` makes them
     grid: ByteGrid | None = None  # for a first look at bytes: what they stand for,
     items: ByteRows | None = None # and the bytes
 
@@ -144,21 +150,21 @@ class PairIndex:
         return sum(array.nbytes for array in self.items or self.rows)
 
     def logits(self,
-        pooled,     # (2·nf,) of a query
-        among=None, # (N,) bool, or ids; all if not given
-    ) -> np.ndarray: # (n,) float32, in the order of the gallery
+        pooled: Any,       # (2·nf,) of a query
+        among: Any = None, # (N,) bool, or ids; all if not given
+    ) -> np.ndarray:       # (n,) float32, in the order of the gallery
         "The exact logits of items, from their floats."
         exact = _exact(self, _query_rows(self, pooled))
         return np.concatenate([np.empty(0, np.float32), *in_threads(exact, _ids(self, among), torch.get_num_threads())])
 
     def search(self,
-        pooled,                        # (2·nf,) of a query
+        pooled: Any,                   # (2·nf,) of a query
         top_k: int = 10,               # fewer if there are fewer items
-        among=None,                    # (N,) bool, or ids; all if not given
+        among: Any = None,             # (N,) bool, or ids; all if not given
         score: Callable | None = None, # (ids, logits) to scores that never fall where a logit rises; the logits if not given
     ) -> PairHits:
         "The best items, of equal ones the first. Raises `ValueError` for `top_k`, a query that is not finite, and ids that are not there."
-        if top_k < 1: raise ValueError(f"top_k={top_k}: ask for one result at least")
+        if top_k < 1: raise ValueError(f"top_k={top_k}: ask for at least one result")
         query, score = _query_rows(self, pooled), score or (lambda ids, logits: logits)
         exact, bounds = _exact(self, query), _bounds(self, query)
         scored = lambda ids: score(ids, exact(ids).astype(np.float64))
@@ -169,11 +175,11 @@ class PairIndex:
     def __repr__(self): return f"PairIndex({len(self)} items, {'bytes and then ' if self.items else ''}floats, {self.scorer})"
 
 # %% ../../nbs/05_scoring/05_search.ipynb #61eb928d
-def _query_rows(index: PairIndex, pooled) -> PairRows:
-    pooled = checked_pooled(index.scorer, pooled[None])
-    with torch.no_grad(): return PairRows(*(t.numpy() for t in index.scorer.rows(pooled)))
+def _query_rows(index: PairIndex, pooled: Any) -> PairRows[np.ndarray]:
+    with torch.no_grad(): rows = index.scorer.rows(checked_pooled(index.scorer, pooled[None]))
+    return PairRows(rows.query.numpy(), rows.gallery.numpy(), rows.unit.numpy())
 
-def _ids(index: PairIndex, among) -> np.ndarray:
+def _ids(index: PairIndex, among: Any) -> np.ndarray:
     "Which items to score, ascending."
     if among is None: return np.arange(len(index))
     among = np.asarray(among)
@@ -182,27 +188,28 @@ def _ids(index: PairIndex, among) -> np.ndarray:
     if len(ids) and not 0 <= ids[0] <= ids[-1] < len(index): raise ValueError(f"ids from {ids[0]} to {ids[-1]}, but there are {len(index)} items")
     return ids
 
-def _exact(index: PairIndex, query: PairRows) -> Callable: # of ids: their logits, float32
+def _exact(index: PairIndex, query: PairRows[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]: # of ids: their logits, float32
     if len(index) < PLAIN_BELOW: logits = plain_logits
     else: from image_similarity.scoring.kernels import row_logits as logits
     numbers = kernel_numbers(index.scorer)
     return lambda ids: logits(query, index.rows, ids, *numbers)[0]
 
-def _bounds(index: PairIndex, query: PairRows) -> Callable: # of ids: their lowest and highest possible logits, float64
-    if index.items is None:
+def _bounds(index: PairIndex, query: PairRows[np.ndarray]) -> Callable[[np.ndarray], Sequence[np.ndarray]]: # of ids: their lowest and highest possible logits, float64
+    grid, items = index.grid, index.items
+    if grid is None or items is None:
         exact = _exact(index, query)
         return lambda ids: [exact(ids).astype(np.float64)] * 2
     w, (_, a, c) = orders(index.scorer), kernel_numbers(index.scorer)
     hidden, unit = np.concatenate([query.query[0], query.gallery[0]])[:len(w)], query.unit[0][:index.rows.unit.shape[1]]
-    asked = byte_query(index.grid, hidden, unit, w, a, c)
-    return lambda ids: byte_logits(asked, index.items, ids)
+    asked = byte_query(grid, hidden, unit, w, a, c)
+    return lambda ids: byte_logits(asked, items, ids)
 
 # %% ../../nbs/05_scoring/05_search.ipynb #33e3b786
 BLOCK = 4096 # images whose rows are made at a time
 
 def pair_index(
     scorer: PairScorer,
-    pooled,                  # (N, 2·nf) array or tensor
+    pooled: Any,             # (N, 2·nf) array or tensor
     dtype: str = "float32",  # 'int8': first look at bytes, which is faster and takes a quarter more memory
 ) -> PairIndex:
     "An index in memory. Raises `ValueError` for rows that are not finite and for an unknown `dtype`."
@@ -217,10 +224,10 @@ def pair_index(
 
 def item_rows(
     scorer: PairScorer,
-    pooled,         # (n, 2·nf) of some images
+    pooled: Any,    # (n, 2·nf) of some images
     first: int = 0, # number of the first, for the message
-) -> PairRows:      # numpy arrays
-    "Raises `ValueError` for rows that are not finite."
+) -> PairRows[np.ndarray]:
+    "What is kept of them. Raises `ValueError` for rows that are not finite."
     with torch.no_grad(): return kernel_rows(scorer, scorer.rows(checked_pooled(scorer, pooled, first)))
 
 # %% ../../nbs/05_scoring/05_search.ipynb #836fe7a3
@@ -228,14 +235,14 @@ SAMPLE = 20_000 # items that a grid of bytes is fitted to
 
 def in_bytes(
     scorer: PairScorer,
-    rows: PairRows, # numpy arrays of N images
+    rows: PairRows[np.ndarray], # of N images
 ) -> tuple[ByteGrid, ByteRows]:
     "A grid that fits a sample of the items, spread over all, and the bytes of all."
     n, w, (_, a, _) = len(rows.gallery), orders(scorer), kernel_numbers(scorer)
     grid = fit_grid(side_by_side(rows, slice(None, None, -(-n // SAMPLE))), w)
     items = ByteRows(np.empty((n, len(grid.low)), np.uint8), np.empty(n, np.float32), np.empty(n, np.float32))
 
-    def fill(ids):
+    def fill(ids: np.ndarray) -> None:
         some = slice(ids[0], ids[-1] + 1)
         for part, made in zip(items, byte_rows(grid, side_by_side(rows, some), w, a)): part[some] = made
 
