@@ -54,7 +54,7 @@ def metadata_for(
 ) -> list[dict | None]: # for each file; None says nothing
     "Raises `ValueError` or `TypeError` for what does not fit, or cannot be kept as JSON."
     if metadata is None: return [None] * len(files)
-    found = [metadata(f) for f in files] if callable(metadata) else [metadata] * len(files) if isinstance(metadata, dict) else list(metadata)
+    found: list[Any] = [metadata(f) for f in files] if callable(metadata) else [metadata] * len(files) if isinstance(metadata, dict) else list(metadata)
     if len(found) != len(files): raise ValueError(f"metadata: {len(found)} for {len(files)} files; give one dict for all, or one for each")
     for file, one in zip(files, found):
         if one is not None and not isinstance(one, dict): raise TypeError(f"metadata of {file}: {one!r}; give a dict")
@@ -201,9 +201,9 @@ def chosen_ids(
 ) -> list[int]:
     "The items that are meant. Raises `NoSuchItem` for one that is not there."
     if isinstance(which, dict): return catalogue.ids(which)
-    many = [which] if isinstance(which, (int, np.integer, str, os.PathLike)) else list(which)
+    many: list[Any] = [which] if isinstance(which, (int, np.integer, str, os.PathLike)) else list(which)
     paths = catalogue.items_by_path([w for w in many if not isinstance(w, (int, np.integer))])
-    there, ids = catalogue.items_by_id([w for w in many if isinstance(w, (int, np.integer))]), []
+    there, ids = catalogue.items_by_id([int(w) for w in many if isinstance(w, (int, np.integer))]), []
     for w in many:
         item = there.get(int(w)) if isinstance(w, (int, np.integer)) else paths.get(item_path(w, catalogue.folder))
         if item is None: raise NoSuchItem(f"{w}: the gallery has no such item")
@@ -214,7 +214,7 @@ def update_items(
     catalogue: Catalogue,
     ids: Sequence[int],
     label: str | None = None,     # the new label; None leaves it
-    metadata: dict | None = None, # laid over what is known; a value of None takes a name away
+    metadata: dict | None = None, # laid over what is known; a value of None removes its name
 ) -> int:                         # how many items there are of these
     "Change what is known of items. Raises `ValueError` for metadata that cannot be kept."
     extra, = metadata_for([Path("these items")], [metadata])

@@ -41,16 +41,17 @@ class NoSuchItem(KeyError, ValueError):
 @dataclass(frozen=True)
 class Condition:
     "One thing that must hold of an item."
-    name: str            # 'label', or a name of the metadata
+    name: str             # 'label', or a name of the metadata
     values: tuple[str | int | float, ...] # any of these
     or_none: bool = False # or no value at all
 
 def _condition(name: str, wanted: object) -> Condition:
-    values = list(wanted) if isinstance(wanted, (list, tuple, set, frozenset)) else [wanted]
-    for v in values:
+    given, values = list(wanted) if isinstance(wanted, (list, tuple, set, frozenset)) else [wanted], []
+    for v in given:
         if not isinstance(v, (str, int, float, type(None))): raise TypeError(f"where: {name}={v!r}: give text, a number, True, False or None, or a list of these")
         if isinstance(v, float) and not math.isfinite(v): raise ValueError(f"where: {name}={v!r}: give a finite number; None finds what has no value")
-    return Condition(name, tuple(str(v) if name == "label" else v for v in values if v is not None), None in values)
+        if v is not None: values.append(str(v) if name == "label" else v)
+    return Condition(name, tuple(values), None in given)
 
 # %% ../../nbs/09_gallery/02_catalogue.ipynb #01610211
 def conditions(
@@ -110,7 +111,7 @@ class Catalogue(Protocol):
     def items(self,
         where: dict | None = None, # conditions, see `conditions`
         after: int = 0,            # ids above it only
-        limit: int | None = None,  # at most so many; None for all
+        limit: int | None = None,  # at most this many; None for all
     ) -> list[Item]:               # in order of id
         "The items that meet all conditions."
         ...

@@ -27,9 +27,12 @@ if TYPE_CHECKING: # these load torch
 # %% ../../nbs/09_gallery/06_encoder.ipynb #acfb9dca
 class GalleryEncoder(Protocol):
     "What looks at pictures for a gallery."
-    fingerprint: str # vectors of different fingerprints do not mix
-    width: int       # numbers that it gives for a picture
-    compared: str    # 'means': the second half of them, scaled to length 1; 'all': every number as it is
+    @property
+    def fingerprint(self) -> str: ... # vectors of different fingerprints do not mix
+    @property
+    def width(self) -> int: ...       # numbers that it gives for a picture
+    @property
+    def compared(self) -> str: ...    # 'means': the second half of them, scaled to length 1; 'all': every number as it is
 
     def look(self,
         files: Sequence, # paths, encoded bytes or open images

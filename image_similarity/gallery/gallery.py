@@ -8,7 +8,6 @@ __all__ = ['is_gallery', 'Gallery']
 # %% ../../nbs/09_gallery/13_gallery.ipynb #af43b883
 import os
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +58,7 @@ class Gallery:
         self._searcher = Searcher(self.catalogue)
         self._encoder: GalleryEncoder | None = None
         self._text: TextImageEncoder | None = None
+        self._own_text_searcher: Searcher | None = None
         if encoder is not None: self.encoder = as_gallery_encoder(encoder)
 
     @property
@@ -75,11 +75,14 @@ class Gallery:
         return self._text
 
     @text.setter
-    def text(self, text: "TextImageEncoder") -> None: self._text = text
+    def text(self, text: "TextImageEncoder") -> None:
+        if text is not self._text: self._text, self._own_text_searcher = text, None
 
-    @cached_property
+    @property
     def _text_searcher(self) -> Searcher: # the one of pictures, when the encoder puts pictures and texts into one space
-        return self._searcher if self.text is self.encoder else Searcher(self.catalogue, self.text)
+        if self.text is self.encoder: return self._searcher
+        if self._own_text_searcher is None: self._own_text_searcher = Searcher(self.catalogue, self.text)
+        return self._own_text_searcher
 
     @property
     def ids(self) -> list[int]: return self.catalogue.ids() # in order
@@ -134,7 +137,7 @@ class Gallery:
     def update(self,
         which: Any,                   # ids or paths, one or many, or a dict as for `items`
         label: str | None = None,     # the new label; None leaves it
-        metadata: dict | None = None, # laid over what is known; a value of None takes a name away
+        metadata: dict | None = None, # laid over what is known; a value of None removes its name
     ) -> int:                         # how many items were meant
         "Change what is known of items. Raises `NoSuchItem` for an item that is not there, `ValueError` for metadata that cannot be kept."
         return update_items(self.catalogue, chosen_ids(self.catalogue, which), label, metadata)

@@ -52,7 +52,7 @@ def catalogue_stats(
     encoder, folder = catalogue.fact("encoder") or {}, catalogue.folder
     sizes = {f: f.stat().st_size for f in folder.rglob("*") if f.is_file()} if folder else {}
     cached = sum(size for f, size in sizes.items() if folder and f.is_relative_to(folder / "cache"))
-    name = encoder.get("name") or {"none": "none, imported vectors"}.get(encoder.get("kind"), encoder.get("kind"))
+    name = encoder.get("name") or ("none, imported vectors" if encoder.get("kind") == "none" else encoder.get("kind"))
     return Stats(len(catalogue), catalogue.label_counts(), name, encoder.get("fingerprint"), sum(sizes.values()) - cached, cached, approximate)
 
 # %% ../../nbs/09_gallery/09_inventory.ipynb #88684f65

@@ -72,7 +72,7 @@ def ids_after(
 
 def _crc(rows: np.ndarray, crc: int = 0) -> int:
     "CRC-32 of rows, which may go on from that of the rows before."
-    data = memoryview(np.ascontiguousarray(rows)).cast("B") if rows.size else b""
+    data = np.ascontiguousarray(rows).data.cast("B") if rows.size else b""
     for start in range(0, len(data), _PIECE): crc = zlib.crc32(data[start:start + _PIECE], crc)
     return crc
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,11 @@ from scipy.sparse.linalg import eigsh
 
 from .sheets import Band, Tile, contact_sheet
 from ..metrics.similarity import normalize
+
+if TYPE_CHECKING: # these take long to load
+    import pandas as pd
+
+    from image_similarity.scoring.scorers import PairScorer
 
 # %% ../../nbs/08_groups/07_clusters.ipynb #605589b4
 CHUNK = 1024 # pictures whose similarities to all others are held at once
@@ -56,10 +62,11 @@ def embedding_neighbours(
 
 def siamese_neighbours(
     pooled: np.ndarray, # (n, 2·nf), as `embed` gives it
-    scorer,             # a `PairScorer`
+    scorer: "PairScorer",
 ) -> np.ndarray:        # (n, k) places
     "Neighbours by the probability that a Siamese network gives to the pair."
-    rows = scorer.rows(pooled)
+    import torch # here, because it takes long to load
+    rows = scorer.rows(torch.as_tensor(pooled))
     return neighbours_by(lambda some: scorer.logits(rows.take(some), rows).numpy(), len(pooled))
 
 # %% ../../nbs/08_groups/07_clusters.ipynb #8b115086
@@ -76,13 +83,15 @@ def link_graph(
     links = sparse.csr_matrix((weights, (np.repeat(np.arange(n), k), neighbours.ravel())), shape=(n, n))
     return (links + links.T).tocsr()
 
+def _size(links: sparse.csr_matrix) -> int: return links.shape[0] # pyright: ignore[reportOptionalSubscript] SciPy has no types: None is a guess from a base class
+
 def spectral_coordinates(
     links: sparse.csr_matrix, # (n, n) of one piece
     n_coordinates: int,       # less than n
 ) -> tuple[np.ndarray, np.ndarray]: # (n, n_coordinates), and the eigenvalue of each, the largest first
     "Numbers for each picture such that linked pictures lie close together."
     scale = sparse.diags(np.asarray(links.sum(1)).ravel()**-.5)
-    walk, n = scale @ links @ scale, links.shape[0]
+    walk, n = scale @ links @ scale, _size(links)
     if n <= 4 * n_coordinates: values, vectors = np.linalg.eigh(walk.toarray())
     else: values, vectors = eigsh(walk, n_coordinates + 1, which="LA", v0=np.random.default_rng(0).normal(size=n))
     order = np.argsort(-values)[1:n_coordinates + 1] # the first says the same of all
@@ -94,11 +103,11 @@ def dense_cores(
 ) -> np.ndarray:              # (n,) number of the core, -1 for none; all 0 where there is no telling cores apart
     "The dense regions of one piece."
     from sklearn.cluster import HDBSCAN # here, because it takes long to load
-    if links.shape[0] < 2 * min_size: return np.zeros(links.shape[0], int)
-    coordinates, remembered = spectral_coordinates(links, min(COORDINATES, links.shape[0] // min_size)) # as many as there may be clusters
-    if remembered[0] < REMEMBERED: return np.zeros(links.shape[0], int)
+    if (n := _size(links)) < 2 * min_size: return np.zeros(n, int)
+    coordinates, remembered = spectral_coordinates(links, min(COORDINATES, n // min_size)) # as many as there may be clusters
+    if remembered[0] < REMEMBERED: return np.zeros(n, int)
     found = HDBSCAN(min_cluster_size=min(CORE, min_size), min_samples=min(3, min_size), cluster_selection_method="leaf",
-                    copy=True).fit_predict(coordinates)
+                    copy=True).fit_predict(coordinates) # pyright: ignore[reportArgumentType] scikit-learn has no types: text is a guess from the default
     return found if found.max() >= 0 else np.zeros_like(found)
 
 # %% ../../nbs/08_groups/07_clusters.ipynb #1d1781b0
@@ -171,7 +180,7 @@ class Cluster:
 
     def __repr__(self):
         told = f", {self.agree} of {self.labelled} labels agree" if self.labelled else ""
-        return f"{self.name}: {len(self.members)} pictures{told}"
+        return f"{self.name}: {len(self.members)} picture{'s'[:len(self.members) != 1]}{told}"
 
 def name_clusters(
     groups: np.ndarray,                       # (n,) from 0, -1 for none
@@ -181,24 +190,28 @@ def name_clusters(
     clusters = []
     for number in range(groups.max(initial=-1) + 1):
         members = np.flatnonzero(groups == number).tolist()
-        counts = Counter(labels[i] for i in members if labels is not None and labels[i] is not None)
+        counts = Counter(label for i in members if labels is not None and (label := labels[i]) is not None)
         name, agree = min(counts.items(), key=lambda item: (-item[1], item[0]), default=(f"cluster {number + 1}", 0))
         clusters.append(Cluster(name, members, agree, counts.total()))
     return clusters
 
 # %% ../../nbs/08_groups/07_clusters.ipynb #eeb1163d
-class Clusters(Sequence):
+class Clusters(Sequence[Cluster]):
     "Clusters, the largest first, and the loners. In a notebook they show as a contact sheet."
 
     def __init__(self,
         clusters: Sequence[Cluster],
-        files: Sequence[Path],      # n pictures
+        files: Sequence[str | Path], # n pictures
     ):
         self.clusters, self.files = list(clusters), [Path(f) for f in files]
         self.groups = np.full(len(self.files), -1) # number of the cluster of each picture, -1 for loners
         for number, cluster in enumerate(self.clusters): self.groups[cluster.members] = number
 
-    def __len__(self): return len(self.clusters)
+    def __len__(self) -> int: return len(self.clusters)
+    @overload
+    def __getitem__(self, i: int) -> Cluster: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Cluster]: ...
     def __getitem__(self, i): return self.clusters[i]
 
     @property
@@ -209,25 +222,28 @@ class Clusters(Sequence):
     def loners(self) -> list[int]: return np.flatnonzero(self.groups < 0).tolist() # places of pictures in no cluster
 
     def __repr__(self):
-        head = f"{len(self)} cluster{'s'[:len(self) != 1]} of {len(self.files)} pictures, {len(self.loners)} in none"
+        head = f"{len(self)} cluster{'s'[:len(self) != 1]} of {len(self.files)} picture{'s'[:len(self.files) != 1]}, {len(self.loners)} in none"
         return "\n".join([head, *(f"  {c!r}" for c in self)])
 
-    def to_records(self) -> list[dict]: # a dict a picture, for JSON
+    def to_records(self) -> list[dict]: # a dict a picture
+        "All pictures and their clusters, for JSON."
         return [{"path": str(f), "cluster": int(g) + 1 if g >= 0 else None, "name": name} for f, g, name in zip(self.files, self.groups, self.names)]
 
-    def to_frame(self): # DataFrame with path, cluster (from 1), name
+    def to_frame(self) -> "pd.DataFrame": # path, cluster (from 1), name
+        "All pictures and their clusters as a table."
         import pandas as pd
         return pd.DataFrame(self.to_records(), columns=["path", "cluster", "name"]).astype({"cluster": "Int64"})
 
     def show(self,
         path: str | Path | None = None, # save the sheet there
         most: int = 50,                 # clusters to draw
-        **options,                      # for `contact_sheet`
+        columns: int = 6,               # pictures in a row
+        size: int = 150,                # width and height of a picture, pixels
     ) -> Image.Image:
         "Draw the clusters, and the loners last; raises `ValueError` when there is no picture."
         bands = [Band(repr(c), [Tile(self.files[i], self.files[i].name) for i in c.members]) for c in self[:most]]
         if self.loners: bands.append(Band(f"{len(self.loners)} in no cluster", [Tile(self.files[i], self.files[i].name) for i in self.loners]))
-        return contact_sheet(bands, path=path, **options)
+        return contact_sheet(bands, columns, size, path=path)
 
 # %% ../../nbs/08_groups/07_clusters.ipynb #e8668448
 def find_clusters(
@@ -239,8 +255,8 @@ def find_clusters(
     """Sort pictures into clusters.
 
     Raises `ValueError` for neighbours or labels that do not fit the files, and for a `min_size` below 2."""
-    if len(neighbours) != len(files): raise ValueError(f"neighbours of {len(neighbours)} pictures for {len(files)} files: a row for each file is wanted")
-    if labels is not None and len(labels) != len(files): raise ValueError(f"{len(labels)} labels for {len(files)} files: one for each is wanted, None where there is none")
+    if len(neighbours) != len(files): raise ValueError(f"neighbours of {len(neighbours)} pictures for {len(files)} files: give a row for each file")
+    if labels is not None and len(labels) != len(files): raise ValueError(f"{len(labels)} labels for {len(files)} files: give one for each, None where there is none")
     if min_size < 2: raise ValueError(f"min_size={min_size}: a cluster has at least 2 pictures")
     few = len(files) < max(min_size, 4)
     return Clusters(name_clusters(np.full(len(files), -1) if few else find_groups(neighbours, min_size), labels), files)

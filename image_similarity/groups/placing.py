@@ -41,8 +41,8 @@ def invert_map(
     return np.column_stack([back, -back @ matrix[:, 2]])
 
 def pixel_places(
-    shape: tuple[int, int], # of a view
-    step: int = 1,
+    shape: tuple[int, ...], # (h, w) of a view
+    step: int = 1,          # pixels from one place to the next
 ) -> np.ndarray:            # (2, n) float32
     "The places of every pixel, or of every `step`-th in both directions."
     y, x = np.mgrid[:shape[0]:step, :shape[1]:step]
@@ -50,10 +50,11 @@ def pixel_places(
 
 def lies_inside(
     places: np.ndarray,     # (2, n)
-    shape: tuple[int, int], # of a view
+    shape: tuple[int, ...], # (h, w) of a view
 ) -> np.ndarray:            # (n,) bool
     "Which places lie on a view."
-    return ((places > -.51) & (places < np.array(shape)[:, None] - .49)).all(0)
+    down, right = (places > -.51) & (places < np.array(shape)[:, None] - .49)
+    return down & right
 
 # %% ../../nbs/08_groups/03_placing.ipynb #8c0d2f59
 def _standardised(pixels) -> np.ndarray:
@@ -128,13 +129,13 @@ def disc_templates(
 def _plain_disc(diameter: int) -> tuple[np.ndarray, int]:
     "The spectrum of a disc of ones, and its area."
     ones = _painted(diameter, np.ones(_disc(diameter).shape[1], np.float32))
-    return fft.rfft2(ones).conj(), int(ones.sum())
+    return np.asarray(fft.rfft2(ones)).conj(), int(ones.sum())
 
 def _correlations(spectrum, squared, discs, diameter: int, shape) -> np.ndarray:
     "(turns, rows, columns) normalised correlation of discs of one size wherever they fit into a picture of this shape."
     fits = np.s_[..., :shape[0] - diameter + 1, :shape[1] - diameter + 1]
     plain, area = _plain_disc(diameter)
-    back = functools.partial(fft.irfft2, s=(COARSE, COARSE))
+    def back(spectrum: np.ndarray) -> np.ndarray: return np.asarray(fft.irfft2(spectrum, s=(COARSE, COARSE)))
     variation = back(squared * plain)[fits] - back(spectrum * plain)[fits]**2 / area
     return back(spectrum * discs.conj())[fits] / np.sqrt(np.maximum(variation, 4 * area)) # a deviation below 2 is noise
 
@@ -149,7 +150,7 @@ def find_discs(
     small = np.asarray(Image.fromarray(view).resize(shape[::-1], Image.Resampling.BOX))
     padded = np.zeros((COARSE, COARSE), np.float32)
     padded[:shape[0], :shape[1]] = small - small.mean()
-    spectrum, squared, found = fft.rfft2(padded), fft.rfft2(padded**2), []
+    spectrum, squared, found = np.asarray(fft.rfft2(padded)), np.asarray(fft.rfft2(padded**2)), []
     for diameter, discs, linear in zip(DIAMETERS, templates.spectra, templates.linear):
         if diameter > min(shape): continue
         values = _correlations(spectrum, squared, discs, diameter, shape)

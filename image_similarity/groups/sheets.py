@@ -80,7 +80,7 @@ def contact_sheet(
     path: str | Path | None = None, # save the sheet there, as what the name's ending says (.png, .jpg)
 ) -> Image.Image:            # RGB
     "Draw groups of pictures below each other. Raises `ValueError` when there is no group, or the numbers are too small."
-    if min(columns, most) < 1 or size < 32: raise ValueError(f"columns={columns}, most={most}, size={size}: at least 1, 1 and 32 are wanted")
+    if min(columns, most) < 1 or size < 32: raise ValueError(f"columns={columns}, most={most}, size={size}: give at least 1, 1 and 32")
     bands = _shortened(bands, most)
     if not bands: raise ValueError("there is no group to draw")
     title, row = LETTERS + 2 * GAP, size + LETTERS + 2 * GAP

@@ -65,7 +65,8 @@ def _manifest(folder: Path, scorer: PairScorer) -> dict:
     return found
 
 def _grid(manifest: dict) -> ByteGrid:
-    return ByteGrid(*(np.array(manifest["grid"][name], kind) for name, kind in (("low", float), ("step", float), ("weight", np.int16))), manifest["grid"]["worth"])
+    kept = manifest["grid"]
+    return ByteGrid(np.array(kept["low"], float), np.array(kept["step"], float), np.array(kept["weight"], np.int16), kept["worth"])
 
 def open_pair_files(
     scorer: PairScorer,

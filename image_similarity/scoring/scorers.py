@@ -126,7 +126,7 @@ class PairScorer:
         chunk: int = 2048,    # items scored at a time, so that a chunk stays in the processor's cache
     ) -> torch.Tensor:        # (Q, G) logits
         "Every query with every item. Many pairs of float32 on a CPU, without gradients, are left to compiled loops: the same to float precision."
-        if len(queries.unit) * len(gallery.unit) >= COMPILED_FROM and _on_plain_cpu(*queries, *gallery, self.w, self.a, self.c):
+        if len(queries.unit) * len(gallery.unit) >= COMPILED_FROM and _on_plain_cpu(self, queries, gallery):
             return _compiled_logits(self, queries, gallery)
         parts = [self._block(queries, gallery.take(slice(i, i + chunk))) for i in range(0, len(gallery.unit), chunk)]
         return torch.cat(parts, dim=1) if parts else torch.zeros(len(queries.unit), 0)
@@ -171,8 +171,9 @@ def kernel_numbers(
     return np.ascontiguousarray(w / 2 if scorer.symmetric else w), np.float32(a), np.float32(c)
 
 # %% ../../nbs/05_scoring/03_scorers.ipynb #b6487fef
-def _on_plain_cpu(*tensors: torch.Tensor) -> bool:
+def _on_plain_cpu(scorer: PairScorer, *rows: PairRows[torch.Tensor]) -> bool:
     "Whether the kernels can take them: float32 on the CPU, and nobody asks for gradients."
+    tensors = [scorer.w, scorer.a, scorer.c, *(t for some in rows for t in (some.query, some.gallery, some.unit))]
     return all(t.device.type == "cpu" and t.dtype == torch.float32 and not (t.requires_grad and torch.is_grad_enabled()) for t in tensors)
 
 def _compiled_logits(scorer: PairScorer, queries: PairRows[torch.Tensor], gallery: PairRows[torch.Tensor]) -> torch.Tensor:
