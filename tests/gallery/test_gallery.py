@@ -510,7 +510,7 @@ def test_labels_are_texts_whatever_they_are_given_as(gallery, photos):
     assert [r.id for r in gallery.search(photos[9], where={"label": 5})] == [1]
 
 
-@pytest.mark.parametrize("where, says", [({"label": float("nan")}, "where: label=nan: a number that is finite"), ({"year": [2020, float("-inf")]}, "where: year=-inf"),
+@pytest.mark.parametrize("where, says", [({"label": float("nan")}, "where: label=nan: give a finite number"), ({"year": [2020, float("-inf")]}, "where: year=-inf"),
                                          ({5: "cat"}, "where: 5: a name is text"), ({None: None}, "where: None: a name is text")])
 def test_conditions_that_nothing_can_meet_are_refused(gallery, where, says):
     for ask in (gallery.items, gallery.remove, lambda where: gallery.search(1, where=where)):
