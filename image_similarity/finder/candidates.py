@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..gallery.catalogue import Catalogue, Item, items_by_id, pooled_by_id
+from ..gallery.catalogue import Catalogue, Item
 from ..gallery.pairs import PairView
 
 # %% ../../nbs/10_finder/01_candidates.ipynb #2a240954
@@ -69,7 +69,7 @@ def other_items(catalogue: Catalogue, ids: np.ndarray, pooled: torch.Tensor) -> 
         ids: (n,) of items
         pooled: (2·nf,) of a query
     Returns: by id"""
-    with catalogue.reading(): items, vectors = items_by_id(catalogue, ids), pooled_by_id(catalogue, ids)
+    with catalogue.reading(): items, vectors = catalogue.items_by_id(ids), catalogue.pooled_by_id(ids)
     if not vectors: return {}
     itself = same_content(pooled, torch.from_numpy(np.stack(list(vectors.values()))))
     return {id: items[id] for id, same in zip(vectors, itself.tolist()) if not same}
