@@ -213,8 +213,7 @@ def _distinct(opened: Opened, query: Query, results: list[Result], items: dict[i
 
 def _predicted(opened: Opened, query: Query) -> Prediction | None:
     if opened.finder is None or query.pooled is None: return None
-    from image_similarity.finder.finder import predicted_class # needs torch
-    label, probability = predicted_class(opened.finder, query.picture, query.pooled)
+    label, probability = opened.finder.predicted_class(query.picture, query.pooled)
     return Prediction(label=label, probability=probability)
 
 # %% ../../nbs/13_service/05_answers.ipynb #2a2cf149
