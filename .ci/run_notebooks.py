@@ -35,7 +35,7 @@ def run(notebook: Path) -> bool:
 def main(paths: list[str]) -> None:
     files, root, start, failed, took = notebooks(paths), get_config().nbs_path.absolute(), time.monotonic(), [], {}
     os.chdir(root)
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as workers:
+    with ProcessPoolExecutor(int(os.environ.get("WORKERS", 2)), mp_context=multiprocessing.get_context("fork")) as workers:
         running = {workers.submit(timed, file): file for file in files}
         for done in as_completed(running):
             passed, seconds = done.result()

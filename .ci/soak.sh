@@ -11,13 +11,15 @@
 # Not run again: rooms that only read, draw, store or serve (images, drawing, the service's pages and bad requests, the command line),
 # whose tests compute nothing that could differ, or only what others here compute as well.
 #
-# .ci/soak.sh [old|avx2|slow]...   SOAK_SEED=7 for other errors   TESTS="tests/matching" NOTEBOOKS="nbs/11_matching" for a part
+# .ci/soak.sh [old|avx2|slow]...   SOAK_SEED=7 for other errors   TESTS="tests/matching" NOTEBOOKS="nbs/11_matching" for a part   WORKERS=1 for one core
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 export MPLBACKEND=Agg PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1
 TESTS=${TESTS-tests/encoders tests/scoring tests/learners tests/explain tests/groups tests/gallery tests/finder tests/matching tests/products tests/metrics tests/test_bad_input.py}
 NOTEBOOKS=${NOTEBOOKS-nbs/0[4-9]_* nbs/1[0-2]_* nbs/tutorials}
+WORKERS=${WORKERS:-2}
+export WORKERS
 failed=()
 
 step() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
@@ -31,7 +33,7 @@ again() {  # NAME VARIABLE=VALUE...: tests and notebooks with these variables, a
     local -x PYTHONPATH="$PWD/.ci/soak${PYTHONPATH:+:$PYTHONPATH}"
     if [ -n "$TESTS" ]; then
         step "The tests, on a processor $name"
-        env "$@" python -m pytest -q -n 2 --dist worksteal -m "not soak" $TESTS || failed+=("the tests, on a processor $name")
+        env "$@" python -m pytest -q -n "$WORKERS" --dist worksteal -m "not soak" $TESTS || failed+=("the tests, on a processor $name")
     fi
     if [ -n "$NOTEBOOKS" ]; then
         step "The notebooks, on a processor $name"
@@ -39,15 +41,16 @@ again() {  # NAME VARIABLE=VALUE...: tests and notebooks with these variables, a
     fi
 }
 
-for part in "${@:-old avx2 slow}"; do for part in $part; do case $part in
+[ $# -gt 0 ] || set -- old avx2 slow
+for part in "$@"; do case $part in
     old) again "without AVX" ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
         NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 0)" FAISS_OPT_LEVEL=generic SOAK_SEED="${SOAK_SEED:-0}" ;;
     avx2) again "with AVX2 and no more" ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell \
         NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 1)" FAISS_OPT_LEVEL=avx2 SOAK_SEED="${SOAK_SEED:-1}" ;;
     slow) step "The tests that take their time"
-        python -m pytest -q -n 2 --dist worksteal -m soak --durations=15 tests || failed+=("the tests that take their time") ;;
+        python -m pytest -q -n "$WORKERS" --dist worksteal -m soak --durations=15 tests || failed+=("the tests that take their time") ;;
     *) echo "soak.sh: $part is not old, avx2 or slow" >&2; exit 2 ;;
-esac; done; done
+esac; done
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf '\nNot the same everywhere:\n' >&2
