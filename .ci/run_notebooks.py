@@ -1,4 +1,4 @@
-"""Run notebooks, two at a time, each on one core: run_notebooks.py [NOTEBOOK or FOLDER]...
+"""Run notebooks, two at a time, each on one core: run_notebooks.py [--not-long] [NOTEBOOK or FOLDER]...
 
 As `nbdev-test` does, which takes one path and goes from the first to the last: here the last go first, since the tutorials are the
 longest, and one that is begun at the end keeps one core busy and the other idle.
@@ -16,27 +16,32 @@ from nbdev.config import get_config  # noqa: E402, after the number of threads
 from nbdev.doclinks import nbglob  # noqa: E402
 from nbdev.test import test_nb  # noqa: E402
 
+LONG = ["tutorials/image_text.ipynb", "tutorials/mnist_siamese.ipynb", "tutorials/pets.ipynb"] # 40 to 60 s each; their chapters run
 
-def notebooks(paths: list[str]) -> list[Path]:
+
+def notebooks(paths: list[str], root: Path) -> list[Path]:
     "All below the paths, in the order in which to run them."
-    found = {Path(file).absolute() for path in paths or [None] for file in nbglob(path)}
+    left_out = {root / name for name in LONG} if "--not-long" in paths else set()
+    paths = [path for path in paths if path != "--not-long"]
+    found = {Path(file).absolute() for path in paths or [None] for file in nbglob(path)} - left_out
     if not found: sys.exit(f"There are no notebooks in {' '.join(paths)}.")
     return sorted(found, reverse=True)
 
 
-def run(notebook: Path) -> bool:
-    "Run one; what is wrong with it goes to stderr."
-    config = get_config()
+def run(notebook: Path) -> tuple[bool, float]:
+    "Whether it passes, and the seconds that it takes; what is wrong with it goes to stderr."
+    config, start = get_config(), time.monotonic()
     passed, _ = test_nb(notebook, skip_flags=str(config.tst_flags).split(), basepath=config.config_path)
     sys.stdout.flush()
-    return passed
+    return passed, time.monotonic() - start
 
 
 def main(paths: list[str]) -> None:
-    files, root, start, failed, took = notebooks(paths), get_config().nbs_path.absolute(), time.monotonic(), [], {}
+    root, start, failed, took = get_config().nbs_path.absolute(), time.monotonic(), [], {}
+    files = notebooks(paths, root)
     os.chdir(root)
     with ProcessPoolExecutor(int(os.environ.get("WORKERS", 2)), mp_context=multiprocessing.get_context("fork")) as workers:
-        running = {workers.submit(timed, file): file for file in files}
+        running = {workers.submit(run, file): file for file in files}
         for done in as_completed(running):
             passed, seconds = done.result()
             name = str(running[done].relative_to(root))
@@ -45,11 +50,6 @@ def main(paths: list[str]) -> None:
     for name in sorted(took, key=took.get, reverse=True)[:15]: print(f"{took[name]:6.1f} s {name}")
     print(f"{len(files) - len(failed)} of {len(files)} notebooks ran, in {time.monotonic() - start:.0f} s.")
     if failed: sys.exit("These did not: " + ", ".join(sorted(failed)))
-
-
-def timed(notebook: Path) -> tuple[bool, float]:
-    start = time.monotonic()
-    return run(notebook), time.monotonic() - start
 
 
 if __name__ == "__main__": main(sys.argv[1:])

@@ -141,10 +141,12 @@ def project(check, tmp_path):
     return tmp_path, check.differences
 
 
+@pytest.mark.soak
 def test_modules_are_what_the_notebooks_export_and_notebooks_are_clean(check):
     assert check.differences(ROOT) == []
 
 
+@pytest.mark.soak
 def test_an_edited_a_missing_and_a_foreign_module_are_noticed(project):
     root, differences = project
     with (root / NAME / "images" / "opening.py").open("a") as file:
@@ -156,6 +158,7 @@ def test_an_edited_a_missing_and_a_foreign_module_are_noticed(project):
         [f"{NAME}/images/opening.py", f"{NAME}/metrics/similarity.py", f"{NAME}/stray.py"]
 
 
+@pytest.mark.soak
 def test_a_notebook_that_is_not_clean_is_noticed(project):
     root, differences = project
     path = root / "nbs" / "01_images/01_opening.ipynb"

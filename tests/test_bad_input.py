@@ -466,6 +466,7 @@ for last in range(1, 100):
 """
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux", reason="two folders change places in one step where the system can do it")
 def test_kill_9_while_saving_leaves_the_old_model_or_the_new(small, model):
     "The process is killed before each of the calls by which saving changes the disk, one after the other."

@@ -112,6 +112,7 @@ def test_a_clip_can_be_the_encoder_of_a_gallery(clip_folder, pets, tmp_path):
 
 # --- the predictor
 
+@pytest.mark.soak
 @pytest.mark.parametrize("module", ["image_similarity", "image_similarity.matching.predictor", "image_similarity.matching.semantic"])
 def test_every_import_gives_the_same_predictor(module):
     code = (f"from {module} import MatchPredictor; p = MatchPredictor(problem_type='image_text_similarity'); "

@@ -362,6 +362,7 @@ def test_a_second_fit_continues_from_all_pairs(new, train, data):
         predictor.fit(more.assign(Label=more["Label"].map({1: "yes", 0: "no"})), progress=False)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("hyperparameters", [
     {"epochs": 10_000, "end_to_end": 0},  # the head alone would take a day
     {"epochs": 2, "end_to_end": 10_000},  # so would the encoder
