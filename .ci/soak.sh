@@ -8,16 +8,15 @@
 # extensions of the last fifteen years, the other those up to AVX2: most people's. Each variable alone would be a dozen runs; a test that hangs on
 # the last bits is found by any of them, and these two change all of them at once, twice. AVX-512 is left to the machines that have it.
 #
-# Not run again: rooms that only read, draw, store or serve (images, drawing, the service's pages and bad requests, the command line),
-# whose tests compute nothing that could differ, or only what others here compute as well.
+# Not run again: what only reads, draws, packs or shows (images, drawing, the page, bad requests, the architecture), which computes with no network.
 #
 # .ci/soak.sh [old|avx2|slow]...   SOAK_SEED=7 for other errors   TESTS="tests/matching" NOTEBOOKS="nbs/11_matching" for a part   WORKERS=1 for one core
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 export MPLBACKEND=Agg PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1
-TESTS=${TESTS-tests/encoders tests/scoring tests/learners tests/explain tests/groups tests/gallery tests/finder tests/matching tests/products tests/metrics tests/test_bad_input.py}
-NOTEBOOKS=${NOTEBOOKS-nbs/0[4-9]_* nbs/1[0-2]_* nbs/tutorials}
+TESTS=${TESTS-tests/encoders tests/scoring tests/learners tests/explain tests/groups tests/gallery tests/finder tests/matching tests/products tests/metrics tests/service/test_service.py tests/cli tests/test_bad_input.py}
+NOTEBOOKS=${NOTEBOOKS-nbs/0[4-9]_* nbs/1[0-4]_* nbs/tutorials}
 WORKERS=${WORKERS:-2}
 export WORKERS
 failed=()

@@ -206,7 +206,7 @@ def test_no_public_name_is_a_room_or_a_chapter():
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no_such_name"):
-        image_similarity.no_such_name
+        _ = image_similarity.no_such_name
 
 
 # --- what is loaded when

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from image_similarity.cli import commands as cli
 from image_similarity.encoders.encoder import pooled_of, preprocess, resize_to

@@ -352,7 +352,7 @@ def test_many_threads(gallery):
 def test_threads_search_while_one_adds_and_removes(gallery, photos, tmp_path, approximate):
     "What they find is true: scores of the items' own vectors, no item twice, best first; one that goes during the search may be lacking."
     more, wrong, done = [paint(tmp_path / "more" / f"{i}.png", 100 + i) for i in range(60)], [], threading.Event()
-    vector = {**{f: v for f, v in zip(gallery.files, gallery.pooled)}, **dict(zip(more, Tiny().look(more).pooled))}
+    vector = {**dict(zip(gallery.files, gallery.pooled)), **dict(zip(more, Tiny().look(more).pooled))}
     asked = gallery.pooled[4]
 
     def ask():

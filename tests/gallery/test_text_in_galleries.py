@@ -153,7 +153,7 @@ def test_a_repeated_term_is_a_weight(gallery):
 
 def test_neither_side_swamps_the_other(gallery, photos):
     "Weighted alike, words and picture each explain half of the order."
-    scores = {name: dict((r.id, r.score) for r in gallery.search(m, 30)) for name, m in
+    scores = {name: {r.id: r.score for r in gallery.search(m, 30)} for name, m in
               {"both": words("red") + picture(photos[3]), "words": words("red"), "picture": 1 * picture(photos[3]) + 1e-6 * words("red")}.items()}
     both, *sides = (np.array([s[i] for i in sorted(s)]) for s in scores.values())
     first, second = (np.corrcoef(both, side)[0, 1] for side in sides)

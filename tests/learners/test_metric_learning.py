@@ -15,7 +15,7 @@ from image_similarity.learners.digit_pairs import MomentNormalization, digit_bat
 from image_similarity.learners.digits import embedded_digits, mnist_digits, random_figures, read_idx
 from image_similarity.encoders.encoder import create_encoder, embed, fingerprint
 from image_similarity.encoders.features import FeatureLayer, principal_start
-from image_similarity.learners.losses import LOSSES, balanced_batches, create_loss, create_miner, relevance_triplets, training_distance
+from image_similarity.learners.losses import LOSSES, balanced_batches, create_loss, relevance_triplets, training_distance
 from image_similarity.learners.mining import mine_hard_negatives
 from image_similarity.learners.metric_learning import embedding_auc, embedding_learner, load_embedding, multi_scale, save_embedding
 from image_similarity.scoring.scorers import embedding

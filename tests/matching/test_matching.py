@@ -3,7 +3,6 @@ import json
 import re
 import shutil
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def encoder():
 def new(data, encoder):
     "Makes predictors."
     def make(**changes):
-        arguments = dict(query="Image1", response="Image2", label="Label", base_folder=data.files[0].parent, hyperparameters=QUICK)
+        arguments = {"query": "Image1", "response": "Image2", "label": "Label", "base_folder": data.files[0].parent, "hyperparameters": QUICK}
         predictor = MatchPredictor(**arguments | changes)
         predictor._column = ImageItems(encoder)
         return predictor
