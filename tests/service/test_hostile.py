@@ -277,7 +277,7 @@ def test_a_name_that_is_not_ours_is_refused(service):
     two = raw(service, head(service, "GET", "/v1/collections", "Host: evil.example", "Connection: close"))
     assert status(two) in (400, 403)
     assert status(raw(service, b"GET /v1/collections HTTP/1.0\r\n\r\n")) in (400, 403)
-    whole = raw(service, "GET http://evil.example/v1/collections HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".encode())
+    whole = raw(service, b"GET http://evil.example/v1/collections HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
     assert status(whole) in (400, 403, 404)
 
 
