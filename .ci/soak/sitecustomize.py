@@ -38,10 +38,19 @@ def erring_tensors(run):
     return erring
 
 
+def erring_model(start):
+    "The `__init__` of what keeps a sentence-transformers model, whose numbers err before equal texts share them."
+    @wraps(start)
+    def erring(self, *args, **kwargs):
+        start(self, *args, **kwargs)
+        self.model.encode = erring_arrays(self.model.encode)
+    return erring
+
+
 ERRING = { # module: (class, method, how)
     "image_similarity.encoders.encoder": ("Encoder", "forward", erring_tensors), # all that torch computes, in training too
     "image_similarity.encoders.runtimes": ("OpenVino", "__call__", erring_arrays),
-    "image_similarity.encoders.sentences": ("SentenceEncoder", "encode", erring_arrays),
+    "image_similarity.encoders.sentences": ("SentenceEncoder", "__init__", erring_model),
     "image_similarity.encoders.clip": ("OpenCLIPEncoder", "_vectors", erring_arrays), # pictures and texts
 }
 
