@@ -167,7 +167,6 @@ def duplicates(
 ):
     "Find copies: a line for each file that could go, with the reason, and the one to keep. Nothing is deleted."
     if sheet is not None: check_figure(sheet, SHEET_FORMATS)
-    import image_similarity.gallery.groups # adds `duplicates` to galleries
     found = open_gallery(gallery).duplicates(**({} if threshold is None else {"threshold": threshold}), against=None if against is None else open_gallery(against))
     report(found.bad)
     if sheet is not None and len(found): found.show(sheet)
@@ -185,7 +184,6 @@ def clusters(
 ):
     "Sort pictures into clusters: a line each, the cluster's name, a tab, and the path. Labels that are there name the clusters."
     if sheet is not None: check_figure(sheet, SHEET_FORMATS)
-    import image_similarity.gallery.groups # adds `clusters` to galleries
     found = open_gallery(gallery).clusters(min_size=min_size, scorer=None if model is None else _finder(model).scorer)
     if sheet is not None: found.show(sheet)
     if json: return print(to_json.dumps(found.to_records(), indent=1))

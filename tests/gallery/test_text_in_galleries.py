@@ -205,7 +205,7 @@ def test_an_encoder_of_one_space_needs_no_rows_of_its_own(photos):
     gallery.add(photos, progress=False)
     cosines = gallery.pooled @ text("red")
     np.testing.assert_allclose([r.score for r in gallery.search("red", 30)], np.sort(cosines)[::-1], atol=1e-6)
-    assert gallery.text_searcher is gallery.searcher
+    assert gallery._text_searcher is gallery._searcher
 
 
 # --- the packaged encoder
