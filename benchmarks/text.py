@@ -160,7 +160,7 @@ def main():
     data = data_folder(args)
     rows = flickr_rows(data)
     report(rows, args.json) # kept, whatever happens next
-    with tempfile.TemporaryDirectory() as folder: rows += product_rows(data, Path(folder))
+    with tempfile.TemporaryDirectory() as folder: rows += product_rows(data, Path(folder), 64 if args.small else None)
     report(rows, args.json)
 
 
