@@ -57,4 +57,6 @@ def main(paths: list[str]) -> None:
     if failed: sys.exit("These did not: " + ", ".join(sorted(failed)))
 
 
-if __name__ == "__main__": main(sys.argv[1:])
+if __name__ == "__main__":
+    import run_notebooks # by its name: a notebook takes the place of `__main__` in the process that runs it, and `run` is looked up there again
+    run_notebooks.main(sys.argv[1:])
