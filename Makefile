@@ -8,7 +8,7 @@ OUT ?= demo
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test install dev export readme pictures benchmark clean
+.PHONY: help demo test check soak install dev export readme pictures benchmark clean
 
 help:  ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,12 @@ demo: install  ## draw some pets, train on them, search, and leave pictures of t
 
 test: dev  ## check that notebooks, modules and README agree, then run the notebooks and the tests
 	@.ci/test.sh
+
+check: dev  ## in a minute or so: export, pages, lint, types, and the fast tests of the rooms that changed since main
+	@.ci/check.sh
+
+soak: dev  ## run what computes with networks as other processors would, and the tests that take their time
+	@.ci/soak.sh
 
 install:  ## make .venv and install the package in it
 	@.ci/install.sh

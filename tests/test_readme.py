@@ -81,6 +81,6 @@ def test_tables_and_lists_are_made_from_what_is_in_the_repository_now(monkeypatc
     names = {} # as in a notebook, a cell sees what those before it have defined
     for cell in silent:
         now = []
-        monkeypatch.setattr("IPython.display.display", lambda shown: now.append(shown.data))
+        monkeypatch.setattr("IPython.display.display", lambda shown, now=now: now.append(shown.data))
         exec(compile(cell.source, "index.ipynb", "exec"), names)
         assert now == [output.data["text/markdown"] for output in cell.outputs], "out of date; run: make readme"

@@ -412,6 +412,7 @@ def ended(client, id, seconds=600):
     raise AssertionError(f"not done: {job}")
 
 
+@pytest.mark.soak
 def test_an_archive_is_learned_from_while_searches_go_on(tmp_path, pets, quick_jobs):
     with client_of(tmp_path) as client:
         client.put("/v1/collections/pets")
