@@ -6,8 +6,8 @@ from pathlib import Path
 from figures import table
 from rooms import NBS, ROOT, about, chapters, rooms
 
-PATH = ["01_images/01_opening", "03_metrics/01_similarity", "04_encoders/03_encoder", "06_learners/06_classifier", "06_learners/07_siamese_data",
-        "06_learners/08_siamese_head", "06_learners/09_siamese", "07_explain/01_maps", "10_finder/03_finder", "tutorials/pets"]
+PATH = ["images/opening", "metrics/similarity", "encoders/encoder", "learners/classifier", "learners/siamese_data", "learners/siamese_head", "learners/siamese",
+        "explain/maps", "finder/finder"]  # and the tutorial that tells it all once more
 
 
 def opening(notebook: Path) -> dict[str, str]:
@@ -19,9 +19,15 @@ def opening(notebook: Path) -> dict[str, str]:
     return {name: re.sub(r"\n> ?|\n", " ", match[1]).strip() if match else "" for name, match in lines.items()}
 
 
+def chapter(module: str) -> Path:
+    "The notebook that exports a module, given as room/chapter."
+    room, name = module.split("/")
+    return next(notebook for notebook in chapters(room) if notebook.stem[3:] == name)
+
+
 def lesson() -> list[Path]:
     "The notebooks of the path, in the order to read them."
-    return [NBS / f"{name}.ipynb" for name in PATH]
+    return [*map(chapter, PATH), NBS / "tutorials" / "pets.ipynb"]
 
 
 def seen_from_docs(text: str, notebook: Path) -> str:
@@ -45,7 +51,7 @@ def line(notebook: Path, marked: bool = True) -> list[str]:
 def page() -> str:
     "The whole page."
     parts = ["# Chapters", "The package is written in notebooks. Each explains one module, shows it at work and tests it: read one, change a line, run it again. "
-             "`nbs/09_gallery/05_adding.ipynb` exports `image_similarity/gallery/adding.py`; a room imports only from the rooms above it on this page "
+             "`nbs/01_images/01_opening.ipynb` exports `image_similarity/images/opening.py`; a room imports only from the rooms above it on this page "
              "([the picture of them](../ARCHITECTURE.md)).",
              "## The path", "For someone who wants to learn how it works: from a file to the most similar picture, how sure that is, and why. Every notebook runs in less than "
              "a minute on a CPU, offline. The last one tells the whole story once more, from the answer backwards; who prefers that may begin with it.",
