@@ -11,7 +11,7 @@ import argparse
 import os
 import re
 import sys
-from configparser import ConfigParser
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -25,9 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 INDEX = ROOT / "nbs" / "index.ipynb"
 README = ROOT / "README.md"
 
-settings = ConfigParser()
-settings.read(ROOT / "settings.ini", encoding="utf-8")
-PLACE = f"{settings['DEFAULT']['git_url']}/blob/{settings['DEFAULT']['branch']}/"  # of a file, as a page
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+PLACE = f"{REPOSITORY}/blob/main/"  # of a file, as a page
 RAW = PLACE.replace("https://github.com/", "https://raw.githubusercontent.com/").replace("/blob/", "/")  # of its bytes
 
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*(?P<name>[\w-]+)(?P<value>.*)$")
