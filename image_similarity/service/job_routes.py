@@ -67,8 +67,7 @@ JobId = Annotated[str, PathParameter(description="Of a job.", max_length=64)]
 @router.get("/jobs")
 def jobs(request: Request, collection: Annotated[str | None, Query(max_length=64)] = None) -> JobList:
     "Jobs, newest first."
-    jobs = service_of(request).jobs
-    return JobList(jobs=jobs.find() if collection is None else jobs.find("collection = ?", [collection]))
+    return JobList(jobs=service_of(request).jobs.find(collection))
 
 @router.get("/jobs/{id}")
 def job(request: Request, id: JobId) -> JobInfo:
