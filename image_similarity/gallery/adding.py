@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from ..images.progress import progress_bar
 
 from .catalogue import Catalogue, Item, full_path, items_by_path, items_where, kept_path, pooled_in_order, put_items
 from .encoder import GalleryEncoder
@@ -154,7 +154,7 @@ def add_files(
 ) -> Added:
     "Add files batch by batch."
     report = Added()
-    with tqdm(total=len(files), desc="adding pictures", unit=" images", disable=not progress) as bar:
+    with progress_bar(None, "adding pictures", len(files), shown=progress) as bar:
         for start in range(0, len(files), BATCH):
             part = slice(start, start + BATCH)
             plan = planned(catalogue, files[part], labels[part], metadata[part])

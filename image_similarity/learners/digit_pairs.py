@@ -7,8 +7,6 @@ __all__ = ['TURNS', 'warped', 'small_moves', 'moved', 'stroke_widths', 'digit_ba
            'digit_learner', 'digit_rows', 'pairs_of', 'same_different', 'digit_threshold']
 
 # %% ../../nbs/06_learners/12_digit_pairs.ipynb #5431e08a
-from contextlib import nullcontext
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,6 +19,7 @@ from torch import nn
 import fastai.callback.schedule # adds Learner.fit_one_cycle
 
 from ..images.datasets import all_pairs
+from .heads import telling
 from .digits import Digits, letters, random_figures
 from ..metrics.pairs import balanced_accuracy, best_threshold
 from .metric_learning import embedding_learner
@@ -146,7 +145,7 @@ def digit_learner(
         batches, nothing = digit_batches(digits), DataLoader([], bs=1, num_workers=0)
         learn = embedding_learner(DataLoaders(batches, nothing), encoder=DigitNet(width), loss=loss)
         learn.metrics = []
-        with nullcontext() if progress else learn.no_bar(), nullcontext() if progress else learn.no_logging(): learn.fit_one_cycle(epochs, lr)
+        with telling(learn, progress): learn.fit_one_cycle(epochs, lr)
     return learn
 
 # %% ../../nbs/06_learners/12_digit_pairs.ipynb #b2e87b05
