@@ -8,45 +8,76 @@ __all__ = ['Client']
 # %% ../../nbs/13_service/16_client.ipynb #961ec917
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 
 # %% ../../nbs/13_service/16_client.ipynb #b68db881
+def _given(**options) -> dict: return {name: value for name, value in options.items() if value is not None} # the others are left to the service
+
+def _bytes(picture: str | Path | bytes) -> bytes: return picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+
 class Client:
     "A service, seen from Python. Every method raises `ValueError` with what the service says when it refuses, and `httpx.HTTPError` when it cannot be reached."
 
     def __init__(self,
-        address: str = "http://127.0.0.1:8000",
-        token: str | None = None, # if the service wants one
-        timeout: float = 60,      # seconds
+        address: str = "http://127.0.0.1:8000", # of the service
+        token: str | None = None,               # if the service wants one
+        timeout: float = 60,                    # seconds
     ): self.http = httpx.Client(base_url=f"{address}/v1", headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=timeout)
 
-    def _ask(self, method: str, path: str, **request) -> dict | None:
+    def _ask(self, method: str, path: str, **request) -> dict:
         answer = self.http.request(method, path, **request)
         if answer.is_error: raise ValueError(answer.json()["message"] if "json" in answer.headers.get("content-type", "") else f"{answer.status_code} {answer.reason_phrase}")
-        return answer.json() if answer.content else None
+        return answer.json() if answer.content else {}
 
-    def collections(self) -> list[dict]: return self._ask("GET", "/collections")["collections"]
-    def collection(self, name: str) -> dict: return self._ask("GET", f"/collections/{name}")
-    def create(self, name: str, encoder: str | None = None) -> dict: return self._ask("PUT", f"/collections/{name}", json={"encoder": encoder})
-    def delete(self, name: str) -> None: self._ask("DELETE", f"/collections/{name}")
+    def collections(self) -> list[dict]:
+        "All collections, by name."
+        return self._ask("GET", "/collections")["collections"]
+
+    def collection(self,
+        name: str, # of the collection
+    ) -> dict:
+        "One collection, with its labels and what it can be filtered by."
+        return self._ask("GET", f"/collections/{name}")
+
+    def create(self,
+        name: str,                  # of the new collection
+        encoder: str | None = None, # one of those that the service has; None for its first
+    ) -> dict:
+        "Make a collection, unless it is there."
+        return self._ask("PUT", f"/collections/{name}", json={"encoder": encoder})
+
+    def delete(self,
+        name: str, # of the collection
+    ) -> None:
+        "Delete a collection and the pictures that were sent to it."
+        self._ask("DELETE", f"/collections/{name}")
 
     def add(self,
-        name: str,                # of the collection
-        files: Iterable[str | Path],
-        **options,                # `label`, `metadata`: of all of them
+        name: str,                    # of the collection
+        files: Iterable[str | Path],  # pictures
+        label: str | None = None,     # of all of them
+        metadata: dict | None = None, # of all of them: names to texts, numbers or truth values
     ) -> dict:
         "Add pictures."
         with ExitStack() as stack:
             parts = [("files", (Path(f).name, stack.enter_context(open(f, "rb")))) for f in files]
-            return self._ask("POST", f"/collections/{name}/items", files=parts, data={"options": json.dumps(options)})
+            return self._ask("POST", f"/collections/{name}/items", files=parts, data={"options": json.dumps(_given(label=label, metadata=metadata))})
 
-    def remove(self, name: str, item: int) -> None: self._ask("DELETE", f"/collections/{name}/items/{item}")
+    def remove(self,
+        name: str, # of the collection
+        item: int, # its id
+    ) -> None:
+        "Take an item out."
+        self._ask("DELETE", f"/collections/{name}/items/{item}")
 
-    def items(self, name: str, where: dict | None = None):
+    def items(self,
+        name: str,                 # of the collection
+        where: dict | None = None, # conditions: label or metadata to a value, or to a list of which any will do
+    ) -> Iterator[dict]:
         "All items that meet the conditions, one after the other."
         after = 0
         while after is not None:
@@ -55,25 +86,63 @@ class Client:
             after = page["next"]
 
     def search(self,
-        name: str,
-        query,     # path or bytes of a picture, the id of an item, or a list of the parts of a mixture
-        **options, # `top_k`, `where`, `threshold`, `hide_duplicates`, ...
+        name: str,                               # of the collection
+        query: str | Path | bytes | int | list[dict], # path or bytes of a picture, the id of an item, or a list of the parts of a mixture
+        top_k: int | None = None,                # how many results
+        where: dict | None = None,               # conditions, as `items` takes them
+        approximate: bool | None = None,         # much faster in large galleries, and misses some
+        candidates: str | None = None,           # of a model: 'weighted', 'class' or 'all'
+        threshold: float | None = None,          # leave out results below it
+        hide_duplicates: bool | None = None,     # leave out near-duplicates of the query and of better results
     ) -> dict:
         "The most similar items."
-        if isinstance(query, int): return self._ask("POST", f"/collections/{name}/search", json={"item": query, **options})
-        if isinstance(query, list): return self._ask("POST", f"/collections/{name}/search", json={"mixture": query, **options})
-        return self._ask("POST", f"/collections/{name}/search", content=_bytes(query), headers={"Content-Type": "application/octet-stream"}, params={"options": json.dumps(options)})
+        options = _given(top_k=top_k, where=where, approximate=approximate, candidates=candidates, threshold=threshold, hide_duplicates=hide_duplicates)
+        path = f"/collections/{name}/search"
+        if isinstance(query, int): return self._ask("POST", path, json={"item": query, **options})
+        if isinstance(query, list): return self._ask("POST", path, json={"mixture": query, **options})
+        return self._ask("POST", path, content=_bytes(query), headers={"Content-Type": "application/octet-stream"}, params={"options": json.dumps(options)})
 
-    def search_text(self, name: str, text: str, **options) -> dict: return self._ask("POST", f"/collections/{name}/search", json={"text": text, **options})
+    def search_text(self,
+        name: str,                           # of the collection
+        text: str,                           # what a picture shows
+        top_k: int | None = None,            # how many results
+        where: dict | None = None,           # conditions, as `items` takes them
+        approximate: bool | None = None,     # much faster in large galleries, and misses some
+        threshold: float | None = None,      # leave out results below it
+        hide_duplicates: bool | None = None, # leave out near-duplicates of better results
+    ) -> dict:
+        "The items most similar to a text."
+        options = _given(top_k=top_k, where=where, approximate=approximate, threshold=threshold, hide_duplicates=hide_duplicates)
+        return self._ask("POST", f"/collections/{name}/search", json={"text": text, **options})
 
-    def match(self, name: str, first, second) -> dict: # paths or bytes
+    def match(self,
+        name: str,                    # of the collection
+        first: str | Path | bytes,    # path or bytes of a picture
+        second: str | Path | bytes,   # path or bytes of another
+    ) -> dict:
+        "How sure it is that two pictures show the same."
         return self._ask("POST", f"/collections/{name}/match", files={"first": _bytes(first), "second": _bytes(second)})
 
-    def recommendations(self, name: str, item: int, **options) -> dict: return self._ask("GET", f"/collections/{name}/items/{item}/recommendations", params=options)
-    def duplicates(self, name: str, **options) -> dict: return self._ask("GET", f"/collections/{name}/duplicates", params=options)
+    def recommendations(self,
+        name: str,                      # of the collection
+        item: int,                      # its id
+        top_k: int | None = None,       # how many results
+        diversity: float | None = None, # 0: by similarity alone, 1: as different from each other as can be
+    ) -> dict:
+        "Similar to an item, but not the same photo, and not all alike."
+        return self._ask("GET", f"/collections/{name}/items/{item}/recommendations", params=_given(top_k=top_k, diversity=diversity))
+
+    def duplicates(self,
+        name: str,                      # of the collection
+        threshold: float | None = None, # how well two pictures must agree to count as copies, 0 to 1
+        limit: int | None = None,       # groups
+        where: dict | None = None,      # conditions on the items that are compared
+    ) -> dict:
+        "Which items show the same photo, and which one to keep."
+        return self._ask("GET", f"/collections/{name}/duplicates", params=_given(threshold=threshold, limit=limit, where=json.dumps(where) if where else None))
 
     def train(self,
-        name: str,
+        name: str,            # of the collection, made if it is not there
         archive: str | Path,  # a zip
         labels: str = "auto", # or 'folder', 'csv', 'none'
     ) -> dict:                # the job
@@ -81,15 +150,22 @@ class Client:
         with open(archive, "rb") as stream:
             return self._ask("POST", f"/collections/{name}/train", content=stream, headers={"Content-Type": "application/zip"}, params={"labels": labels})
 
-    def job(self, id: str) -> dict: return self._ask("GET", f"/jobs/{id}")
-    def cancel(self, id: str) -> dict: return self._ask("POST", f"/jobs/{id}/cancel")
+    def job(self,
+        id: str, # of the job
+    ) -> dict:
+        "How far a job is."
+        return self._ask("GET", f"/jobs/{id}")
+
+    def cancel(self,
+        id: str, # of the job
+    ) -> dict:
+        "End a job that waits or runs."
+        return self._ask("POST", f"/jobs/{id}/cancel")
 
     def wait(self,
-        id: str,
+        id: str,           # of the job
         every: float = .5, # seconds between two looks
     ) -> dict:             # the job that has ended
         "Wait for a job."
         while (job := self.job(id))["state"] in ("queued", "running"): time.sleep(every)
         return job
-
-def _bytes(picture) -> bytes: return picture if isinstance(picture, bytes) else Path(picture).read_bytes()

@@ -124,7 +124,8 @@ class Collection:
         name: str,
         looks: Looks,
     ):
-        self.name, self.folder, self.looks, self._opened, self._opening = name, root / name, looks, None, threading.Lock()
+        self.name, self.folder, self.looks, self._opening = name, root / name, looks, threading.Lock()
+        self._opened: Opened | None = None
         self.pictures = root / ".service" / "pictures" / name
         self._write, self._file_lock = threading.Lock(), FileLock(root / ".service" / "locks" / f"{name}.lock", thread_local=False)
 
@@ -136,15 +137,17 @@ class Collection:
     def now(self) -> Opened:
         "What there is to search. Raises `Refused` when the collection is gone or damaged."
         if (opened := self.current()) is not None: return opened
-        if not self._opening.acquire(blocking=self._opened is None): return self._opened # another thread opens the new one
+        before = self._opened
+        if not self._opening.acquire(blocking=before is None) and before is not None: return before # another thread opens the new one
         try: return self.current() or self._open()
         finally: self._opening.release()
 
     def _open(self) -> Opened:
         if not is_gallery(self.folder): raise Refused("not_found", f"{self.name}: there is no such collection")
-        try: self._opened = Opened(self.folder, self.looks)
+        try: opened = Opened(self.folder, self.looks)
         except (ValueError, OSError, ImportError) as e: raise Refused("internal", f"{self.name}: cannot be opened ({e})") from e
-        return self._opened
+        self._opened = opened
+        return opened
 
     @contextmanager
     def writing(self) -> Iterator[Opened]:

@@ -11,10 +11,10 @@ __all__ = ['CollectionName', 'Id', 'T', 'Service', 'service_of', 'opened_of', 'e
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Path, Request
 from pydantic import TypeAdapter, ValidationError
@@ -50,13 +50,13 @@ async def opened_of(request: Request, name: str) -> Opened:
 CollectionName = Annotated[str, Path(description="Of a collection.", pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", examples=["pets"])]
 Id = Annotated[int, Path(description="Of an item.", ge=1, lt=2**63)]
 
-def errors(*statuses: int) -> dict: # for a route's `responses`
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]: # for a route's `responses`
     "What may go wrong, for the OpenAPI document."
     return {status: {"model": ErrorInfo} for status in (400, 401, 403, 404, 408, 413, 422, 503, *statuses)}
 
 # %% ../../nbs/13_service/11_incoming.ipynb #418fafed
 def one_error(
-    errors: list[dict], # pydantic's
+    errors: Sequence[Mapping[str, Any]], # pydantic's
 ) -> Refused:
     "The first thing that is wrong."
     first = errors[0]
@@ -67,17 +67,22 @@ def one_error(
 T = TypeVar("T")
 
 def from_json(
-    kind: type[T],    # a model, or any type that pydantic knows
+    kind: type[T],    # a model
     text: str | bytes,
 ) -> T:
     "Raises `Refused`."
-    try: return TypeAdapter(kind).validate_json(text)
+    return _read(TypeAdapter(kind), text)
+
+def _read(adapter: TypeAdapter[T], text: str | bytes) -> T:
+    try: return adapter.validate_json(text)
     except ValidationError as e: raise one_error(e.errors(include_url=False)) from e
+
+_CONDITIONS: TypeAdapter[dict] = TypeAdapter(Where)
 
 def conditions(
     text: str | None, # JSON
 ) -> dict | None:     # as `Gallery.items` takes them
-    return None if text is None else from_json(Where, text)
+    return None if text is None else _read(_CONDITIONS, text)
 
 # %% ../../nbs/13_service/11_incoming.ipynb #1f9b223f
 def content_type(request: Request) -> str: return request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -85,7 +90,7 @@ def content_type(request: Request) -> str: return request.headers.get("content-t
 def is_picture(kind: str) -> bool: return kind.startswith("image/") or kind == "application/octet-stream"
 
 @asynccontextmanager
-async def form_of(request: Request, max_files: int = 2):
+async def form_of(request: Request, max_files: int = 2) -> AsyncIterator[FormData]:
     "A form, for as long as it is looked at."
     if content_type(request) != "multipart/form-data": raise Refused("unsupported_media_type", f"{content_type(request) or 'no content type'}: multipart/form-data is wanted")
     async with request.form(max_files=max_files, max_fields=4) as form: yield form
@@ -146,10 +151,11 @@ async def known_query(
     "What JSON asks for. Raises `Refused`, `ImageError`."
     if asked.item is not None: return await run_in_threadpool(item_query, opened, asked.item)
     if asked.text is not None: return text_query(asked.text)
-    terms = [(part.weight, await _term(opened, part)) for part in asked.mixture]
+    terms = [(part.weight, await _term(opened, part)) for part in asked.mixture or []]
     return Query("mixture", sum((weight * term for weight, term in terms), Mixture(())))
 
 async def _term(opened: Opened, part: WeightedPart) -> Mixture:
     if part.text is not None: return text_query(part.text).content
     if part.item is not None: return picture((await run_in_threadpool(known_item, opened, part.item)).id)
+    assert part.image is not None # one of the three is given
     return picture(await looked_at(opened, from_base64(part.image)))

@@ -13,7 +13,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,7 @@ class Done:
     "What came of a job so far."
     added: int = 0
     known: int = 0
-    skipped: BadImages = None
+    skipped: BadImages = field(default_factory=BadImages)
 
 def add_all(
     collection: Collection,
@@ -65,7 +65,7 @@ def add_all(
     share: float = 100,                 # percent that this is of the job
 ) -> Done:
     "Add pictures to a collection."
-    done = Done(skipped=BadImages())
+    done = Done()
     for start in range(0, len(tasks), SLICE):
         tell("adding pictures", share * start / len(tasks))
         with collection.writing() as opened:
