@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from image_similarity.images.console import percent
 
 ROOT = Path(__file__).resolve().parents[2]
-STATIC = ROOT / "image_similarity" / "static"
+STATIC = ROOT / "image_similarity" / "service" / "static"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 TOKEN = "correct-horse-battery-staple"
