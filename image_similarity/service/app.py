@@ -135,7 +135,7 @@ def create_app(root: str | Path, token: str | None = None, limits: Limits = Limi
         root: folder of the collections, made if it is not there
         token: that callers have to know; None lets in whoever reaches the loopback
         hosts: names under which the service is reached, beside the loopback's"""
-    if token is not None and len(token) < SHORTEST: raise ValueError(f"a token of {len(token)} characters can be guessed; take {SHORTEST} or more, such as `openssl rand -hex 24` gives")
+    if token is not None and len(token) < SHORTEST: raise ValueError(f"a token of {len(token)} characters can be guessed; use {SHORTEST} or more, such as `openssl rand -hex 24` gives")
     metrics = Metrics()
     collections = Collections(root, Looks(limits.waiting, metrics.batches.observe))
     jobs = Jobs(collections.root / ".service" / "jobs")
@@ -169,7 +169,7 @@ def alone(root: Path):
     "One service for a folder: two would do its jobs twice. Raises `ValueError` when another is at work."
     lock = FileLock(root / ".service" / "service.lock")
     try: lock.acquire(timeout=0)
-    except Timeout as e: raise ValueError(f"{root}: another service is at work there; stop it, or serve another folder") from e
+    except Timeout as e: raise ValueError(f"{root}: another service is running there; stop it, or serve another folder") from e
     try: yield
     finally: lock.release()
 

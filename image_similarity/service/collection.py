@@ -96,7 +96,7 @@ class Opened:
         Returns: where to have pictures looked at"""
         with self._lock:
             if self._batcher is None:
-                if not self.sees: raise Refused("invalid", f"{self.folder.name}: holds imported vectors, and no encoder that could look at pictures; search by item")
+                if not self.sees: raise Refused("invalid", f"{self.folder.name}: holds imported vectors and has no encoder to look at pictures with; search by item")
                 self.gallery.encoder, self._batcher = self.looks.shared(self.gallery.encoder)
             return self._batcher
 
@@ -224,7 +224,7 @@ class Collections:
         collection = self._of(name)
         with collection._write, collection._file_lock:
             if is_gallery(collection.folder): return _same_encoder(collection, encoder)
-            if collection.folder.exists() and any(collection.folder.iterdir()): raise Refused("conflict", f"{name}: a folder of that name is there, and holds something else")
+            if collection.folder.exists() and any(collection.folder.iterdir()): raise Refused("conflict", f"{name}: a folder of that name exists and is not a collection")
             _empty_gallery(collection.folder, encoder or encoders()[0])
         return True
 
@@ -237,7 +237,7 @@ def encoders() -> list[str]:
 
 def _same_encoder(collection: Collection, encoder: str | None) -> bool:
     made_with = (collection.now().made_with or {}).get("name")
-    if encoder not in (None, made_with): raise Refused("conflict", f"{collection.name}: is there already, with {made_with}; delete it first, or choose another name")
+    if encoder not in (None, made_with): raise Refused("conflict", f"{collection.name}: already exists, with {made_with}; delete it first, or choose another name")
     return False
 
 def _empty_gallery(folder: Path, encoder: str) -> None:

@@ -13,7 +13,7 @@ __all__ = ['CollectionName', 'Id', 'T', 'Service', 'service_of', 'opened_of', 'e
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -28,6 +28,7 @@ from .collection import Collections, Opened
 from .gates import Metrics
 from .job_runner import JobRunner
 from .jobs import Jobs
+from ..images.console import did_you_mean
 from ..encoders.mixtures import Mixture, picture
 from .protocol import ErrorInfo, Limits, Refused, SearchOptions, SearchRequest, WeightedPart, Where
 
@@ -63,12 +64,14 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorInfo} for status in (400, 401, 403, 404, 408, 413, 422, 503, *statuses)}
 
 # %% ../../nbs/13_service/11_incoming.ipynb #418fafed
-def one_error(errors: Sequence[Mapping[str, Any]]) -> Refused:
+def one_error(errors: Sequence[Mapping[str, Any]], known: Iterable[str] = ()) -> Refused:
     """The first thing that is wrong.
 
     Args:
-        errors: pydantic's"""
+        errors: pydantic's
+        known: names that there are, for one that there is not"""
     first = errors[0]
+    if first["type"] == "extra_forbidden": return Refused("invalid", f"{first['loc'][-1]}: there is no such option{did_you_mean(str(first['loc'][-1]), known)}")
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
     broken = first["type"] in ("json_invalid", "value_error.jsondecode")
     return Refused("bad_request" if broken else "invalid", (f"{where}: " if where and not broken else "") + first["msg"].removeprefix("Value error, "))
@@ -80,11 +83,11 @@ def from_json(kind: type[T], text: str | bytes) -> T:
 
     Args:
         kind: a model"""
-    return _read(TypeAdapter(kind), text)
+    return _read(TypeAdapter(kind), text, getattr(kind, "model_fields", ()))
 
-def _read(adapter: TypeAdapter[T], text: str | bytes) -> T:
+def _read(adapter: TypeAdapter[T], text: str | bytes, known: Iterable[str] = ()) -> T:
     try: return adapter.validate_json(text)
-    except ValidationError as e: raise one_error(e.errors(include_url=False)) from e
+    except ValidationError as e: raise one_error(e.errors(include_url=False), known) from e
 
 _CONDITIONS: TypeAdapter[dict] = TypeAdapter(Where)
 
@@ -102,7 +105,7 @@ def is_picture(kind: str) -> bool: return kind.startswith("image/") or kind == "
 @asynccontextmanager
 async def form_of(request: Request, max_files: int = 2) -> AsyncIterator[FormData]:
     "A form, for as long as it is looked at."
-    if content_type(request) != "multipart/form-data": raise Refused("unsupported_media_type", f"{content_type(request) or 'no content type'}: multipart/form-data is wanted")
+    if content_type(request) != "multipart/form-data": raise Refused("unsupported_media_type", f"{content_type(request) or 'no content type'}: send multipart/form-data")
     async with request.form(max_files=max_files, max_fields=4) as form: yield form
 
 async def part_of(form: FormData, name: str) -> bytes:
@@ -121,7 +124,7 @@ def _not_empty(picture: bytes) -> bytes:
 def options_of(form: FormData, kind: type[T]) -> T:
     """What the part `options` says; the defaults where there is none."""
     text = form.get("options", "{}")
-    if not isinstance(text, str): raise Refused("invalid", "options: JSON is wanted, not a file")
+    if not isinstance(text, str): raise Refused("invalid", "options: send JSON, not a file")
     return from_json(kind, text)
 
 def from_base64(

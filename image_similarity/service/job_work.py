@@ -116,7 +116,7 @@ def why_not(collection: Collection, items: list[Item], encoder) -> str | None:
     counts = {}
     for item in items: counts[item.label] = counts.get(item.label, 0) + 1
     if not isinstance(encoder, Encoder): return "the collection's encoder has no feature maps to learn from; make the collection with another one"
-    if len(counts) < 2: return f"{len(counts)} class{'es'[:2 * (len(counts) != 1)]} only; two are needed to tell apart"
+    if len(counts) < 2: return f"{len(counts)} class{'es'[:2 * (len(counts) != 1)]}; a model needs two or more to tell apart"
     if max(counts.values()) < 2: return "no class has two pictures, so there is no match to learn from"
     if any(item.path.is_relative_to(collection.folder) for item in items): return "pictures lie inside the collection's folder, which a model replaces; keep them beside it"
     return None

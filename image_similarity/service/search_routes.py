@@ -86,7 +86,7 @@ async def explain(request: Request, name: CollectionName,
     asked, _ = await read_query(request, None)
     match = await run_in_threadpool(known_item, opened, item)
     if not isinstance(asked, bytes):
-        if asked.item is None: raise Refused("invalid", "explain: a picture or an item is wanted as the query")
+        if asked.item is None: raise Refused("invalid", "explain: the query has to be a picture or an item")
         asked = (await run_in_threadpool(known_item, opened, asked.item)).path
     return Response(await run_in_threadpool(_overlay, opened, asked, match.path, which), media_type="image/png")
 
@@ -106,7 +106,7 @@ MOST = 5_000 # items that are compared while somebody waits
 
 @router.get("/duplicates")
 def duplicates(request: Request, name: CollectionName,
-               threshold: Annotated[float, QueryParameter(gt=0, le=1, description="How well two pictures must agree to be called copies.")] = THRESHOLD,
+               threshold: Annotated[float, QueryParameter(gt=0, le=1, description="How well two pictures must agree to count as copies.")] = THRESHOLD,
                limit: Annotated[int, QueryParameter(ge=1, le=500, description="Groups.")] = 50,
                where: Annotated[str | None, QueryParameter(description="Conditions on the items that are compared, as JSON.", examples=['{"label": "Beagle"}'], max_length=10_000)] = None) -> DuplicatesAnswer:
     "Which items show the same photo, and which one to keep. Nothing is deleted."

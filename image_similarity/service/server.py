@@ -35,7 +35,7 @@ def serve(
     with listening(host, port) as (sock, address):
         from image_similarity.service.app import create_app # needs torch
         app = create_app(root, token, hosts=allow_host or ())
-        say(f"serving {root} at {address} (Ctrl-C stops it)")
+        say(f"serving {root} at {address} (press Ctrl-C to stop)")
         _server(app).run(sockets=[sock])
 
 def read_token(
@@ -61,7 +61,7 @@ def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
         try:
             sock.bind((host, port))
             sock.listen(1024) # who comes before the collections are open, waits
-        except OSError as e: raise OSError(f"cannot listen at {host}, port {port} ({(e.strerror or str(e)).lower()}); take another --port") from e
+        except OSError as e: raise OSError(f"cannot listen on {host}, port {port} ({(e.strerror or str(e)).lower()}); choose another --port") from e
         shown = f"[{host}]" if ":" in host else host
         yield sock, f"http://{shown}:{sock.getsockname()[1]}"
 
