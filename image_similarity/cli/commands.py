@@ -167,7 +167,7 @@ def evaluate(
     finder = SimilarityFinder.load(model)
     data = labelled_images(images, guess_labels(images, labels), split, valid_pct=0)
     if len(data.valid): data = data.take(data.valid)
-    embedded = embed(data.files, finder.encoder, progress=sys.stderr.isatty())
+    embedded = embed(data.files, finder.encoder)
     report(embedded.bad)
     measured = evaluation.evaluate(finder, evaluation.new_to(finder, data, embedded), embedded, progress=False)
     print(to_json.dumps(measured.to_dict(), indent=1) if json else measured)

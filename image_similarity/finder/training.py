@@ -8,7 +8,6 @@ Docs: https://image-similarity.github.io/image_similarity/10_finder/training.htm
 __all__ = ['Fitted', 'fit_finder', 'check_place']
 
 # %% ../../nbs/10_finder/05_training.ipynb #1f682eb0
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +40,7 @@ def fit_finder(data: LabelledImages, encoder: Encoder, augment: int = 4, log=Non
         log: where to say what was done; None for stderr
         fit: for both learners, such as `epochs`"""
     with timed(f"read {len(data):,} pictures with {encoder.name}", log):
-        embedded = embed(data.files, encoder, augment=augment, progress=sys.stderr.isatty())
+        embedded = embed(data.files, encoder, augment=augment, progress=log is None)
     report(bad := embedded.bad)
     data, embedded = data.take(embedded.kept), part_of(embedded, np.arange(len(embedded.files)))
     if not len(data.train): raise ValueError("all pictures that can be read are held out: there is none to learn from")
