@@ -78,18 +78,16 @@ def _as_number(text: str) -> list:
 
 # %% ../../nbs/14_cli/01_gallery.ipynb #c3e18b93
 def nothing_matches(gallery: "Gallery", where: Sequence[str]) -> str:
-    """Why conditions leave nothing: a name that no item has is perhaps misspelt, and so is a label.
+    """What conditions ask for that no item has, and the label that was probably meant.
 
     Args:
         where: NAME=VALUE, one at least
     Returns: for an error"""
-    items, asked = gallery.items(), [text.partition("=")[::2] for text in where]
-    known = {"label"}.union(*(item.metadata for item in items))
-    for name, _ in asked:
-        if name not in known: return f"no picture has {name}{did_you_mean(name, known) or '; there is ' + ', '.join(sorted(known)[:10])}"
-    labels = {item.label for item in items if item.label}
-    hints = [did_you_mean(value, labels) for name, value in asked if name == "label" and value not in labels]
-    return f"no picture matches {' and '.join(where)}{next(filter(None, hints), '')}"
+    names, labels = ["label", *gallery.catalogue.names()], [label for label in gallery.catalogue.label_counts() if label]
+    for name, value in (text.partition("=")[::2] for text in where):
+        if name not in names: return f"no picture has {name}; there is {', '.join(names[:10])}"
+        if name == "label" and (meant := did_you_mean(value, labels)) and value not in labels: return f"no picture matches {' and '.join(where)}{meant}"
+    return f"no picture matches {' and '.join(where)}"
 
 # %% ../../nbs/14_cli/01_gallery.ipynb #c3bff6a1
 def read_metadata(table: Path, files: list[Path], folder: Path) -> tuple[list, list]:

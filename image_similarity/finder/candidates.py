@@ -13,18 +13,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..gallery.catalogue import Catalogue, Item, items_by_id, pooled_by_id
+from ..gallery.catalogue import Catalogue, Item
 from ..gallery.pairs import PairView
 
 # %% ../../nbs/10_finder/01_candidates.ipynb #2a240954
 CANDIDATES = ("weighted", "class", "all")
 
-def class_places(labels: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:
+def class_places(labels: Sequence[str | None] | np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Args:
         labels: of N items
         classes: that the classifier knows
     Returns: (N,) place of each item's class; `len(classes)` where the classifier does not know it"""
-    place = {label: i for i, label in enumerate(classes)}
+    place: dict[str | None, int] = {label: i for i, label in enumerate(classes)}
     return np.array([place.get(label, len(classes)) for label in labels], np.int64)
 
 def item_log_posterior(places: np.ndarray, log_posterior: torch.Tensor) -> np.ndarray:
@@ -65,10 +65,11 @@ def other_items(catalogue: Catalogue, ids: np.ndarray, pooled: torch.Tensor) -> 
     """The items that are other pictures than the query, without those that have gone meanwhile.
 
     Args:
+        catalogue: of the gallery
         ids: (n,) of items
         pooled: (2·nf,) of a query
     Returns: by id"""
-    with catalogue.reading(): items, vectors = items_by_id(catalogue, ids), pooled_by_id(catalogue, ids)
+    with catalogue.reading(): items, vectors = catalogue.items_by_id(ids), catalogue.pooled_by_id(ids)
     if not vectors: return {}
     itself = same_content(pooled, torch.from_numpy(np.stack(list(vectors.values()))))
     return {id: items[id] for id, same in zip(vectors, itself.tolist()) if not same}
@@ -79,11 +80,13 @@ def best_others(
     """The best items that are not the query itself.
 
     Args:
+        catalogue: of the gallery
         view: of its items
         pooled: (2·nf,) of a query
         score: of some rows (rows, logits)
         candidates: (N,) bool: rows that may be the answer; None for all
         meeting: (N,) bool: rows that meet the conditions of the search
+        top_k: how many items at most
     Returns: item, score and logit, best first; at most `top_k`"""
     wanted, among = top_k + 1, meeting if candidates is None else candidates & meeting
     while True:

@@ -16,7 +16,7 @@ import torch
 from ..encoders.encoder import Encoder
 from ..gallery.gallery import Gallery, is_gallery
 from ..encoders.model_files import load_encoder, read_manifest, read_tensors, save_encoder, write_manifest, write_tensors
-from ..scoring.scorers import ClassScorer, PairScorer
+from ..scoring.scorers import ClassScorer, LayeredClassScorer, PairScorer
 
 # %% ../../nbs/10_finder/02_folder.ipynb #288a8bb7
 @dataclass(frozen=True)
@@ -25,22 +25,25 @@ class Model:
 
     Args:
         encoder: of the pair, and of the gallery
-        class_encoder: of the classifier; often the same one"""
+        class_encoder: of the classifier; often the same one
+        classes: the second for a head with a hidden layer, which no folder keeps"""
     encoder: Encoder       # of the pair, and of the gallery
     class_encoder: Encoder # of the classifier; often the same one
-    classes: ClassScorer
+    classes: ClassScorer | LayeredClassScorer # the second for a head with a hidden layer, which no folder keeps
     scorer: PairScorer
 
 # %% ../../nbs/10_finder/02_folder.ipynb #730f56b3
 HEADS = ("clearn", "slearn") # the classifier's and the Siamese network's
 
 def write_model(folder: Path, model: Model, learners: dict[str, dict], heads: dict[str, dict[str, torch.Tensor]]) -> None:
-    """Write all parts but the gallery.
+    """Write all parts but the gallery. Raises `TypeError` for a classifier with a hidden layer.
 
     Args:
         folder: there already
+        model: to write
         learners: how the head of each of `HEADS` was built
         heads: their state dicts"""
+    if not isinstance(model.classes, ClassScorer): raise TypeError(f"{model.classes} has a hidden layer, and a folder keeps linear ones; use classifier_learner")
     write_tensors(folder / "scorers.safetensors", {"class.weight": model.classes.weight, "class.bias": model.classes.bias, **model.scorer.tensors()})
     write_tensors(folder / "heads.safetensors", {f"{which}.{name}": tensor for which in HEADS for name, tensor in heads[which].items()})
     own = model.class_encoder is not model.encoder
@@ -81,6 +84,7 @@ def own_gallery(folder: Path, encoder: Encoder) -> Gallery:
     """The gallery that a model folder is. Raises `FileNotFoundError` or `ValueError` when it is none, or not this model's.
 
     Args:
+        folder: of a model
         encoder: the model's"""
     file = folder / "gallery.sqlite"
     if not is_gallery(folder): raise FileNotFoundError(f"{file}: missing from the model folder; train again")

@@ -17,13 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from threading import RLock
-from typing import Protocol
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
 
 from ..images.replacing import replaced_whole
 from ..metrics.similarity import METRICS, top_k
+
+_swig: Any = faiss # where FAISS's own types, which know one way to call each thing, are wrong
 
 # %% ../../nbs/09_gallery/01_vectors.ipynb #9c5eae0a
 class VectorStore(Protocol):
@@ -43,6 +45,7 @@ class VectorStore(Protocol):
         Args:
             rows: (N, D) float32, maybe a memory map; those it knows come first and are the same as before
             keep: (N,) bool, the rows that still count; None for all"""
+        ...
 
     def search(self, queries: np.ndarray, k: int, keep: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The best rows of each query; scores as in `similarity`, higher is better.
@@ -52,21 +55,22 @@ class VectorStore(Protocol):
             k: how many for each query
             keep: (n,) bool, which of the first n rows may be found, and none behind them; None for all
         Returns: row numbers (Q, k) and scores (Q, k), best first; row -1 and score -inf where there is none left"""
+        ...
 
 # %% ../../nbs/09_gallery/01_vectors.ipynb #e5745c55
 BLOCK_BYTES = 2**26 # of rows that are compared at a time
 FEW_BARRED = 64     # so many rows of a block are struck out after the search; more, before it
 _FAISS_METRIC = {"cosine": faiss.METRIC_INNER_PRODUCT, "dot": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2, "l1": faiss.METRIC_L1}
 
-def _nearest_in_block(queries, rows, keep, k: int, metric: str):
+def _nearest_in_block(queries: np.ndarray, rows: np.ndarray, keep: np.ndarray | None, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
     "Row numbers within one block and scores; barred rows score -inf."
     barred = 0 if keep is None else len(rows) - int(np.count_nonzero(keep))
-    only = np.flatnonzero(keep) if barred > FEW_BARRED else None
+    only = np.flatnonzero(keep) if keep is not None and barred > FEW_BARRED else None
     if only is not None: rows, keep, barred = rows[only], None, 0
     if not len(rows): return np.zeros((len(queries), 0), int), np.zeros((len(queries), 0), np.float32)
     scores, found = faiss.knn(queries, rows, min(k + barred, len(rows)), _FAISS_METRIC[metric])
     if metric in ("l2", "l1"): scores = 0 - scores
-    if barred: scores = np.where(keep[found], scores, -np.inf)
+    if keep is not None and barred: scores = np.where(keep[found], scores, -np.inf)
     return (found if only is None else only[found]), scores
 
 # %% ../../nbs/09_gallery/01_vectors.ipynb #fef954d3
@@ -116,13 +120,15 @@ class ExactVectors:
     "Compares a query with every row: a `VectorStore` that is never wrong. For 'cosine', rows and queries have length 1."
 
     def __init__(self, metric: str = "cosine"):
+        """Args:
+            metric: a name from `METRICS`"""
         if metric not in METRICS: raise ValueError(f"metric={metric!r} is unknown: choose one of {', '.join(METRICS)}")
         self.metric, self.rows = metric, np.zeros((0, 1), np.float32)
 
     def __len__(self): return len(self.rows)
-    def update(self, rows, keep=None): self.rows = rows
+    def update(self, rows: np.ndarray, keep: np.ndarray | None = None) -> None: self.rows = rows
 
-    def search(self, queries, k, keep=None):
+    def search(self, queries: np.ndarray, k: int, keep: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         queries, rows = np.ascontiguousarray(queries, np.float32), self.rows if keep is None else self.rows[:len(keep)]
         def work(block):
             found, scores = _nearest_in_block(queries, rows[block], None if keep is None else keep[block], k, self.metric)
@@ -168,21 +174,21 @@ def untrained_index(sample: np.ndarray, n_rows: int, metric: str) -> faiss.Index
     # The nearest by angle, of rows of length 1, are the nearest by distance; candidates for L1 are taken by L2.
     width, measure = min(REDUCED, sample.shape[1]), faiss.METRIC_INNER_PRODUCT if metric == "dot" else faiss.METRIC_L2
     codes = faiss.ScalarQuantizer.QT_8bit
-    if n_rows <= GRAPH_UP_TO: return _turned(sample, faiss.IndexHNSWSQ(width, codes, 32, measure))
-    cells = faiss.IndexFlat(width, measure)
-    index = faiss.IndexIVFScalarQuantizer(cells, width, min(round(2 * n_rows**0.5), len(sample) // 40), codes, measure)
+    if n_rows <= GRAPH_UP_TO: return _turned(sample, _swig.IndexHNSWSQ(width, codes, 32, measure))
+    cells = _swig.IndexFlat(width, measure)
+    index = _swig.IndexIVFScalarQuantizer(cells, width, min(round(2 * n_rows**0.5), len(sample) // 40), codes, measure)
     index.own_fields = True
     cells.this.disown() # the index sees to it now
     return _turned(sample, index)
 
 # %% ../../nbs/09_gallery/01_vectors.ipynb #e5263dbf
-def _params(index: faiss.IndexPreTransform, effort: int, keep: np.ndarray | None):
+def _params(index: faiss.IndexPreTransform, effort: int, keep: np.ndarray | None) -> Any: # FAISS's own
     "How hard to look, and among which rows."
     base = faiss.downcast_index(index.index)
-    sel = None if keep is None or len(keep) == index.ntotal and keep.all() else faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
-    if isinstance(base, faiss.IndexIVF): inner = faiss.SearchParametersIVF(nprobe=min(effort, base.nlist), sel=sel)
-    else: inner = faiss.SearchParametersHNSW(efSearch=effort, sel=sel)
-    return faiss.SearchParametersPreTransform(index_params=inner)
+    sel = None if keep is None or len(keep) == index.ntotal and keep.all() else _swig.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
+    if isinstance(base, faiss.IndexIVF): inner = _swig.SearchParametersIVF(nprobe=min(effort, base.nlist), sel=sel)
+    else: inner = _swig.SearchParametersHNSW(efSearch=effort, sel=sel)
+    return _swig.SearchParametersPreTransform(index_params=inner)
 
 def _search(index: faiss.Index, queries: np.ndarray, k: int, params) -> tuple[np.ndarray, np.ndarray]:
     "FAISS's own search: PyTorch Metric Learning puts one for tensors in its place, which takes no `params`."
@@ -192,10 +198,13 @@ class ApproximateVectors:
     "HNSW or IVF, whichever suits the number of rows, with an exact second look: a `VectorStore` that knows its own recall."
 
     def __init__(self, metric: str = "cosine"):
+        """Args:
+            metric: a name from `METRICS`"""
         if metric not in METRICS: raise ValueError(f"metric={metric!r} is unknown: choose one of {', '.join(METRICS)}")
-        self.metric, self.rows, self.index = metric, None, None
+        self.metric, self.rows = metric, np.zeros((0, 1), np.float32)
+        self.index: Any = None # a `faiss.IndexPreTransform`, once it is built
         self.effort = 16   # cells opened (IVF), or rows kept in view (HNSW)
-        self.recall = None # of the ten best, measured when the index was built
+        self.recall: float | None = None # of the ten best, measured when the index was built
         self.built = 0     # rows it was built for; those added later are found as well, a little slower
         self._turn = RLock() # an index of FAISS cannot be searched while it grows
 
@@ -204,19 +213,19 @@ class ApproximateVectors:
     def kind(self) -> str: return "none" if not self.index else "IVF" if isinstance(faiss.downcast_index(self.index.index), faiss.IndexIVF) else "HNSW"
     def __repr__(self): return f"ApproximateVectors({len(self):,} rows, {self.metric}, {self.kind}, recall@10 {self.recall})"
 
-    def update(self, rows, keep=None):
+    def update(self, rows: np.ndarray, keep: np.ndarray | None = None) -> None:
         with self._turn:
             self.rows = rows
             if self.index is None or len(rows) > 2 * self.built: return build(self, rows, keep)
             _add(self.index, rows, len(self))
 
-    def search(self, queries, k, keep=None):
+    def search(self, queries: np.ndarray, k: int, keep: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         queries = np.ascontiguousarray(queries, np.float32)
         with self._turn:
             found = _search(self.index, queries, min(SECOND_LOOK * k, len(self)), _params(self.index, max(self.effort, SECOND_LOOK * k if self.kind == "HNSW" else 1), keep))[1]
         return best_of_found(found, exact_scores(queries, self.rows, found, self.metric), k)
 
-def _add(index, rows, start: int) -> None:
+def _add(index: Any, rows: np.ndarray, start: int) -> None:
     for block in _blocks(len(rows) - start, rows.shape[1]): index.add(rows[start:][block])
 
 # %% ../../nbs/09_gallery/01_vectors.ipynb #f2db4de2
@@ -241,7 +250,7 @@ def build(store: ApproximateVectors, rows: np.ndarray, keep: np.ndarray | None =
     while own_recall(store, asked[tuned], truth[tuned], keep) < WANTED_RECALL and store.effort < 4096: store.effort *= 2
     store.recall = own_recall(store, asked[~tuned] if len(asked) > 1 else asked, truth[~tuned] if len(asked) > 1 else truth, keep)
 
-def own_recall(store: VectorStore, asked: np.ndarray, truth: np.ndarray, keep: np.ndarray | None = None) -> float:
+def own_recall(store: ApproximateVectors, asked: np.ndarray, truth: np.ndarray, keep: np.ndarray | None = None) -> float:
     """How many of the ten nearest other rows a store finds.
 
     Args:

@@ -54,7 +54,8 @@ def _upright_size(path) -> tuple[int, int]:
     "Width and height from the header, as seen."
     with Image.open(path, formats=FORMATS) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-        return image.size[::-1] if turned else image.size
+        width, height = image.size
+        return (height, width) if turned else (width, height)
 
 def read_signature(
     file: str | Path,

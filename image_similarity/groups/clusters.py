@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from PIL import Image
@@ -23,6 +24,11 @@ from scipy.sparse.linalg import eigsh
 
 from .sheets import Band, Tile, contact_sheet
 from ..metrics.similarity import normalize
+
+if TYPE_CHECKING: # these take long to load
+    import pandas as pd
+
+    from image_similarity.scoring.scorers import PairScorer
 
 # %% ../../nbs/08_groups/07_clusters.ipynb #605589b4
 CHUNK = 1024 # pictures whose similarities to all others are held at once
@@ -61,14 +67,14 @@ def embedding_neighbours(embeddings: np.ndarray) -> np.ndarray:
     unit = normalize(embeddings)
     return neighbours_by(lambda rows: unit[rows] @ unit.T, len(unit))
 
-def siamese_neighbours(pooled: np.ndarray, scorer) -> np.ndarray:
+def siamese_neighbours(pooled: np.ndarray, scorer: "PairScorer") -> np.ndarray:
     """Neighbours by the probability that a Siamese network gives to the pair.
 
     Args:
         pooled: (n, 2·nf), as `embed` gives it
-        scorer: a `PairScorer`
     Returns: (n, k) places"""
-    rows = scorer.rows(pooled)
+    import torch # here, because it takes long to load
+    rows = scorer.rows(torch.as_tensor(pooled))
     return neighbours_by(lambda some: scorer.logits(rows.take(some), rows).numpy(), len(pooled))
 
 # %% ../../nbs/08_groups/07_clusters.ipynb #8b115086
@@ -87,6 +93,8 @@ def link_graph(neighbours: np.ndarray) -> sparse.csr_matrix:
     links = sparse.csr_matrix((weights, (np.repeat(np.arange(n), k), neighbours.ravel())), shape=(n, n))
     return (links + links.T).tocsr()
 
+def _size(links: sparse.csr_matrix) -> int: return links.shape[0] # pyright: ignore[reportOptionalSubscript] SciPy has no types: None is a guess from a base class
+
 def spectral_coordinates(links: sparse.csr_matrix, n_coordinates: int) -> tuple[np.ndarray, np.ndarray]:
     """Numbers for each picture such that linked pictures lie close together.
 
@@ -95,7 +103,7 @@ def spectral_coordinates(links: sparse.csr_matrix, n_coordinates: int) -> tuple[
         n_coordinates: less than n
     Returns: (n, n_coordinates), and the eigenvalue of each, the largest first"""
     scale = sparse.diags(np.asarray(links.sum(1)).ravel()**-.5)
-    walk, n = scale @ links @ scale, links.shape[0]
+    walk, n = scale @ links @ scale, _size(links)
     if n <= 4 * n_coordinates: values, vectors = np.linalg.eigh(walk.toarray())
     else: values, vectors = eigsh(walk, n_coordinates + 1, which="LA", v0=np.random.default_rng(0).normal(size=n))
     order = np.argsort(-values)[1:n_coordinates + 1] # the first says the same of all
@@ -109,11 +117,11 @@ def dense_cores(links: sparse.csr_matrix, min_size: int) -> np.ndarray:
         min_size: pictures of the smallest cluster
     Returns: (n,) number of the core, -1 for none; all 0 where there is no telling cores apart"""
     from sklearn.cluster import HDBSCAN # here, because it takes long to load
-    if links.shape[0] < 2 * min_size: return np.zeros(links.shape[0], int)
-    coordinates, remembered = spectral_coordinates(links, min(COORDINATES, links.shape[0] // min_size)) # as many as there may be clusters
-    if remembered[0] < REMEMBERED: return np.zeros(links.shape[0], int)
+    if (n := _size(links)) < 2 * min_size: return np.zeros(n, int)
+    coordinates, remembered = spectral_coordinates(links, min(COORDINATES, n // min_size)) # as many as there may be clusters
+    if remembered[0] < REMEMBERED: return np.zeros(n, int)
     found = HDBSCAN(min_cluster_size=min(CORE, min_size), min_samples=min(3, min_size), cluster_selection_method="leaf",
-                    copy=True).fit_predict(coordinates)
+                    copy=True).fit_predict(coordinates) # pyright: ignore[reportArgumentType] scikit-learn has no types: text is a guess from the default
     return found if found.max() >= 0 else np.zeros_like(found)
 
 # %% ../../nbs/08_groups/07_clusters.ipynb #1d1781b0
@@ -198,7 +206,7 @@ class Cluster:
 
     def __repr__(self):
         told = f", {self.agree} of {self.labelled} labels agree" if self.labelled else ""
-        return f"{self.name}: {len(self.members)} pictures{told}"
+        return f"{self.name}: {len(self.members)} picture{'s'[:len(self.members) != 1]}{told}"
 
 def name_clusters(groups: np.ndarray, labels: Sequence[str | None] | None = None) -> list[Cluster]:
     """Name groups by majority; of equally frequent labels, the first by alphabet.
@@ -210,23 +218,27 @@ def name_clusters(groups: np.ndarray, labels: Sequence[str | None] | None = None
     clusters = []
     for number in range(groups.max(initial=-1) + 1):
         members = np.flatnonzero(groups == number).tolist()
-        counts = Counter(labels[i] for i in members if labels is not None and labels[i] is not None)
+        counts = Counter(label for i in members if labels is not None and (label := labels[i]) is not None)
         name, agree = min(counts.items(), key=lambda item: (-item[1], item[0]), default=(f"cluster {number + 1}", 0))
         clusters.append(Cluster(name, members, agree, counts.total()))
     return clusters
 
 # %% ../../nbs/08_groups/07_clusters.ipynb #eeb1163d
-class Clusters(Sequence):
+class Clusters(Sequence[Cluster]):
     "Clusters, the largest first, and the loners. In a notebook they show as a contact sheet."
 
-    def __init__(self, clusters: Sequence[Cluster], files: Sequence[Path]):
+    def __init__(self, clusters: Sequence[Cluster], files: Sequence[str | Path]):
         """Args:
             files: n pictures"""
         self.clusters, self.files = list(clusters), [Path(f) for f in files]
         self.groups = np.full(len(self.files), -1) # number of the cluster of each picture, -1 for loners
         for number, cluster in enumerate(self.clusters): self.groups[cluster.members] = number
 
-    def __len__(self): return len(self.clusters)
+    def __len__(self) -> int: return len(self.clusters)
+    @overload
+    def __getitem__(self, i: int) -> Cluster: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Cluster]: ...
     def __getitem__(self, i): return self.clusters[i]
 
     @property
@@ -238,27 +250,33 @@ class Clusters(Sequence):
     def loners(self) -> list[int]: return np.flatnonzero(self.groups < 0).tolist() # places of pictures in no cluster
 
     def __repr__(self):
-        head = f"{len(self)} cluster{'s'[:len(self) != 1]} of {len(self.files)} pictures, {len(self.loners)} in none"
+        head = f"{len(self)} cluster{'s'[:len(self) != 1]} of {len(self.files)} picture{'s'[:len(self.files) != 1]}, {len(self.loners)} in none"
         return "\n".join([head, *(f"  {c!r}" for c in self)])
 
     def to_records(self) -> list[dict]:
-        """A dict a picture, for JSON."""
+        """All pictures and their clusters, for JSON.
+
+        Returns: a dict a picture"""
         return [{"path": str(f), "cluster": int(g) + 1 if g >= 0 else None, "name": name} for f, g, name in zip(self.files, self.groups, self.names)]
 
-    def to_frame(self): # DataFrame with path, cluster (from 1), name
+    def to_frame(self) -> "pd.DataFrame":
+        """All pictures and their clusters as a table.
+
+        Returns: path, cluster (from 1), name"""
         import pandas as pd
         return pd.DataFrame(self.to_records(), columns=["path", "cluster", "name"]).astype({"cluster": "Int64"})
 
-    def show(self, path: str | Path | None = None, most: int = 50, **options) -> Image.Image:
+    def show(self, path: str | Path | None = None, most: int = 50, columns: int = 6, size: int = 150) -> Image.Image:
         """Draw the clusters, and the loners last; raises `ValueError` when there is no picture.
 
         Args:
             path: save the sheet there
             most: clusters to draw
-            options: for `contact_sheet`"""
+            columns: pictures in a row
+            size: width and height of a picture, pixels"""
         bands = [Band(repr(c), [Tile(self.files[i], self.files[i].name) for i in c.members]) for c in self[:most]]
         if self.loners: bands.append(Band(f"{len(self.loners)} in no cluster", [Tile(self.files[i], self.files[i].name) for i in self.loners]))
-        return contact_sheet(bands, path=path, **options)
+        return contact_sheet(bands, columns, size, path=path)
 
 # %% ../../nbs/08_groups/07_clusters.ipynb #e8668448
 def find_clusters(files: Sequence[str | Path], neighbours: np.ndarray, min_size: int = 10, labels: Sequence[str | None] | None = None) -> Clusters:
@@ -270,8 +288,8 @@ def find_clusters(files: Sequence[str | Path], neighbours: np.ndarray, min_size:
         neighbours: (n, k) of each file: `embedding_neighbours`, or `siamese_neighbours`
         min_size: pictures of the smallest cluster, at least 2
         labels: of each file, None where there is none; they name clusters and do not change them"""
-    if len(neighbours) != len(files): raise ValueError(f"neighbours of {len(neighbours)} pictures for {len(files)} files: a row for each file is wanted")
-    if labels is not None and len(labels) != len(files): raise ValueError(f"{len(labels)} labels for {len(files)} files: one for each is wanted, None where there is none")
+    if len(neighbours) != len(files): raise ValueError(f"neighbours of {len(neighbours)} pictures for {len(files)} files: give a row for each file")
+    if labels is not None and len(labels) != len(files): raise ValueError(f"{len(labels)} labels for {len(files)} files: give one for each, None where there is none")
     if min_size < 2: raise ValueError(f"min_size={min_size}: a cluster has at least 2 pictures")
     few = len(files) < max(min_size, 4)
     return Clusters(name_clusters(np.full(len(files), -1) if few else find_groups(neighbours, min_size), labels), files)

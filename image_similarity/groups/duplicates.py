@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from PIL import Image
@@ -22,6 +23,9 @@ from .alignment import Alignment, View, align
 from .candidates import AT_LEAST, Signature, hash_candidates, neighbour_candidates, read_signatures
 from ..images.opening import BadImages, ImageError, open_image
 from .sheets import Band, Tile, contact_sheet
+
+if TYPE_CHECKING: # it takes long to load
+    import pandas as pd
 
 # %% ../../nbs/08_groups/06_duplicates.ipynb #900a51d3
 def _turn(linear: np.ndarray) -> tuple[bool, float, float]:
@@ -111,12 +115,12 @@ class DuplicateGroup:
         return "\n".join([f"keep {self.keep} ({self.why})", *lines])
 
     def band(self) -> Band:
-        """For a contact sheet."""
+        "The group as a part of a contact sheet."
         tiles = [Tile(c.path, c.relation) for c in self.copies]
         return Band(f"{self.keep.name}: {self.why}", [Tile(self.keep, "keep", framed=True), *tiles])
 
 # %% ../../nbs/08_groups/06_duplicates.ipynb #2886e951
-class Duplicates(Sequence):
+class Duplicates(Sequence[DuplicateGroup]):
     "Groups of copies, the largest first. In a notebook they show as a contact sheet."
 
     def __init__(self, groups: Iterable[DuplicateGroup], bad: Iterable[ImageError] = ()):
@@ -124,34 +128,44 @@ class Duplicates(Sequence):
             bad: files that could not be read"""
         self.groups, self.bad = sorted(groups, key=lambda g: (-len(g.copies), g.place)), BadImages(bad)
 
-    def __len__(self): return len(self.groups)
+    def __len__(self) -> int: return len(self.groups)
+    @overload
+    def __getitem__(self, i: int) -> DuplicateGroup: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[DuplicateGroup]: ...
     def __getitem__(self, i): return self.groups[i]
 
     def __repr__(self):
         copies = sum(len(g.copies) for g in self)
-        head = f"{len(self)} photo{'s'[:len(self) != 1]} with {copies} cop{'ies' if copies != 1 else 'y'}, {len(self.bad)} bad files"
+        head = f"{len(self)} photo{'s'[:len(self) != 1]} with {copies} cop{'ies' if copies != 1 else 'y'}, {len(self.bad)} bad file{'s'[:len(self.bad) != 1]}"
         return "\n".join([head, *map(repr, self)])
 
     def to_records(self) -> list[dict]:
-        """A dict a file, for JSON."""
+        """The files of all groups, for JSON.
+
+        Returns: a dict a file"""
         rows = []
         for n, g in enumerate(self, 1):
             rows.append({"group": n, "path": str(g.keep), "keep": True, "relation": g.why, "agreement": 1.})
             rows += [{"group": n, "path": str(c.path), "keep": False, "relation": c.relation, "agreement": c.agreement} for c in g.copies]
         return rows
 
-    def to_frame(self): # DataFrame with group, path, keep, relation, agreement
+    def to_frame(self) -> "pd.DataFrame":
+        """The files of all groups as a table.
+
+        Returns: group, path, keep, relation, agreement"""
         import pandas as pd
         return pd.DataFrame(self.to_records(), columns=["group", "path", "keep", "relation", "agreement"])
 
-    def show(self, path: str | Path | None = None, most: int = 50, **options) -> Image.Image:
+    def show(self, path: str | Path | None = None, most: int = 50, columns: int = 6, size: int = 150) -> Image.Image:
         """Draw the groups; raises `ValueError` when there is none.
 
         Args:
             path: save the sheet there
             most: groups to draw
-            options: for `contact_sheet`"""
-        return contact_sheet([g.band() for g in self[:most]], path=path, **options)
+            columns: pictures in a row
+            size: width and height of a picture, pixels"""
+        return contact_sheet([g.band() for g in self[:most]], columns, size, path=path)
 
 # %% ../../nbs/08_groups/06_duplicates.ipynb #7036edc8
 THRESHOLD = .8 # agreement from which two files count as copies: chosen on made copies and on bursts, see benchmarks/duplicates.py
@@ -219,7 +233,7 @@ def _checked(embeddings, n: int) -> np.ndarray | None:
     "Embeddings of `n` files."
     if embeddings is None: return None
     embeddings = np.asarray(embeddings, np.float32)
-    if embeddings.ndim != 2 or len(embeddings) != n: raise ValueError(f"embeddings of shape {embeddings.shape} for {n} files: a row for each file is wanted")
+    if embeddings.ndim != 2 or len(embeddings) != n: raise ValueError(f"embeddings of shape {embeddings.shape} for {n} files: give a row for each file")
     return embeddings
 
 # %% ../../nbs/08_groups/06_duplicates.ipynb #514c2002
@@ -238,20 +252,21 @@ def find_duplicates(
         against_embeddings: theirs
         progress: show progress bars on stderr
     Returns: groups, and a report of files that could not be read"""
-    if not 0 < threshold <= 1: raise ValueError(f"threshold={threshold}: an agreement between 0 and 1 is wanted, such as {THRESHOLD}")
-    n, files = len(files), [*map(Path, files), *map(Path, against or [])]
+    if not 0 < threshold <= 1: raise ValueError(f"threshold={threshold}: give an agreement between 0 and 1, such as {THRESHOLD}")
+    n, paths = len(files), [*map(Path, files), *map(Path, against or [])]
     embeddings = _checked(embeddings, n)
     if against is not None:
         if (embeddings is None) != (against_embeddings is None): raise ValueError("embeddings of only one of the two collections: give those of both, or of neither")
-        if embeddings is not None: embeddings = np.concatenate([embeddings, _checked(against_embeddings, len(against))])
-    read = read_signatures(files, progress)
+        theirs = _checked(against_embeddings, len(against))
+        if embeddings is not None and theirs is not None: embeddings = np.concatenate([embeddings, theirs])
+    read = read_signatures(paths, progress)
     kept = [i for i, s in enumerate(read) if isinstance(s, Signature)]
-    signatures, bad = [read[i] for i in kept], [s for s in read if isinstance(s, ImageError)]
+    signatures, bad = [s for s in read if isinstance(s, Signature)], [s for s in read if isinstance(s, ImageError)]
     look = lru_cache(64)(lambda path: View(open_image(path, at_least=AT_LEAST)))
     groups, split = [], None if against is None else sum(i < n for i in kept)
     linked = link_copies(signatures, look, None if embeddings is None else embeddings[kept], split, threshold, progress) if kept else []
     for places in [_distinct_files(signatures, places) for places in linked]:
         if len(places) == 1: continue
         best, why, copies = _describe(signatures, places, threshold, look)
-        groups.append(DuplicateGroup(kept[best], files[kept[best]], why, [Copy(kept[i], files[kept[i]], *rest) for i, *rest in copies]))
+        groups.append(DuplicateGroup(kept[best], paths[kept[best]], why, [Copy(kept[i], paths[kept[i]], *rest) for i, *rest in copies]))
     return Duplicates(groups, bad)

@@ -23,11 +23,11 @@ def low_frequencies(image: Image.Image) -> np.ndarray:
         image: RGB
     Returns: (8, 8) float64: rows are vertical frequencies, columns horizontal ones"""
     grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), np.float64)
-    return dctn(grey)[:8, :8]
+    return np.asarray(dctn(grey))[:8, :8]
 
 def _bits(
-    frequencies, # (..., 8, 8)
-) -> np.ndarray: # (..., 8) uint8, 64 bits
+    frequencies: np.ndarray, # (..., 8, 8)
+) -> np.ndarray:             # (..., 8) uint8, 64 bits
     "Which frequencies are above their median."
     flat = frequencies.reshape(*frequencies.shape[:-2], HASH_BITS)
     return np.packbits(flat > np.median(flat, axis=-1, keepdims=True), axis=-1)
@@ -76,7 +76,7 @@ def near_hashes(queries: np.ndarray, gallery: np.ndarray, most: int) -> np.ndarr
         gallery: (n, 8) uint8
         most: bits that may differ, 0 to 63
     Returns: (p, 3) int64: query, item, bits that differ; in the order of queries and items"""
-    if not 0 <= most < HASH_BITS: raise ValueError(f"most={most}: a number of bits from 0 to {HASH_BITS - 1} is wanted")
+    if not 0 <= most < HASH_BITS: raise ValueError(f"most={most}: give a number of bits from 0 to {HASH_BITS - 1}")
     index, found = _hash_index(gallery, most), [np.zeros((0, 3), np.int64)]
     for start in range(0, len(queries), CHUNK):
         ends, distances, items = index.range_search(np.ascontiguousarray(queries[start:start + CHUNK]), most + 1)

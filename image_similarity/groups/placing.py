@@ -48,23 +48,25 @@ def invert_map(matrix: np.ndarray) -> np.ndarray:
     back = np.linalg.inv(matrix[:, :2])
     return np.column_stack([back, -back @ matrix[:, 2]])
 
-def pixel_places(shape: tuple[int, int], step: int = 1) -> np.ndarray:
+def pixel_places(shape: tuple[int, ...], step: int = 1) -> np.ndarray:
     """The places of every pixel, or of every `step`-th in both directions.
 
     Args:
-        shape: of a view
+        shape: (h, w) of a view
+        step: pixels from one place to the next
     Returns: (2, n) float32"""
     y, x = np.mgrid[:shape[0]:step, :shape[1]:step]
     return np.stack([y.ravel(), x.ravel()]).astype(np.float32)
 
-def lies_inside(places: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def lies_inside(places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Which places lie on a view.
 
     Args:
         places: (2, n)
-        shape: of a view
+        shape: (h, w) of a view
     Returns: (n,) bool"""
-    return ((places > -.51) & (places < np.array(shape)[:, None] - .49)).all(0)
+    down, right = (places > -.51) & (places < np.array(shape)[:, None] - .49)
+    return down & right
 
 # %% ../../nbs/08_groups/03_placing.ipynb #8c0d2f59
 def _standardised(pixels) -> np.ndarray:
@@ -147,13 +149,13 @@ def disc_templates(view: np.ndarray) -> Templates:
 def _plain_disc(diameter: int) -> tuple[np.ndarray, int]:
     "The spectrum of a disc of ones, and its area."
     ones = _painted(diameter, np.ones(_disc(diameter).shape[1], np.float32))
-    return fft.rfft2(ones).conj(), int(ones.sum())
+    return np.asarray(fft.rfft2(ones)).conj(), int(ones.sum())
 
 def _correlations(spectrum, squared, discs, diameter: int, shape) -> np.ndarray:
     "(turns, rows, columns) normalised correlation of discs of one size wherever they fit into a picture of this shape."
     fits = np.s_[..., :shape[0] - diameter + 1, :shape[1] - diameter + 1]
     plain, area = _plain_disc(diameter)
-    back = functools.partial(fft.irfft2, s=(COARSE, COARSE))
+    def back(spectrum: np.ndarray) -> np.ndarray: return np.asarray(fft.irfft2(spectrum, s=(COARSE, COARSE)))
     variation = back(squared * plain)[fits] - back(spectrum * plain)[fits]**2 / area
     return back(spectrum * discs.conj())[fits] / np.sqrt(np.maximum(variation, 4 * area)) # a deviation below 2 is noise
 
@@ -170,7 +172,7 @@ def find_discs(view: np.ndarray, templates: Templates, n: int = 4) -> list[tuple
     small = np.asarray(Image.fromarray(view).resize(shape[::-1], Image.Resampling.BOX))
     padded = np.zeros((COARSE, COARSE), np.float32)
     padded[:shape[0], :shape[1]] = small - small.mean()
-    spectrum, squared, found = fft.rfft2(padded), fft.rfft2(padded**2), []
+    spectrum, squared, found = np.asarray(fft.rfft2(padded)), np.asarray(fft.rfft2(padded**2)), []
     for diameter, discs, linear in zip(DIAMETERS, templates.spectra, templates.linear):
         if diameter > min(shape): continue
         values = _correlations(spectrum, squared, discs, diameter, shape)

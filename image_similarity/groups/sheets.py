@@ -90,7 +90,7 @@ def contact_sheet(bands: Iterable[Band], columns: int = 6, size: int = 150, most
         most: pictures of a band; more are counted, not drawn
         path: save the sheet there, as what the name's ending says (.png, .jpg)
     Returns: RGB"""
-    if min(columns, most) < 1 or size < 32: raise ValueError(f"columns={columns}, most={most}, size={size}: at least 1, 1 and 32 are wanted")
+    if min(columns, most) < 1 or size < 32: raise ValueError(f"columns={columns}, most={most}, size={size}: give at least 1, 1 and 32")
     bands = _shortened(bands, most)
     if not bands: raise ValueError("there is no group to draw")
     title, row = LETTERS + 2 * GAP, size + LETTERS + 2 * GAP

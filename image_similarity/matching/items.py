@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from ..images.progress import progress_bar
 
-from ..encoders.encoder import Encoder, embed, open_for
+from ..encoders.encoder import Encoder, embed
+from ..encoders.preprocessing import open_for
 from ..images.opening import ImageError
 
 # %% ../../nbs/11_matching/03_items.ipynb #6d1d23fc

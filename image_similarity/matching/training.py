@@ -10,6 +10,7 @@ __all__ = ['REFINEMENTS', 'HIDDEN', 'COSINE', 'METHODS', 'drawn_batches', 'StopA
            'FittedMatches', 'fit_scorer', 'held_out_models', 'weights_of', 'calibrated', 'fit_matches']
 
 # %% ../../nbs/11_matching/06_training.ipynb #2890c4e4
+from ..learners import fastai_import # noqa: F401 (first: it silences what fastai's own imports warn of)
 import time
 import warnings
 from collections.abc import Sequence
@@ -27,8 +28,9 @@ from fastai.torch_core import no_random
 from scipy.optimize import minimize
 from scipy.special import expit
 
-import fastai.callback.schedule # adds Learner.fit_one_cycle
+import fastai.callback.schedule # noqa: F401 (adds Learner.fit_one_cycle)
 
+from ..encoders.random_state import random_state
 from ..metrics.calibration import even_odds_weights, fit_calibration
 from ..metrics.pairs import best_threshold, pair_auc
 from .groups import PairSource
@@ -55,7 +57,7 @@ def drawn_batches(views: torch.Tensor, source: PairSource, n_batches: int = 12, 
         pooled = views[torch.randint(len(views), (len(items),)), torch.from_numpy(items)]
         return pooled, first, second, torch.from_numpy(match.astype(np.float32))
 
-    loader = DataLoader(range(n_batches), bs=1, create_batch=create_batch, num_workers=0)
+    with random_state(): loader = DataLoader(range(n_batches), bs=1, create_batch=create_batch, num_workers=0) # it draws its seed from Python's state
     loader.n_inp = 3
     return loader
 
@@ -69,6 +71,7 @@ class StopAt(Callback):
         if self.until is not None and time.monotonic() > self.until: raise CancelFitException
 
 # %% ../../nbs/11_matching/06_training.ipynb #b09e858c
+@random_state()
 def fit_pair_head(
     head: SiameseHead, views: torch.Tensor, source: PairSource, epochs: int = 10, lr: float = 2e-3, wd: float = 0.1, until: float | None = None,
     seed: int = 42, progress: bool = True,
@@ -249,8 +252,7 @@ def fit_scorer(views: torch.Tensor, source: PairSource, head: SiameseHead | None
         source: of pairs of the n items
         head: to start from a copy of it
         fit: for `fit_pair_head`"""
-    torch.manual_seed(fit["seed"])
-    head = deepcopy(head) or SiameseHead(views.shape[-1] // 2, HIDDEN, cosine=COSINE)
+    with random_state(fit["seed"]): head = deepcopy(head) or SiameseHead(views.shape[-1] // 2, HIDDEN, cosine=COSINE)
     fit_pair_head(head, views, source, **fit)
     return head.fold(), head
 

@@ -8,6 +8,7 @@ Docs: https://image-similarity.github.io/image_similarity/11_matching/tuning.htm
 __all__ = ['EPOCH', 'reading_seconds', 'held_out_auc', 'images_of_split', 'BestSoFar', 'tune_encoder', 'fit_end_to_end']
 
 # %% ../../nbs/11_matching/07_tuning.ipynb #8950a6fe
+from ..learners import fastai_import # noqa: F401 (first: it silences what fastai's own imports warn of)
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from fastai.learner import Learner
 from fastai.torch_core import no_random
 from torch import nn
 
-import fastai.callback.schedule # adds Learner.fit_flat_cos
+import fastai.callback.schedule # noqa: F401 (adds Learner.fit_flat_cos)
 
 from ..learners.classifier import class_dls
 from ..images.datasets import LabelledImages
@@ -33,7 +34,7 @@ from ..metrics.pairs import pair_auc
 from .groups import PairSource
 from .metric import LinearEmbedding
 from .training import FittedMatches, Split, StopAt, fit_matches
-from ..learners.metric_learning import EmbeddingModel
+from ..learners.embedding_model import EmbeddingModel
 
 # %% ../../nbs/11_matching/07_tuning.ipynb #d08bf77e
 def reading_seconds(encoder: Encoder, items: Sequence[tuple[Path, ...]], n_images: int = 16) -> float:

@@ -41,7 +41,7 @@ def fit_grid(sample: np.ndarray, w: np.ndarray) -> ByteGrid:
         w: (m,) float32 weights of the hidden units"""
     from image_similarity.scoring.kernels import PARTS # needs numba, which a small search does without
     m, sums = len(w), LARGEST // (255 * PARTS)
-    if not len(sample): raise ValueError("no rows to fit a grid of bytes to: give one at least")
+    if not len(sample): raise ValueError("no rows to fit a grid of bytes to: give at least one")
     if 2 * m > sums: raise ValueError(f"{m} weights of hidden units: bytes can add up {sums // 2}, score this head from floats")
     low, high = sample.min(axis=0).astype(np.float64), sample.max(axis=0).astype(np.float64)
     size = np.abs(w.astype(np.float64))
@@ -54,9 +54,11 @@ def fit_grid(sample: np.ndarray, w: np.ndarray) -> ByteGrid:
 
 # %% ../../nbs/05_scoring/04_byte_rows.ipynb #bbf08c68
 def rounding(n: int) -> float:
-    """Args:
+    """The largest error of a sum.
+
+    Args:
         n: numbers that are added in float32
-    Returns: largest error of the sum, as a part of the sum of their sizes; with a few roundings of each number itself"""
+    Returns: as a part of the sum of their sizes; with a few roundings of each number itself"""
     return 1.01 * (n + 8) * 2.**-24
 
 class ByteRows(NamedTuple):
@@ -66,7 +68,7 @@ class ByteRows(NamedTuple):
     margin: np.ndarray # (N,) float32, by how much it may still be off
 
 # %% ../../nbs/05_scoring/04_byte_rows.ipynb #ba162eaa
-def byte_rows(grid: ByteGrid, rows: np.ndarray, w: np.ndarray, a: float) -> ByteRows:
+def byte_rows(grid: ByteGrid, rows: np.ndarray, w: np.ndarray, a: float | np.floating) -> ByteRows:
     """Bytes of some items.
 
     Args:
@@ -103,8 +105,10 @@ class ByteQuery:
     margin: float      # what rounding the query may change, and rounding the exact logit
 
 # %% ../../nbs/05_scoring/04_byte_rows.ipynb #cad9c4de
-def byte_query(grid: ByteGrid, hidden: np.ndarray, unit: np.ndarray, w: np.ndarray, a: float, c: float) -> ByteQuery:
-    """Args:
+def byte_query(grid: ByteGrid, hidden: np.ndarray, unit: np.ndarray, w: np.ndarray, a: float | np.floating, c: float | np.floating) -> ByteQuery:
+    """A query in integers.
+
+    Args:
         hidden: (m,) float32 what the query adds to each hidden unit
         unit: (d,) float32 its embedding
         w: (m,) float32
@@ -125,7 +129,7 @@ def byte_query(grid: ByteGrid, hidden: np.ndarray, unit: np.ndarray, w: np.ndarr
     over = 255 * a * (ideal - worth * slope)
     start = (w * (grid.low[:m] + t))[heard].sum() + a * (v @ grid.low[m:]) + c + rest.sum() / 2 + over.sum() / 2
     rounded = rounding(m) * (np.abs(w * t).sum() + abs(c)) + rounding(d) * abs(a)
-    return ByteQuery(cut.astype(np.int16), weight.astype(np.int16), slope.astype(np.int16), grid.worth / PARTS, a * worth, float(start),
+    return ByteQuery(cut.astype(np.int16), weight.astype(np.int16), slope.astype(np.int16), grid.worth / PARTS, float(a * worth), float(start),
                      float(np.abs(rest).sum() / 2 + np.abs(over).sum() / 2 + rounded))
 
 # %% ../../nbs/05_scoring/04_byte_rows.ipynb #7ebc4840

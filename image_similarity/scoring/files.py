@@ -31,7 +31,9 @@ def scorer_key(scorer: PairScorer) -> str:
     return digest.hexdigest()[:16]
 
 def widths(scorer: PairScorer) -> dict[str, int]:
-    """Columns of each array of floats; 0 where the scorer does not look."""
+    """How many columns there are.
+
+    Returns: of each array of floats; 0 where the scorer does not look"""
     h, d = scorer.A.shape[0], scorer.A.shape[1] // 2
     return {"query": h if scorer.symmetric else 0, "gallery": h, "unit": d if scorer.a else 0}
 
@@ -40,7 +42,7 @@ def _mapped(
     path: Path,
     n: int,     # rows that count
     width: int | None, # columns; None for one number a row
-    dtype,
+    dtype: type,
     load: bool = False, # into memory
 ) -> np.ndarray:
     "An array of a file. Raises `ValueError` if it is too short."
@@ -51,21 +53,22 @@ def _mapped(
         raise ValueError(f"{path}: {found} bytes where {count * np.dtype(dtype).itemsize} should be; delete the folder, it can be made again")
     return np.fromfile(path, dtype, count).reshape(shape) if load else np.asarray(np.memmap(path, dtype, "r", shape=shape))
 
-def _floats(folder: Path, scorer: PairScorer, n: int) -> PairRows:
+def _floats(folder: Path, scorer: PairScorer, n: int) -> PairRows[np.ndarray]:
     return PairRows(**{name: _mapped(folder / f"{name}.bin", n, width, np.float32) for name, width in widths(scorer).items()})
 
 # %% ../../nbs/05_scoring/06_files.ipynb #14906208
 def _manifest(folder: Path, scorer: PairScorer) -> dict:
-    "Raises `ValueError` for files that belong to another scorer, or that can not be read."
+    "Raises `ValueError` for files that belong to another scorer, or that cannot be read."
     path = folder / "index.json"
     try: found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e: raise ValueError(f"{path}: not to be read ({e}); delete the folder, it can be made again") from e
+    except ValueError as e: raise ValueError(f"{path}: cannot be read ({e}); delete the folder, it can be made again") from e
     if not isinstance(found, dict) or found.get("scorer") != scorer_key(scorer):
         raise ValueError(f"{path}: its rows were made for another scorer; delete the folder, it can be made again")
     return found
 
 def _grid(manifest: dict) -> ByteGrid:
-    return ByteGrid(*(np.array(manifest["grid"][name], kind) for name, kind in (("low", float), ("step", float), ("weight", np.int16))), manifest["grid"]["worth"])
+    kept = manifest["grid"]
+    return ByteGrid(np.array(kept["low"], float), np.array(kept["step"], float), np.array(kept["weight"], np.int16), kept["worth"])
 
 def open_pair_files(scorer: PairScorer, folder: str | Path) -> PairIndex:
     """An index whose scanned rows are in memory; floats that only get a second look stay in their files.
@@ -94,7 +97,7 @@ def _append(
         file.seek(0, os.SEEK_END)
         array.tofile(file)
 
-def _append_bytes(folder: Path, scorer: PairScorer, rows: PairRows, grid: ByteGrid, fitted: int, start: int) -> None:
+def _append_bytes(folder: Path, scorer: PairScorer, rows: PairRows[np.ndarray], grid: ByteGrid, fitted: int, start: int) -> None:
     "Bytes of the items from `start` on, in the files of the grid that was fitted to `fitted` items."
     w, (_, a, _) = orders(scorer), kernel_numbers(scorer)
     for first in range(start, len(rows.gallery), BLOCK):

@@ -20,9 +20,9 @@ def compiled(function: Callable) -> Callable:
     Args:
         function: of numbers and arrays, without Python objects inside
     Returns: the same as machine code, which lets other threads run beside it"""
-    options = dict(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-    try: return njit(cache=True, **options)(function)
-    except RuntimeError: return njit(**options)(function)
+    freely = {"reassoc", "contract", "nsz"}
+    try: return njit(cache=True, nogil=True, error_model="numpy", fastmath=freely)(function)
+    except RuntimeError: return njit(nogil=True, error_model="numpy", fastmath=freely)(function)
 
 # %% ../../nbs/05_scoring/02_kernels.ipynb #b9891314
 @compiled
@@ -103,7 +103,9 @@ def _dot_sum(codes, slope):
 
 @compiled
 def code_sums(codes, ids, cut, weight, slope, hinges, dots):
-    """Args:
+    """The sums that a logit is made of, in integers.
+
+    Args:
         codes: (N, h + d) uint8
         ids: (n,) int64, rows of `codes`
         cut: (h,) int16 thresholds from 0 to 255 * PARTS
@@ -119,7 +121,9 @@ def code_sums(codes, ids, cut, weight, slope, hinges, dots):
 # %% ../../nbs/05_scoring/02_kernels.ipynb #cf994612
 @compiled
 def encode(rows, low, step, w, codes, lost):
-    """Args:
+    """Rows as bytes, and what is lost by that.
+
+    Args:
         rows: (n, h + d) float32
         low: (h + d,) float64, of each column: what byte 0 stands for
         step: (h + d,) float64, of each column: how much more the next byte stands for

@@ -9,9 +9,10 @@ __all__ = ['PLAIN_BELOW', 'BLOCK', 'SAMPLE', 'Floor', 'reaching', 'second_look',
            'plain_logits', 'PairHits', 'PairIndex', 'pair_index', 'item_rows', 'in_bytes']
 
 # %% ../../nbs/05_scoring/05_search.ipynb #018e12b5
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +25,15 @@ from .scorers import PairRows, PairScorer, kernel_numbers, kernel_rows
 class Floor:
     "The k-th best value so far; may be raised by several threads."
 
-    def __init__(self, k: int):
+    def __init__(self,
+        k: int,
+    ):
         self.k, self.value, self._best, self._lock = k, -np.inf, np.empty(0), Lock()
 
     def raise_by(self, values: np.ndarray) -> None:
-        """Args:
+        """Take more values into account.
+
+        Args:
             values: (n,) more values"""
         values = values[values > self.value]
         if len(values) > self.k: values = np.partition(values, -self.k)[-self.k:]
@@ -38,7 +43,7 @@ class Floor:
             if len(self._best) == self.k: self.value = self._best.min()
 
 # %% ../../nbs/05_scoring/05_search.ipynb #d82e9e92
-def reaching(bounds: Callable, ids: np.ndarray, k: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+def reaching(bounds: Callable[[np.ndarray], Sequence[np.ndarray]], ids: np.ndarray, k: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """Everyone whose highest score reaches the k-th best of the lowest ones.
 
     Args:
@@ -47,7 +52,7 @@ def reaching(bounds: Callable, ids: np.ndarray, k: int, threads: int) -> tuple[n
     Returns: ids that may be among the k best, ascending, and their highest possible scores"""
     floor = Floor(k)
 
-    def look(chunk):
+    def look(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         low, high = bounds(chunk)
         floor.raise_by(low)
         near = high >= floor.value
@@ -59,7 +64,7 @@ def reaching(bounds: Callable, ids: np.ndarray, k: int, threads: int) -> tuple[n
     return ids[near], high[near]
 
 # %% ../../nbs/05_scoring/05_search.ipynb #58008511
-def second_look(exact: Callable, ids: np.ndarray, high: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def second_look(exact: Callable[[np.ndarray], np.ndarray], ids: np.ndarray, high: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Score candidates exactly, until none of the others can be among the k best.
 
     Args:
@@ -78,7 +83,7 @@ def second_look(exact: Callable, ids: np.ndarray, high: np.ndarray, k: int) -> t
     return looked[best], scores[best]
 
 # %% ../../nbs/05_scoring/05_search.ipynb #a0f667bd
-def checked_pooled(scorer: PairScorer, pooled, first: int = 0) -> torch.Tensor:
+def checked_pooled(scorer: PairScorer, pooled: Any, first: int = 0) -> torch.Tensor:
     """Raises `ValueError` for rows that are not finite, or not as wide as the scorer wants them.
 
     Args:
@@ -94,13 +99,17 @@ def checked_pooled(scorer: PairScorer, pooled, first: int = 0) -> torch.Tensor:
     return pooled.detach().float()
 
 def orders(scorer: PairScorer) -> np.ndarray:
-    """(m,) float32, weight of each hidden column of an item's bytes: h for one order, 2·h for both."""
+    """The weight of each hidden column of an item's bytes.
+
+    Returns: (m,) float32: h for one order, 2·h for both"""
     w = kernel_numbers(scorer)[0]
     return np.tile(w, 2 if scorer.symmetric else 1)
 
-def side_by_side(rows: PairRows, some=slice(None)) -> np.ndarray:
-    """Args:
-        rows: numpy arrays, as `kernel_rows` makes them
+def side_by_side(rows: PairRows[np.ndarray], some: slice = slice(None)) -> np.ndarray:
+    """The rows of items as one.
+
+    Args:
+        rows: as `kernel_rows` makes them
         some: which items
     Returns: (n, m + d) float32: the columns in the order of `orders`, then the embedding"""
     return np.concatenate([rows.gallery[some], rows.query[some], rows.unit[some]], axis=1)
@@ -108,12 +117,12 @@ def side_by_side(rows: PairRows, some=slice(None)) -> np.ndarray:
 # %% ../../nbs/05_scoring/05_search.ipynb #323338ec
 PLAIN_BELOW = 5000 # items, which numpy scores in some hundredths of a second
 
-def plain_logits(query: PairRows, gallery: PairRows, ids: np.ndarray, w: np.ndarray, a: np.float32, c: np.float32) -> np.ndarray:
+def plain_logits(query: PairRows[np.ndarray], gallery: PairRows[np.ndarray], ids: np.ndarray, w: np.ndarray, a: np.float32, c: np.float32) -> np.ndarray:
     """What `kernels.row_logits` computes, without numba.
 
     Args:
-        query: numpy arrays, of one query
-        gallery: numpy arrays, as `kernel_rows` makes them
+        query: of one query
+        gallery: as `kernel_rows` makes them
         ids: (n,) int64, rows of the gallery
         w: (h,) float32
     Returns: (1, n) float32"""
@@ -144,11 +153,11 @@ class PairIndex:
     """A gallery, ready to be searched by a Siamese head. Made by `pair_index`, or by `open_pair_files`.
 
     Args:
-        rows: numpy arrays, as `kernel_rows` makes them
+        rows: as `kernel_rows` makes them
         grid: for a first look at bytes: what they stand for,
         items: and the bytes"""
     scorer: PairScorer
-    rows: PairRows                # numpy arrays, as `kernel_rows` makes them
+    rows: PairRows[np.ndarray]    # as `kernel_rows` makes them
     grid: ByteGrid | None = None  # for a first look at bytes: what they stand for,
     items: ByteRows | None = None # and the bytes
 
@@ -159,7 +168,7 @@ class PairIndex:
         """That a search reads."""
         return sum(array.nbytes for array in self.items or self.rows)
 
-    def logits(self, pooled, among=None) -> np.ndarray:
+    def logits(self, pooled: Any, among: Any = None) -> np.ndarray:
         """The exact logits of items, from their floats.
 
         Args:
@@ -169,7 +178,7 @@ class PairIndex:
         exact = _exact(self, _query_rows(self, pooled))
         return np.concatenate([np.empty(0, np.float32), *in_threads(exact, _ids(self, among), torch.get_num_threads())])
 
-    def search(self, pooled, top_k: int = 10, among=None, score: Callable | None = None) -> PairHits:
+    def search(self, pooled: Any, top_k: int = 10, among: Any = None, score: Callable | None = None) -> PairHits:
         """The best items, of equal ones the first. Raises `ValueError` for `top_k`, a query that is not finite, and ids that are not there.
 
         Args:
@@ -177,7 +186,7 @@ class PairIndex:
             top_k: fewer if there are fewer items
             among: (N,) bool, or ids; all if not given
             score: (ids, logits) to scores that never fall where a logit rises; the logits if not given"""
-        if top_k < 1: raise ValueError(f"top_k={top_k}: ask for one result at least")
+        if top_k < 1: raise ValueError(f"top_k={top_k}: ask for at least one result")
         query, score = _query_rows(self, pooled), score or (lambda ids, logits: logits)
         exact, bounds = _exact(self, query), _bounds(self, query)
         scored = lambda ids: score(ids, exact(ids).astype(np.float64))
@@ -188,11 +197,11 @@ class PairIndex:
     def __repr__(self): return f"PairIndex({len(self)} items, {'bytes and then ' if self.items else ''}floats, {self.scorer})"
 
 # %% ../../nbs/05_scoring/05_search.ipynb #61eb928d
-def _query_rows(index: PairIndex, pooled) -> PairRows:
-    pooled = checked_pooled(index.scorer, pooled[None])
-    with torch.no_grad(): return PairRows(*(t.numpy() for t in index.scorer.rows(pooled)))
+def _query_rows(index: PairIndex, pooled: Any) -> PairRows[np.ndarray]:
+    with torch.no_grad(): rows = index.scorer.rows(checked_pooled(index.scorer, pooled[None]))
+    return PairRows(rows.query.numpy(), rows.gallery.numpy(), rows.unit.numpy())
 
-def _ids(index: PairIndex, among) -> np.ndarray:
+def _ids(index: PairIndex, among: Any) -> np.ndarray:
     "Which items to score, ascending."
     if among is None: return np.arange(len(index))
     among = np.asarray(among)
@@ -201,25 +210,26 @@ def _ids(index: PairIndex, among) -> np.ndarray:
     if len(ids) and not 0 <= ids[0] <= ids[-1] < len(index): raise ValueError(f"ids from {ids[0]} to {ids[-1]}, but there are {len(index)} items")
     return ids
 
-def _exact(index: PairIndex, query: PairRows) -> Callable: # of ids: their logits, float32
+def _exact(index: PairIndex, query: PairRows[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]: # of ids: their logits, float32
     if len(index) < PLAIN_BELOW: logits = plain_logits
     else: from image_similarity.scoring.kernels import row_logits as logits
     numbers = kernel_numbers(index.scorer)
     return lambda ids: logits(query, index.rows, ids, *numbers)[0]
 
-def _bounds(index: PairIndex, query: PairRows) -> Callable: # of ids: their lowest and highest possible logits, float64
-    if index.items is None:
+def _bounds(index: PairIndex, query: PairRows[np.ndarray]) -> Callable[[np.ndarray], Sequence[np.ndarray]]: # of ids: their lowest and highest possible logits, float64
+    grid, items = index.grid, index.items
+    if grid is None or items is None:
         exact = _exact(index, query)
         return lambda ids: [exact(ids).astype(np.float64)] * 2
     w, (_, a, c) = orders(index.scorer), kernel_numbers(index.scorer)
     hidden, unit = np.concatenate([query.query[0], query.gallery[0]])[:len(w)], query.unit[0][:index.rows.unit.shape[1]]
-    asked = byte_query(index.grid, hidden, unit, w, a, c)
-    return lambda ids: byte_logits(asked, index.items, ids)
+    asked = byte_query(grid, hidden, unit, w, a, c)
+    return lambda ids: byte_logits(asked, items, ids)
 
 # %% ../../nbs/05_scoring/05_search.ipynb #33e3b786
 BLOCK = 4096 # images whose rows are made at a time
 
-def pair_index(scorer: PairScorer, pooled, dtype: str = "float32") -> PairIndex:
+def pair_index(scorer: PairScorer, pooled: Any, dtype: str = "float32") -> PairIndex:
     """An index in memory. Raises `ValueError` for rows that are not finite and for an unknown `dtype`.
 
     Args:
@@ -234,28 +244,27 @@ def pair_index(scorer: PairScorer, pooled, dtype: str = "float32") -> PairIndex:
     if dtype == "int8" and len(pooled): grid, items = in_bytes(scorer, rows)
     return PairIndex(scorer, rows, grid, items)
 
-def item_rows(scorer: PairScorer, pooled, first: int = 0) -> PairRows:
-    """Raises `ValueError` for rows that are not finite.
+def item_rows(scorer: PairScorer, pooled: Any, first: int = 0) -> PairRows[np.ndarray]:
+    """What is kept of them. Raises `ValueError` for rows that are not finite.
 
     Args:
         pooled: (n, 2·nf) of some images
-        first: number of the first, for the message
-    Returns: numpy arrays"""
+        first: number of the first, for the message"""
     with torch.no_grad(): return kernel_rows(scorer, scorer.rows(checked_pooled(scorer, pooled, first)))
 
 # %% ../../nbs/05_scoring/05_search.ipynb #836fe7a3
 SAMPLE = 20_000 # items that a grid of bytes is fitted to
 
-def in_bytes(scorer: PairScorer, rows: PairRows) -> tuple[ByteGrid, ByteRows]:
+def in_bytes(scorer: PairScorer, rows: PairRows[np.ndarray]) -> tuple[ByteGrid, ByteRows]:
     """A grid that fits a sample of the items, spread over all, and the bytes of all.
 
     Args:
-        rows: numpy arrays of N images"""
+        rows: of N images"""
     n, w, (_, a, _) = len(rows.gallery), orders(scorer), kernel_numbers(scorer)
     grid = fit_grid(side_by_side(rows, slice(None, None, -(-n // SAMPLE))), w)
     items = ByteRows(np.empty((n, len(grid.low)), np.uint8), np.empty(n, np.float32), np.empty(n, np.float32))
 
-    def fill(ids):
+    def fill(ids: np.ndarray) -> None:
         some = slice(ids[0], ids[-1] + 1)
         for part, made in zip(items, byte_rows(grid, side_by_side(rows, some), w, a)): part[some] = made
 

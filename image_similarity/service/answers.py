@@ -18,7 +18,7 @@ from time import perf_counter
 import numpy as np
 
 from ..groups.alignment import View, align
-from ..gallery.catalogue import Item, NoSuchItem, condition, items_by_id, items_where, pooled_by_id, pooled_in_order
+from ..gallery.catalogue import Item, NoSuchItem
 from .collection import Collection, Opened
 from ..groups.candidates import AT_LEAST
 from ..groups.duplicates import THRESHOLD
@@ -46,7 +46,7 @@ def known_item(
     id: int,
 ) -> Item:
     "Raises `Refused` when it is not there."
-    item = items_by_id(opened.gallery.catalogue, [id]).get(id)
+    item = opened.gallery.catalogue.items_by_id([id]).get(id)
     if item is None: raise Refused("not_found", f"{opened.folder.name} has no item {id}")
     return item
 
@@ -54,38 +54,31 @@ def count_items(opened: Opened, where: dict | None = None) -> int:
     """Args:
         where: conditions, as `Gallery.items` takes them
     Returns: items that meet them"""
-    sql, parameters = condition(where)
-    (total,), = opened.gallery.catalogue.rows(f"SELECT count(*) FROM items WHERE {sql}", parameters)
-    return total
+    return opened.gallery.catalogue.count(where)
 
 def item_page(opened: Opened, after: int = 0, limit: int = 50, where: dict | None = None) -> ItemPage:
     """Args:
         after: ids above it"""
-    sql, parameters = condition(where)
-    chosen = [id for id, in opened.gallery.catalogue.rows(f"SELECT id FROM items WHERE {sql} AND id > ? ORDER BY id LIMIT ?", [*parameters, after, limit + 1])]
-    known = items_by_id(opened.gallery.catalogue, chosen[:limit])
-    items = [ItemInfo(**shown_item(opened.folder.name, known[id])) for id in chosen[:limit] if id in known]
-    return ItemPage(items=items, total=count_items(opened, where), next=chosen[limit - 1] if len(chosen) > limit else None)
+    chosen = opened.gallery.catalogue.items(where, after, limit + 1)
+    items = [ItemInfo(**shown_item(opened.folder.name, item)) for item in chosen[:limit]]
+    return ItemPage(items=items, total=count_items(opened, where), next=chosen[limit - 1].id if len(chosen) > limit else None)
 
 # %% ../../nbs/13_service/05_answers.ipynb #1e68e5a7
 VALUES = 50 # of metadata with more different values than this no filter is made
 
 def _facets(opened: Opened) -> dict[str, list]:
     "Names of metadata with few values, and these."
-    found = opened.gallery.catalogue.rows("SELECT DISTINCT key, type, value FROM items, json_each(metadata) WHERE key <> 'file' AND type IN ('text', 'integer', 'real', 'true', 'false') ORDER BY 1, 3")
-    values = {}
-    for key, type, value in found: values.setdefault(key, []).append(type == "true" if type in ("true", "false") else value)
-    return {key: v for key, v in values.items() if len(v) <= VALUES}
+    return {name: values for name, values in opened.gallery.catalogue.values(but=["file"]).items() if len(values) <= VALUES}
 
 def collection_info(opened: Opened, jobs: Sequence[str] = (), whole: bool = True) -> CollectionInfo:
     """Args:
         jobs: that wait or run
         whole: labels and metadata too, for which all items are looked through"""
-    counts = opened.gallery.catalogue.rows("SELECT label, count(*) FROM items GROUP BY label ORDER BY 2 DESC, 1") if whole else []
+    counts = opened.gallery.catalogue.label_counts() if whole else {}
     made_with = opened.made_with or {}
     return CollectionInfo(name=opened.folder.name, kind=opened.kind, items=len(opened.gallery), encoder=made_with.get("name"), text=opened.reads_text,
                           explain=made_with.get("kind", "encoder") == "encoder", classes=opened.finder.classes.labels if opened.finder else [], jobs=list(jobs),
-                          labels=[LabelCount(label=label, items=n) for label, n in counts] if whole else None, metadata=_facets(opened) if whole else None)
+                          labels=[LabelCount(label=label, items=n) for label, n in counts.items()] if whole else None, metadata=_facets(opened) if whole else None)
 
 # %% ../../nbs/13_service/05_answers.ipynb #e58030c6
 CLOSE = .85 # cosine from which two pictures are worth laying over each other
@@ -161,7 +154,7 @@ def item_query(
 ) -> Query:
     "Raises `Refused` when there is no such item."
     item = known_item(opened, id)
-    return Query("item", item, pooled_in_order(opened.gallery.catalogue, [id])[0])
+    return Query("item", item, opened.gallery.catalogue.pooled([id])[0])
 
 # %% ../../nbs/13_service/05_answers.ipynb #8b327c7a
 def _found(opened: Opened, query: Query, n: int, options: SearchOptions) -> list[Result]:
@@ -191,7 +184,7 @@ def search(
         if isinstance(query.content, Mixture) and query.content.has_words: opened.ready_for_text()
         results = _found(opened, query, wanted, options) if len(opened.gallery) else []
     except (ValueError, TypeError, ImportError) as e: raise Refused("invalid", str(e)) from e
-    items = items_by_id(opened.gallery.catalogue, [r.id for r in results])
+    items = opened.gallery.catalogue.items_by_id([r.id for r in results])
     results, hidden = [r for r in results if r.id in items], 0
     if options.hide_duplicates: results, hidden = _distinct(opened, query, results, items, options.top_k)
     by_probability = opened.finder is not None and query.pooled is not None
@@ -205,7 +198,7 @@ def _shown(opened: Opened, results: Sequence[Result], items: dict[int, Item]) ->
 
 def _still_there(opened: Opened, results: list[Result]) -> tuple[list[Result], np.ndarray]:
     "Results whose item has not gone meanwhile, and the embedding (n, D) of each."
-    pooled = pooled_by_id(opened.gallery.catalogue, [r.id for r in results])
+    pooled = opened.gallery.catalogue.pooled_by_id([r.id for r in results])
     there = [r for r in results if r.id in pooled]
     return there, _embeddings(opened, np.stack([pooled[r.id] for r in there])) if there else np.zeros((0, 0))
 
@@ -220,8 +213,7 @@ def _distinct(opened: Opened, query: Query, results: list[Result], items: dict[i
 
 def _predicted(opened: Opened, query: Query) -> Prediction | None:
     if opened.finder is None or query.pooled is None: return None
-    from image_similarity.finder.finder import predicted_class # needs torch
-    label, probability = predicted_class(opened.finder, query.picture, query.pooled)
+    label, probability = opened.finder.predicted_class(query.picture, query.pooled)
     return Prediction(label=label, probability=probability)
 
 # %% ../../nbs/13_service/05_answers.ipynb #2a2cf149
@@ -283,7 +275,7 @@ def recommendations(
     "Raises `Refused` when there is no such item."
     query = item_query(opened, id)
     results = _found(opened, query, max(POOL, 2 * top_k), SearchOptions())
-    items = items_by_id(opened.gallery.catalogue, [r.id for r in results])
+    items = opened.gallery.catalogue.items_by_id([r.id for r in results])
     results, _ = _distinct(opened, query, [r for r in results if r.id in items], items, max(POOL, top_k))
     results, embeddings = _still_there(opened, results)
     if not results: return Recommendations(item=id, results=[])

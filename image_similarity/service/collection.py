@@ -23,7 +23,6 @@ import numpy as np
 from filelock import FileLock
 
 from .batching import Batcher, look_at_each
-from ..gallery.catalogue import fact, items_by_path
 from ..gallery.gallery import Gallery, is_gallery
 from ..gallery.encoder import PooledEncoder, text_side
 from ..images.opening import BadImages, ImageError
@@ -76,7 +75,7 @@ class Opened:
             from image_similarity.finder.finder import SimilarityFinder # needs torch
             self.finder = SimilarityFinder.load(folder)
             self.gallery = self.finder.gallery
-        self.gallery.catalogue.run("PRAGMA synchronous = FULL") # what was answered survives a power cut too
+        self.gallery.catalogue.make_durable() # what was answered survives a power cut too
 
     @property
     def kind(self) -> str: return "gallery" if self.finder is None else "model"
@@ -84,7 +83,7 @@ class Opened:
     @property
     def made_with(self) -> dict | None:
         """What the gallery says of its encoder; None before the first picture."""
-        return fact(self.gallery.catalogue, "encoder")
+        return self.gallery.catalogue.fact("encoder")
 
     @property
     def sees(self) -> bool: return (self.made_with or {}).get("kind") != "none" # False for imported vectors, which no picture can be compared with
@@ -184,10 +183,10 @@ def add_pictures(
         labels: None leaves the label as it is
     Returns: ids, those that were known, and what is no picture"""
     opened.batcher # complains, and has the gallery use the encoder that all share
-    known = set(items_by_path(opened.gallery.catalogue, files))
+    known = set(opened.gallery.catalogue.items_by_path(files))
     extra = [{**({} if file in known else {"file": name}), **metadata[file]} for file, name in files.items()] # what is known keeps its name
     bad = opened.gallery.add(list(files), [labels[file] for file in files], extra, progress=False).bad
-    ids = {path: item.id for path, item in items_by_path(opened.gallery.catalogue, files).items()}
+    ids = {path: item.id for path, item in opened.gallery.catalogue.items_by_path(files).items()}
     for error in bad: error.path.unlink(missing_ok=True)
     return ids, known, BadImages(ImageError(files[error.path], error.reason) for error in bad)
 

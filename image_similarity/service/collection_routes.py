@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from .answers import collection_info, item_page, known_item, shown_item
-from ..gallery.catalogue import Item, remove_items
+from ..gallery.catalogue import Item
 from .collection import Collection, add_pictures, encoders
 from ..images.opening import ImageError
 from .incoming import CollectionName, Id, conditions, errors, form_of, opened_of, options_of, service_of
@@ -83,7 +83,7 @@ def remove_item(request: Request, name: CollectionName, id: Id) -> None:
     collection = service_of(request).collections[name]
     with collection.writing() as opened:
         item = known_item(opened, id)
-        remove_items(opened.gallery.catalogue, [id]) # no matter if another process was quicker
+        opened.gallery.catalogue.remove_items([id]) # no matter if another process was quicker
         if item.path.is_relative_to(collection.pictures): item.path.unlink(missing_ok=True)
 
 # %% ../../nbs/13_service/12_collection_routes.ipynb #e5a274d0

@@ -18,7 +18,6 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from .answers import Query, count_items, item_query, known_item, match, overlays, recommendations, search, shown_item
-from ..gallery.catalogue import items_by_path
 from .collection import Opened
 from ..groups.duplicates import THRESHOLD
 from .incoming import (CollectionName, Id, conditions, content_type, errors, form_of, from_base64, from_json, known_query, looked_at, opened_of,
@@ -110,12 +109,11 @@ def duplicates(request: Request, name: CollectionName,
                limit: Annotated[int, QueryParameter(ge=1, le=500, description="Groups.")] = 50,
                where: Annotated[str | None, QueryParameter(description="Conditions on the items that are compared, as JSON.", examples=['{"label": "Beagle"}'], max_length=10_000)] = None) -> DuplicatesAnswer:
     "Which items show the same photo, and which one to keep. Nothing is deleted."
-    import image_similarity.gallery.groups # adds `duplicates` to galleries
     opened, within = service_of(request).collections[name].now(), conditions(where)
     n = count_items(opened, within)
     if n > MOST: raise Refused("invalid", f"{name}: {n:,} items are too many to compare while you wait ({MOST:,} at most); ask for a part of them (where), or run `image_similarity duplicates --gallery {name}` in the service's folder")
     found = opened.gallery.duplicates(threshold, within, progress=False) if n else []
-    items = items_by_path(opened.gallery.catalogue, [path for group in found for path in (group.keep, *(c.path for c in group.copies))])
+    items = opened.gallery.catalogue.items_by_path([path for group in found for path in (group.keep, *(c.path for c in group.copies))])
     shown = lambda path: ItemInfo(**shown_item(name, items[path]))
     return DuplicatesAnswer(total=len(found), groups=[
         CopyGroup(keep=shown(g.keep), why=g.why, copies=[CopyInfo(item=shown(c.path), relation=c.relation, agreement=c.agreement) for c in g.copies]) for g in found[:limit]])
