@@ -19,7 +19,7 @@ import numpy as np
 
 from ..groups.alignment import View, align
 from ..gallery.catalogue import Item, NoSuchItem
-from .collection import Collection, Opened
+from .collection import Opened
 from ..groups.candidates import AT_LEAST
 from ..groups.duplicates import THRESHOLD
 from ..gallery.encoder import compared_rows

@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import get_args
 
-from fastapi import FastAPI, Form, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -28,7 +28,7 @@ from . import collection_routes
 from . import job_routes
 from . import search_routes
 from .collection import Collections, Looks
-from .gates import COOKIE, SHORTEST, Counted, Gate, Metrics, is_token, refusal, session
+from .gates import COOKIE, SHORTEST, Counted, Gate, Metrics, is_token, session
 from ..images.opening import ImageError
 from .incoming import Service, one_error, service_of
 from .job_runner import JobRunner
@@ -176,5 +176,5 @@ def alone(root: Path):
 def _open_all(collections: Collections) -> None:
     "So that the first query need not wait for the encoder."
     for name in collections.names():
-        try: collections[name].now().batcher
+        try: _ = collections[name].now().batcher # loads it
         except Refused as e: logging.getLogger("image_similarity").warning(e.detail)

@@ -112,7 +112,7 @@ class Opened:
 
     def ready_for_text(self) -> None:
         "Let the gallery compare texts as others do. Raises what `Looks.text` raises."
-        self.batcher # the encoder that all share
+        _ = self.batcher # the encoder that all share
         self.gallery.text = self.looks.text(self.gallery.encoder)
 
 def mark_of(folder: Path) -> tuple:
@@ -182,7 +182,7 @@ def add_pictures(
         files: where they lie, and what they are called
         labels: None leaves the label as it is
     Returns: ids, those that were known, and what is no picture"""
-    opened.batcher # complains, and has the gallery use the encoder that all share
+    _ = opened.batcher # complains, and has the gallery use the encoder that all share
     known = set(opened.gallery.catalogue.items_by_path(files))
     extra = [{**({} if file in known else {"file": name}), **metadata[file]} for file, name in files.items()] # what is known keeps its name
     bad = opened.gallery.add(list(files), [labels[file] for file in files], extra, progress=False).bad

@@ -109,7 +109,7 @@ class Jobs:
 
     def counts(self) -> dict[str, int]:
         "How many jobs there are in each state."
-        return {state: n for state, n in self._run("SELECT state, count(*) FROM jobs GROUP BY state")}
+        return dict(self._run("SELECT state, count(*) FROM jobs GROUP BY state"))
 
     def take(self) -> JobInfo | None:
         "The next job, which is running from now on; None when nothing waits."

@@ -232,7 +232,8 @@ def test_a_mistake_of_ours_is_not_hidden(call, small, monkeypatch):
 
 
 def test_our_warnings_are_one_line_once_and_those_of_libraries_none(call, small, monkeypatch):
-    def warns(*_, said={}):
+    said = {}
+    def warns(*_):
         for _ in range(2): warnings.warn_explicit("mind\nthe gap", UserWarning, "finder.py", 1, module="image_similarity.finder.finder", registry=said)
         warnings.warn_explicit("torch is torch", UserWarning, "x.py", 1, module="torch.x")
         warnings.warn_explicit("old", DeprecationWarning, "finder.py", 1, module="image_similarity.finder.finder")
