@@ -134,10 +134,10 @@ def train(collection: Collection, tell: Callable[[str, float], None], first: flo
     with collection.writing() as opened: items = [item for item in opened.gallery.items() if item.label]
     encoder = getattr(opened.gallery.encoder, "encoder", None)
     if why := why_not(collection, items, encoder): return why
-    labels = [item.label for item in items]
+    labels = [item.label for item in items if item.label]
     data, last = LabelledImages([item.path for item in items], labels, hold_out(labels)), first + .8 * (100 - first)
     embedded = read_views(data.files, encoder, tell, first, last)
-    data, embedded = data.take(embedded.kept), part_of(embedded, np.arange(len(embedded.files)))
+    data, embedded = data.take(embedded.places), part_of(embedded, np.arange(len(embedded.files)))
     tell("training the classifier", last)
     classifier = classifier_learner(data, encoder, embedded, progress=False)
     tell("training the pair model", last + .1 * (100 - last))
