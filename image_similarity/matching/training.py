@@ -14,7 +14,6 @@ from ..learners import fastai_import # noqa: F401 (first: it silences what fasta
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -38,6 +37,7 @@ from .groups import PairSource
 from .metric import LinearEmbedding, MatchModel, PairLikelihood, fit_likelihood, refined
 from .pairs import Pairs
 from ..scoring.scorers import PairScorer
+from ..learners.heads import telling
 from ..learners.siamese_head import PairTrainer, SiameseHead, siamese_loss
 
 # %% ../../nbs/11_matching/06_training.ipynb #09fde0e5
@@ -91,7 +91,7 @@ def fit_pair_head(
     used = np.union1d(source.pairs.first, source.pairs.second)
     trainer, loaders = PairTrainer(head, views[:, used].flatten(0, 1)), DataLoaders(drawn_batches(views, source), DataLoader([], bs=1, num_workers=0))
     learn = Learner(loaders, trainer, loss_func=siamese_loss, cbs=[StopAt(until)], wd=wd)
-    with no_random(seed), nullcontext() if progress else learn.no_bar(), nullcontext() if progress else learn.no_logging():
+    with no_random(seed), telling(learn, progress):
         learn.fit_one_cycle(epochs, lr)
     return head.eval()
 

@@ -12,7 +12,6 @@ from ..learners import fastai_import # noqa: F401 (first: it silences what fasta
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from ..learners.classifier import class_dls
 from ..images.datasets import LabelledImages
 from ..encoders.encoder import Encoder, embed
 from .items import ImageItems
+from ..learners.heads import telling
 from ..learners.losses import balance, create_loss
 from ..metrics.pairs import pair_auc
 from .groups import PairSource
@@ -116,7 +116,7 @@ def tune_encoder(
         model = EmbeddingModel(deepcopy(encoder).requires_grad_(True), nn.Identity(), create_loss("contrastive"))
         best = BestSoFar(lambda: held_out_auc(model.base, items, split))
         learn = Learner(dls, model, loss_func=model.loss, cbs=[StopAt(until), best])
-        with nullcontext() if progress else learn.no_bar(), nullcontext() if progress else learn.no_logging():
+        with telling(learn, progress):
             learn.fit_flat_cos(epochs, lr, pct_start=0.5)
     return model.base.cpu().eval() if best.best > best.start else None
 
