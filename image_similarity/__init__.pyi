@@ -30,7 +30,7 @@ from .finder.evaluation import Evaluation, evaluate
 from .finder.training import fit_finder
 from .finder.onnx_export import export_onnx
 from .matching.predictor import MatchPredictor
-from .matching.semantic import semantic_search
+from .matching.search import semantic_search
 from .products.matcher import ProductMatcher
 from .service.app import create_app
 from .service.client import Client

@@ -2,7 +2,6 @@
 import json
 import shutil
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,18 +10,20 @@ import pandas as pd
 import pytest
 import torch
 
-from image_similarity.matching import training as pair_training
-from image_similarity.matching import tuning as pair_tuning
+from image_similarity.matching import image_head
+from image_similarity.matching import image_training as pair_training
+from image_similarity.matching import image_tuning as pair_tuning
 from image_similarity.images.datasets import draw_pairs, labelled_images
 from image_similarity.drawing.pets import sample_pets
 from image_similarity.encoders.encoder import create_encoder, embed, fingerprint
-from image_similarity.matching.items import ImageItems
-from image_similarity.matching.semantic import semantic_search
+from image_similarity.matching.image_items import ImageItems
+from image_similarity.matching.search import semantic_search
 from image_similarity.matching.predictor import MatchPredictor
 from image_similarity.metrics.pairs import pair_auc
-from image_similarity.matching.fit import fold_leaks
+from image_similarity.matching.image_fit import fold_leaks
 from image_similarity.matching.groups import PairSource, contradictions, item_folds, match_groups
 from image_similarity.matching.pairs import BadRows, MatchLabels, Pairs, item_contents, leak_check, read_pairs
+from image_similarity.matching.settings import ImageSettings
 
 QUICK = {"augment": 1, "epochs": 2}
 
@@ -31,7 +32,7 @@ QUICK = {"augment": 1, "epochs": 2}
 def fewer_pairs():
     "Train on fewer pairs, with fewer steps: enough for a test."
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pair_training, "drawn_batches", partial(pair_training.drawn_batches, n_batches=3, n_pairs=192))
+        patch.setattr(image_head, "drawn_batches", partial(image_head.drawn_batches, n_batches=3, n_pairs=192))
         patch.setattr(pair_training, "REFINEMENTS", (None, 0, 5))
         yield
 
@@ -70,7 +71,7 @@ def new(data, encoder):
     def make(**changes):
         arguments = dict(query="Image1", response="Image2", label="Label", base_folder=data.files[0].parent, hyperparameters=QUICK)
         predictor = MatchPredictor(**arguments | changes)
-        predictor._column = ImageItems(encoder)
+        predictor.matcher.pretrained = ImageItems(encoder)
         return predictor
     return make
 
@@ -78,7 +79,7 @@ def new(data, encoder):
 @pytest.fixture(scope="module")
 def fitted(data, train, encoder):
     predictor = MatchPredictor("Image1", "Image2", "Label", base_folder=data.files[0].parent, hyperparameters=QUICK)
-    predictor._column = ImageItems(encoder)
+    predictor.matcher.pretrained = ImageItems(encoder)
     return predictor.fit(train, progress=False)
 
 
@@ -378,12 +379,13 @@ def test_an_encoder_trained_end_to_end_is_kept_only_where_it_ranks_held_out_pair
     group = match_groups(pairs)
     folds = item_folds(group, item_contents(pairs.items), "images", 3, np.random.default_rng(0))
     source, split = PairSource(pairs, group), pair_training.fold_splits(pairs, folds, group)[0]
+    settings = ImageSettings(method="cosine", epochs=1, augment=0, seed=0)
     learned = create_encoder(size=64) # stands for what training would make of the random one
     monkeypatch.setattr(pair_tuning, "tune_encoder", lambda *_, **__: learned)
     things = np.unique(group, return_inverse=True)[1]
     for whose, kept in ((np.arange(len(group)), True), (things, False)): # the encoder before finds nothing alike, or knows who is who
         views = torch.eye(whose.max() + 1)[whose].tile(2)[None]
-        found = pair_tuning.fit_end_to_end(column, pairs.items, source, split, views, 0., progress=False, method="cosine", epochs=1, seed=0)
+        found = pair_tuning.fit_end_to_end(column, pairs.items, source, split, views, 0., settings, progress=False)
         assert (found is not None) == kept
         if found: assert found[1].encoder is learned and len(found[0].match) == len(split.match) and column.encoder is encoder
 
@@ -404,14 +406,14 @@ def test_training_an_encoder_sees_no_held_out_image_and_leaves_the_given_one_alo
 def test_a_tuned_encoder_is_saved_and_the_next_fit_starts_from_the_untouched_one(new, train, test, encoder, tmp_path):
     predictor = new(hyperparameters=QUICK | {"method": "cosine"}).fit(train, progress=False)
     torch.manual_seed(1)
-    predictor._tuned = ImageItems(create_encoder("mobilenetv3_small_050", weights="random", size=64))
+    predictor.matcher.tuned = ImageItems(create_encoder("mobilenetv3_small_050", weights="random", size=64))
     loaded = MatchPredictor.load(predictor.save(tmp_path / "model"))
     column = {"Image1": test["Image1"][:3].tolist()}
     assert np.allclose(loaded.extract_embedding(column), predictor.extract_embedding(column), atol=1e-5)
     plain = new(hyperparameters=QUICK | {"method": "cosine"}).fit(train, progress=False)
     assert not np.allclose(plain.extract_embedding(column), predictor.extract_embedding(column), atol=1e-2)
     loaded.fit(train.head(10), progress=False)
-    assert loaded._tuned is None and fingerprint(loaded.column.encoder) == fingerprint(encoder)
+    assert loaded.matcher.tuned is None and fingerprint(loaded.column.encoder) == fingerprint(encoder)
 
 
 def test_too_little_time_to_read_anything_is_an_error(new, train):
@@ -423,7 +425,7 @@ def test_moved_and_missing_images_of_earlier_fits(fitted, train, data, encoder, 
     place = Path(shutil.copytree(data.files[0].parent, tmp_path / "moved"))
     predictor = MatchPredictor.load(fitted.save(tmp_path / "model"), base_folder=place)
     assert {file.parent for item in predictor.train_pairs.items for file in item} == {place}
-    predictor._column = ImageItems(encoder)
+    predictor.matcher.pretrained = ImageItems(encoder)
     gone = place / train["Image1"].iloc[0]
     gone.unlink()
     lost = int(((train["Image1"] == gone.name) | (train["Image2"] == gone.name)).sum())
