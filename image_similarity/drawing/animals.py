@@ -12,7 +12,7 @@ import numpy as np
 from .heads import paint_head
 from .breeds import Breed
 from .faces import Head, Look
-from .painting import Easel, Mark, curve, ellipse, mix, tube
+from .painting import Easel, Mark, curve, ellipse, ellipse_at, mix, tube
 
 # %% auto #0
 __all__ = ['TRUNK_MARKS', 'TAILS', 'POSES', 'Trunk', 'paint_trunk', 'paint_leg', 'paint_tail', 'sit_facing', 'sit_side',
@@ -41,7 +41,7 @@ def _stripes(t, rng):
 
 def _scatter(t, rng, n, r0, r1):
     lo, hi = t.outline.min(0), t.outline.max(0)
-    return [ellipse(*rng.uniform(lo, hi), r := rng.uniform(r0, r1), r * rng.uniform(.7, 1), rng.uniform(0, 3), 14) for _ in range(n)]
+    return [ellipse_at(rng.uniform(lo, hi), r := rng.uniform(r0, r1), r * rng.uniform(.7, 1), rng.uniform(0, 3), 14) for _ in range(n)]
 
 
 def _rosettes(t, rng):
@@ -63,7 +63,7 @@ def _belly(t, rng):
 
 def _blotches(t, rng):
     lo, hi = t.outline.min(0), t.outline.max(0)
-    return [curve(ellipse(*rng.uniform(lo, hi), r := rng.uniform(.45, .85), r * .75, rng.uniform(0, 3), 9) + rng.normal(0, .1, (9, 2)), 5)
+    return [curve(ellipse_at(rng.uniform(lo, hi), r := rng.uniform(.45, .85), r * .75, rng.uniform(0, 3), 9) + rng.normal(0, .1, (9, 2)), 5)
             for _ in range(int(rng.integers(3, 6)))], .05
 
 
@@ -71,7 +71,7 @@ TRUNK_MARKS = {
     'stripes': _stripes, 'rosettes': _rosettes, 'saddle': _saddle, 'belly': _belly, 'blotches': _blotches,
     'spots': lambda t, rng: (_scatter(t, rng, int(rng.integers(45, 75)), .07, .2), 0),
     'bib': lambda t, rng: ([t.chest], .12),
-    'chest_tan': lambda t, rng: ([ellipse(*(t.chest.mean(0) + (0, .1)), .42, .26)], .15),
+    'chest_tan': lambda t, rng: ([ellipse_at(t.chest.mean(0) + (0, .1), .42, .26)], .15),
 }
 
 # %% ../../nbs/02_drawing/05_animals.ipynb #b661441d
@@ -102,7 +102,7 @@ def _limb_marks(kinds, path, widths, look, first):
         elif kind in ('tip', 'sock'): outlines, soft = [part(cut := rng.uniform(.62, .8), 1)], .1
         elif kind == 'rings': outlines, soft = [part(a, a + .07) for a in np.arange(.12, .95, .2)], .02
         elif kind == 'under': outlines, soft = [line + (0, w * .55)], .15
-        else: outlines, soft = [ellipse(*(line[rng.integers(n)] + rng.uniform(-w, w, 2) * .5), .09, .08) for _ in range(9)], 0
+        else: outlines, soft = [ellipse_at(line[rng.integers(n)] + rng.uniform(-w, w, 2) * .5, .09, .08) for _ in range(9)], 0
         marks.append(Mark(outlines, look[key], soft))
     return marks
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .breeds import PATTERNS, Breed
-from .painting import COATS, Easel, Mark, curve, ellipse, mix, rgb, tufted
+from .painting import COATS, Easel, Mark, curve, ellipse, ellipse_at, mix, rgb, tufted
 
 # %% auto #0
 __all__ = ['EARS', 'FACE_MARKS', 'Head', 'Look', 'paint_ear', 'face_marks', 'paint_eye']
@@ -64,8 +64,8 @@ class Look:
         "Pick a palette and shift it a little."
         palette = breed.palettes[int(rng.integers(len(breed.palettes)))]
         gain, shift = rng.uniform(0.88, 1.1), rng.normal(0, 3, 3)
-        own = [tuple(int(c) for c in np.clip(np.array(rgb(p)) * gain + shift, 8, 250)) for p in palette]
-        return cls(breed, rng, *own, rgb(breed.eyes[int(rng.integers(len(breed.eyes)))]),
+        coat, dark, light = (tuple(int(c) for c in np.clip(np.array(rgb(p)) * gain + shift, 8, 250)) for p in palette)
+        return cls(breed, rng, coat, dark, light, rgb(breed.eyes[int(rng.integers(len(breed.eyes)))]),
                    rng.normal(1, .06), bool(rng.random() < .12))
 
     def __getitem__(self,
@@ -161,7 +161,7 @@ FACE_MARKS = {
                                .10),
     'patch_left': lambda rng: ([curve([(-.14, -.3), (-.2, -1.1), (-.9, -1.1), (-1.1, -.2), (-.7, .32), (-.26, .2)], 5)], .05),
     'patch_right': lambda rng: ([curve([(.10, -.4), (.16, -1.1), (.9, -1.1), (1.1, -.1), (.62, .22), (.22, .1)], 5)], .05),
-    'face_specks': lambda rng: ([ellipse(*rng.uniform((-.85, -.9), (.85, .9)), r := rng.uniform(.04, .11), r * .9) for _ in range(16)], 0),
+    'face_specks': lambda rng: ([ellipse_at(rng.uniform((-.85, -.9), (.85, .9)), r := rng.uniform(.04, .11), r * .9) for _ in range(16)], 0),
 }
 
 # %% ../../nbs/02_drawing/03_faces.ipynb #d3128799

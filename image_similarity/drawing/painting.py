@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter
 
 # %% auto #0
-__all__ = ['COATS', 'SHADOW', 'jpeg', 'rgb', 'mix', 'curve', 'ellipse', 'tube', 'area', 'tufted', 'fur_texture', 'Mark', 'Frame',
-           'shaded', 'shade_mask', 'Easel']
+__all__ = ['COATS', 'SHADOW', 'jpeg', 'rgb', 'mix', 'curve', 'ellipse', 'ellipse_at', 'tube', 'area', 'tufted', 'fur_texture',
+           'Mark', 'Frame', 'shaded', 'shade_mask', 'Easel']
 
 # %% ../../nbs/02_drawing/01_painting.ipynb #06373db0
 def jpeg(
@@ -73,6 +73,16 @@ def ellipse(
     t = np.linspace(0, 2 * np.pi, n, endpoint=False)
     x, y, c, s = rx * np.cos(t), ry * np.sin(t), np.cos(angle), np.sin(angle)
     return np.stack([cx + x * c - y * s, cy + x * s + y * c], 1)
+
+
+def ellipse_at(
+    centre: np.ndarray,   # x and y
+    rx: float, ry: float, # radii
+    angle: float = 0.,    # turned by this many radians
+    n: int = 28,          # number of points
+) -> np.ndarray:          # shape (n, 2)
+    "The outline of an ellipse, its centre given as a point."
+    return ellipse(centre[0], centre[1], rx, ry, angle, n)
 
 # %% ../../nbs/02_drawing/01_painting.ipynb #f54e2b13
 def tube(
@@ -201,10 +211,10 @@ class Easel:
     frame: Frame                             # where units lie
     rng: np.random.Generator                 # for all that varies
     light: tuple = (-0.6, -0.8)              # unit vector towards the light, in pixels
-    mask: Image.Image = field(default=None)  # L, 255 on the animal
+    mask: Image.Image = field(init=False)    # L, 255 on the animal
 
     def __post_init__(self):
-        if self.mask is None: self.mask = Image.new('L', self.picture.size)
+        self.mask = Image.new('L', self.picture.size)
 
     def paint(self,
         outline,               # in units, shape (n, 2)
@@ -278,7 +288,7 @@ class Easel:
         layer = layer.filter(ImageFilter.GaussianBlur(soft * self.frame.scale / k / 2))
         small = layer.getbbox()
         if small is None: return
-        box = tuple(k * v for v in small)
+        box = k * small[0], k * small[1], k * small[2], k * small[3]
         under = self.picture.crop(box)
         layer = layer.crop(small).resize(under.size, Image.Resampling.BILINEAR)
         if on_animal: layer = ImageChops.multiply(layer, self.mask.crop(box))

@@ -5,6 +5,8 @@
 # %% ../../nbs/02_drawing/06_scenes.ipynb #15a318cf
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
@@ -203,7 +205,7 @@ def garden(size: int, rng: np.random.Generator) -> Image.Image:
     return im
 
 # %% ../../nbs/02_drawing/06_scenes.ipynb #6b314f52
-SCENES = {f.__name__: f for f in (meadow, living_room, carpet, sofa, snow, beach, studio, bokeh, kitchen, autumn, garden)}
+SCENES: dict[str, Callable[[int, np.random.Generator], Image.Image]] = {f.__name__: f for f in (meadow, living_room, carpet, sofa, snow, beach, studio, bokeh, kitchen, autumn, garden)}
 
 # %% ../../nbs/02_drawing/06_scenes.ipynb #50cf7754
 def _plant(easel, x, y, r):

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from .console import did_you_mean
 from .datasets import FILE_COLUMNS, LABEL_COLUMNS
 from .opening import SUFFIXES, BadImages, ImageError
 from .tables import by_file, column_name, read_table
@@ -153,8 +154,8 @@ def unpack(
     A kill may leave a hidden folder, `.unpack-*`, beside it; anything else leaves nothing. Raises `ArchiveError` for an archive that is refused,
     `FileExistsError` when the folder is there, `OSError` when the disk is full."""
     folder = Path(folder)
-    if labels not in LABEL_SOURCES: raise ValueError(f"labels={labels!r}: one of {', '.join(LABEL_SOURCES)} is wanted")
-    if folder.exists(): raise FileExistsError(f"{folder}: is there already")
+    if labels not in LABEL_SOURCES: raise ValueError(f"labels={labels!r}: one of {', '.join(LABEL_SOURCES)} is wanted{did_you_mean(labels, LABEL_SOURCES)}")
+    if folder.exists(): raise FileExistsError(f"{folder}: already exists")
     if os.path.getsize(file) > limits.archive_bytes: raise ArchiveTooLarge(f"the archive is larger than {limits.archive_bytes:,} bytes; send it in parts")
     with open(file, "rb") as stream:
         pictures, tables, skipped = _sorted_out(zip_entries(stream, limits), limits)

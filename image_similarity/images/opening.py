@@ -123,7 +123,7 @@ def image_files(
     if not folder.is_dir(): raise ValueError(f"{folder}: is a file, a folder of images is wanted")
     def refused(error: OSError):
         if Path(error.filename) == folder: raise error
-        warnings.warn(f"{error.filename}: {error.strerror.lower()}; the pictures in it are left out")
+        warnings.warn(f"{error.filename}: {(error.strerror or 'cannot be read').lower()}; the pictures in it are left out")
 
     found = []
     for where, folders, names in os.walk(folder, onerror=refused):

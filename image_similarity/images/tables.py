@@ -111,7 +111,7 @@ def by_file(
     where = _locate(names, files, folder, source)
     lost = [name for name, at in zip(names, where) if at is None]
     if lost and (folder is not None or len(lost) == len(names)): # a list of files is a choice, and may leave rows over
-        raise FileNotFoundError(f"{source}: {len(lost)} of {len(names)} files are not there, the first is {lost[0]}"
+        raise FileNotFoundError(f"{source}: {len(lost)} of {len(names)} file{'s'[:len(names) != 1]} missing, the first is {lost[0]}"
                                 f" (looked in {folder if folder is not None else 'the list of files'})")
     result = [None] * len(files)
     for n, (at, value) in enumerate(zip(where, values), 2):

@@ -20,7 +20,7 @@ def match_groups(
     pairs: Pairs,    # labelled
 ) -> np.ndarray:     # (n,) group of each item; one that matches nothing is a group of its own
     "Items that matches connect."
-    i, j = pairs.first[pairs.match], pairs.second[pairs.match]
+    i, j = pairs.first[pairs.known_match], pairs.second[pairs.known_match]
     n = len(pairs.items)
     return connected_components(coo_matrix((np.ones(len(i), bool), (i, j)), shape=(n, n)), directed=False)[1]
 
@@ -30,7 +30,7 @@ def contradictions(
     group: np.ndarray, # (n,) from `match_groups`
 ) -> np.ndarray:       # (P,) bool
     "Pairs that do not match, although other pairs say that they do. A pair of an item with itself is one as well."
-    return ~pairs.match & (group[pairs.first] == group[pairs.second])
+    return ~pairs.known_match & (group[pairs.first] == group[pairs.second])
 
 # %% ../../nbs/11_matching/02_groups.ipynb #57a671d7
 class PairSource:
@@ -41,7 +41,7 @@ class PairSource:
         group: np.ndarray | None = None,  # (n,) from `match_groups`: draw what follows as well; None: only what the table has
     ):
         self.pairs, self.group = pairs, group
-        self.matches, self.others = np.flatnonzero(pairs.match), np.flatnonzero(~pairs.match)
+        self.matches, self.others = np.flatnonzero(pairs.known_match), np.flatnonzero(~pairs.known_match)
         if group is None: return
         self.size = np.bincount(group)
         self.order, self.start = np.argsort(group, kind="stable"), np.cumsum(self.size) - self.size

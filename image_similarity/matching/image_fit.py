@@ -36,7 +36,7 @@ def trusted_group(
     if wrong.any():
         warnings.warn(f"{wrong.sum():,} of {len(pairs):,} pairs are labelled as no match, although other pairs connect their images; so only "
                       "the pairs themselves are used, and nothing that follows from them", stacklevel=4)
-    elif pairs.match.all():
+    elif pairs.known_match.all():
         warnings.warn("all pairs match: images that no match connects are taken for different", stacklevel=4)
     return None if wrong.any() else group
 
@@ -61,8 +61,8 @@ def make_splits(
     together: int | None = None,   # folds held out at a time; None: what `folding` says
 ) -> list[Split]: # none if there is too little to hold out
     "Held-out pairs: those given, or folds of the training pairs."
-    if tuning is not None and tuning.match.any() and not tuning.match.all():
-        return [Split(PairSource(train, group), tuning.first, tuning.second, tuning.match)]
+    if tuning is not None and (match := tuning.known_match).any() and not match.all():
+        return [Split(PairSource(train, group), tuning.first, tuning.second, match)]
     found = match_groups(train)
     kind, n_folds, at_a_time = folding(found, settings.held_out)
     folds = item_folds(found, contents(), kind, n_folds, np.random.default_rng(settings.seed))
@@ -78,7 +78,7 @@ def fold_leaks(
         held = replace(split.train.pairs, first=split.first, second=split.second, match=split.match, rows=np.arange(len(split.match)))
         found.append(leak_check(split.train.pairs, held, known))
     return LeakCheck(min(leaks.n_train for leaks in found), sum(leaks.n_held for leaks in found), np.concatenate([leaks.shared for leaks in found]),
-                     sum((leaks.examples for leaks in found), ()), len(splits))
+                     tuple(name for leaks in found for name in leaks.examples), len(splits))
 
 # %% ../../nbs/11_matching/10_image_fit.ipynb #42096693
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from copy import deepcopy
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback, CancelFitException # pyright: ignore[reportAttributeAccessIssue] fastai makes this name when it is imported
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
@@ -33,14 +33,14 @@ def drawn_batches(
 ) -> DataLoader:           # of (pooled (B, 2·nf), first (P,), second (P,), match (P,) 0. or 1.); the indices are into the batch
     "Pairs drawn afresh for each batch, each image in a random view."
     def create_batch(_):
-        i, j, match = source.draw(n_pairs, np.random.default_rng(torch.randint(2**62, (1,)).item()))
+        i, j, match = source.draw(n_pairs, np.random.default_rng(int(torch.randint(2**62, (1,)))))
         items, where = np.unique(np.concatenate([i, j]), return_inverse=True)
         first, second = torch.from_numpy(where).chunk(2)
         pooled = views[torch.randint(len(views), (len(items),)), torch.from_numpy(items)]
         return pooled, first, second, torch.from_numpy(match.astype(np.float32))
 
     loader = DataLoader(range(n_batches), bs=1, create_batch=create_batch, num_workers=0)
-    loader.n_inp = 3
+    loader.n_inp = 3 # pyright: ignore[reportAttributeAccessIssue] fastai's loaders keep it so
     return loader
 
 # %% ../../nbs/11_matching/07_image_head.ipynb #5a43af62

@@ -98,6 +98,7 @@ class ImageItems:
         "What is wrong with a file that cannot be read."
         try: open_for(file, self.encoder)
         except (ImageError, FileNotFoundError) as e: return str(e)
+        return f"{file}: could be read only the second time; ask again"
 
     def _remember(self, found: dict):
         "Keep vectors, the latest if there are too many."

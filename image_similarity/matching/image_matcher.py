@@ -55,7 +55,9 @@ def load_fitted(
         likelihood = PairLikelihood(LinearEmbedding(tensors["likelihood.centre"], tensors["likelihood.weight"]), tensors["likelihood.between"]) \
             if "likelihood.between" in tensors else None
         head = _load_head({name[5:]: value for name, value in tensors.items() if name.startswith("head.")}, len(embed.centre))
-        model = MatchModel(embed, likelihood, head.fold() if saved["uses_head"] else None, tuple(saved["weights"]), saved["offset"], saved["threshold"])
+        if saved["uses_head"] and head is None: raise KeyError("head")
+        scorer = head.fold() if head is not None and saved["uses_head"] else None
+        model = MatchModel(embed, likelihood, scorer, tuple(saved["weights"]), saved["offset"], saved["threshold"])
         return FittedMatches(model, saved["method"], saved["steps"], saved["aucs"], tensors["held.logits"].numpy(), tensors["held.match"].numpy(), head)
     except (KeyError, AttributeError, TypeError, RuntimeError) as e: raise ValueError(f"{folder}: its parts do not fit together ({e}); fit again") from e
 

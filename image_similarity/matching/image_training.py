@@ -114,7 +114,7 @@ def choose_refinement(
     for steps in REFINEMENTS if splits else ():
         if steps and until is not None and time.monotonic() > until: break
         found = [embedding_of(l, views, s.train.group, steps, until, seed) for l, s in zip(likelihoods, splits)]
-        cosines = [(u[s.first] * u[s.second]).sum(1) for u, s in zip((embed(views[0]) for embed in found), splits)]
+        cosines = [(u[s.first] * u[s.second]).sum(1).numpy() for u, s in zip((embed(views[0]) for embed in found), splits)]
         aucs = split_aucs(splits, cosines)
         if best_aucs is None or clearly_better(aucs, best_aucs): best, best_aucs = (steps, found), aucs
     return best

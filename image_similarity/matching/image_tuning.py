@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,6 +67,7 @@ def images_of_split(
 ) -> LabelledImages | None: # None if there are not two things of two images or more
     "The training images of a split, by thing; an image that matches no other is left out."
     source = split.train
+    if source.group is None: return None
     used = np.union1d(source.pairs.first, source.pairs.second)
     group = source.group[used]
     several = np.flatnonzero(np.bincount(group) > 1)
@@ -76,15 +78,17 @@ def images_of_split(
 # %% ../../nbs/11_matching/09_image_tuning.ipynb #bad5295f
 class BestSoFar(Callback):
     "End with the weights that do best, of those before training, after each epoch, and when the time is up."
+    learn: Any # fastai's `Learner`, which sets itself here
 
     def __init__(self,
         score: Callable[[], float], # higher is better
     ):
-        self.score, self.best, self.start = score, -np.inf, None
+        self.score, self.best = score, -np.inf
+        self.start: float | None = None # the score before training
 
     def _look(self):
         if (found := self.score()) > self.best: self.best, self.weights = found, deepcopy(self.learn.model.state_dict())
-        self.start = found if self.start is None else self.start # the score before training
+        self.start = found if self.start is None else self.start
 
     def before_fit(self): self._look()
     def after_epoch(self): self._look()
@@ -105,17 +109,17 @@ def tune_encoder(
     progress: bool = True,      # show the table of epochs
 ) -> Encoder | None:            # a copy; None where training does not help
     "Train an encoder on the training pairs of a split, and keep the weights that rank its held-out pairs best."
-    data = images_of_split(items, split) if split.train.group is not None else None
-    if data is None: return None
+    if (data := images_of_split(items, split)) is None: return None
+    tuned = deepcopy(encoder).requires_grad_(True)
     with no_random(seed):
         dls = class_dls(data, encoder, batch_size=32)
         balance(dls.train, data.targets)
-        model = EmbeddingModel(deepcopy(encoder).requires_grad_(True), nn.Identity(), create_loss("contrastive"))
-        best = BestSoFar(lambda: held_out_auc(model.base, items, split))
+        model = EmbeddingModel(tuned, nn.Identity(), create_loss("contrastive"))
+        best = BestSoFar(lambda: held_out_auc(tuned, items, split))
         learn = Learner(dls, model, loss_func=model.loss, cbs=[StopAt(until), best])
         with nullcontext() if progress else learn.no_bar(), nullcontext() if progress else learn.no_logging():
             learn.fit_flat_cos(epochs, lr, pct_start=0.5)
-    return model.base.cpu().eval() if best.best > best.start else None
+    return tuned.cpu().eval() if best.start is not None and best.best > best.start else None
 
 # %% ../../nbs/11_matching/09_image_tuning.ipynb #bb387b2c
 EPOCH = 5. # how many times as long as reading the images once a pass of training over them takes, roughly

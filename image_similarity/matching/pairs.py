@@ -43,7 +43,9 @@ def table_column(
     "A column of a table. Raises `ValueError`, with the columns that there are, when it is not one of them."
     if name not in table.columns:
         raise ValueError(f"the table has no column {name!r} ({role}); it has {', '.join(map(str, table.columns))}")
-    return table[name]
+    column = table[name]
+    if isinstance(column, pd.DataFrame): raise ValueError(f"the table has {column.shape[1]} columns called {name!r} ({role})")
+    return column
 
 # %% ../../nbs/11_matching/01_pairs.ipynb #23b0b680
 def cell_files(
@@ -78,7 +80,7 @@ def read_cells(
 ) -> list[tuple[Path, ...] | str]:          # of each cell its files, or why there are none
     "What each cell of a column names."
     found = []
-    for cell in cells:
+    for cell in cells.tolist():
         if mapping is not None:
             if cell not in mapping.keys(): found.append(f"{cells.name}: id_mappings has no {cell!r}"); continue
             cell = mapping[cell]
@@ -102,7 +104,8 @@ class MatchLabels:
         "Which pairs match. Raises `ValueError`, with the row, for a value that is neither."
         wrong = ~(labels.isin([self.match, self.other]) | labels.isna())
         if wrong.any():
-            row, value = next(labels[wrong].items())
+            place = int(np.argmax(wrong))
+            row, value = labels.index[place], _plain(labels.iloc[place])
             raise ValueError(f"row {row}: {labels.name} is {value!r}, but {self.match!r} (match) and {self.other!r} are all it can be")
         return (labels == self.match).to_numpy(bool)
 
@@ -110,8 +113,8 @@ class MatchLabels:
         match: np.ndarray, # (P,) bool
     ) -> np.ndarray:       # (P,) in the words of the table
         "The opposite of `read`."
-        return np.where(match, self.match, self.other) if type(self.match) is type(self.other) else \
-            np.array([self.match if m else self.other for m in match], dtype=object)
+        if type(self.match) is type(self.other): return np.where(match, np.asarray(self.match), np.asarray(self.other))
+        return np.array([self.match if m else self.other for m in match], dtype=object)
 
 # %% ../../nbs/11_matching/01_pairs.ipynb #5f23c433
 def match_labels(
@@ -143,7 +146,7 @@ def _opposite(match_label):
 @dataclass(frozen=True, eq=False, repr=False)
 class Pairs:
     "P pairs among n items; an item is what a cell names, one image or several."
-    items: list[tuple[Path, ...]] # each once
+    items: list[tuple]       # each once: files, or the text of one
     first: np.ndarray             # (P,) which item the query is
     second: np.ndarray            # (P,) which item the response is
     match: np.ndarray | None      # (P,) bool; None where the table has no labels
@@ -197,7 +200,7 @@ def paired_cells(
 ) -> Pairs:
     "Pairs of items that were read already. Raises `ValueError` for a label value that is not known."
     match, reasons = None, [next((c for c in row if isinstance(c, str)), None) for row in zip(*cells)]
-    if label is not None:
+    if label is not None and labels is not None:
         column = table_column(table, label, "label")
         match = labels.read(column)
         reasons = [why or (f"{label} is empty" if empty else None) for why, empty in zip(reasons, column.isna())]

@@ -20,7 +20,7 @@ from scipy.special import expit, logit
 
 from ..encoders.model_files import kept_name, kept_path, read_manifest, write_manifest, written_whole
 from ..images.console import did_you_mean
-from .answers import Side, as_given, check_prior, check_rank_metrics, precise_threshold, ranking_figures, row_labels, row_probabilities
+from .answers import Side, as_frame, as_series, check_prior, check_rank_metrics, precise_threshold, ranking_figures, row_labels, row_probabilities
 from .matcher import Matcher, embedded_cells, matched_pairs
 from .image_items import ImageItems
 from .image_matcher import ImageMatcher
@@ -101,17 +101,13 @@ class MatchPredictor:
         if self.label is not None: labels = match_labels(pd.concat([table_column(table, self.label, "label") for table in tables]), self.match_label)
         if self.fitted and labels != self.labels: raise ValueError(f"earlier pairs had the labels {self.class_labels}, these have {labels.classes}")
         parts = [self._labelled(table, id_mappings, labels) for table in tables]
-        indexes = [table.index for table in tables] + [[]]
+        indexes = [list(table.index) for table in tables] + [[]]
         fit = self.matcher.fit(parts[0], parts[1] if len(parts) > 1 else None, self.train_pairs, indexes[:2], time_limit, progress)
         self.labels, self.train_pairs, self.leaks = labels, fit.train, fit.leaks
         self._tell(fit.bad)
         if self.path: self.save(self.path)
         return self
 
-    @overload
-    def predict(self, data: pd.DataFrame, as_pandas: None = None, id_mappings: IdMappings | None = None, threshold: float | None = None) -> pd.Series: ...
-    @overload
-    def predict(self, data: Table, as_pandas: bool | None = None, id_mappings: IdMappings | None = None, threshold: float | None = None) -> np.ndarray | pd.Series: ...
     def predict(self,
         data: Table,                     # data frame, dict, or path of a CSV file
         as_pandas: bool | None = None,   # None: a series for a frame, an array for anything else
@@ -123,7 +119,7 @@ class MatchPredictor:
         table = pair_table(data)
         pairs, logits = self._logits(table, id_mappings)
         values = row_labels(logits, pairs.rows, len(table), self.labels, self.model.threshold if threshold is None else logit(threshold))
-        return as_given(values, data, as_pandas, name=self.label)
+        return as_series(values, data, as_pandas, self.label)
 
     @overload
     def predict_proba(self, data: pd.DataFrame, as_multiclass: Literal[True] = True, as_pandas: None = None, id_mappings: IdMappings | None = None,
@@ -143,9 +139,9 @@ class MatchPredictor:
         table = pair_table(data)
         pairs, logits = self._logits(table, id_mappings)
         match = row_probabilities(logits, pairs.rows, len(table), prior)
-        if not as_multiclass: return as_given(match, data, as_pandas, name=self.labels.match)
+        if not as_multiclass: return as_series(match, data, as_pandas, self.labels.match)
         columns = [match if label == self.labels.match else 1 - match for label in self.class_labels]
-        return as_given(np.stack(columns, axis=1), data, as_pandas, columns=self.class_labels)
+        return as_frame(np.stack(columns, axis=1), data, as_pandas, self.class_labels)
 
     def threshold(self,
         precision: float = 0.99, # wanted share of true matches among the pairs called matches
@@ -167,11 +163,11 @@ class MatchPredictor:
         id_mappings: IdMappings | None = None, # for each column that holds ids: id to path
         as_tensor: bool = False,      # a torch tensor
         as_pandas: bool = False,      # a data frame with the index of the data
-    ) -> np.ndarray | torch.Tensor | pd.Series | pd.DataFrame: # (rows, nf) float32, rows of length 1; NaN, with a warning, where an image cannot be read
+    ) -> np.ndarray | torch.Tensor | pd.DataFrame: # (rows, nf) float32, rows of length 1; NaN, with a warning, where an image cannot be read
         "The embeddings whose cosine compares images; fitted, if the predictor is."
         table = pair_table(data)
         found = self.embed_column(table, self.column_for(table, signature), id_mappings)
-        return torch.from_numpy(found) if as_tensor else as_given(found, data, as_pandas)
+        return torch.from_numpy(found) if as_tensor else as_frame(found, data, as_pandas)
 
     def embed_column(self,
         table: pd.DataFrame,
@@ -179,7 +175,8 @@ class MatchPredictor:
         id_mappings: IdMappings | None = None, # for each column that holds ids: id to path
     ) -> np.ndarray:                           # (rows, nf) of length 1; NaN, with a warning, where an image cannot be read
         "The embedding of each cell of a column."
-        found, why = embedded_cells(self._cells(table_column(table, column, "images"), id_mappings), self.matcher.embed)
+        cells = self.matcher.cells(table_column(table, column, "images"), self.base_folder, (id_mappings or {}).get(column))
+        found, why = embedded_cells(cells, self.matcher.embed)
         self._tell(BadRows(BadRow(row, reason) for row, reason in zip(table.index, why) if reason))
         return found
 
@@ -192,7 +189,7 @@ class MatchPredictor:
             raise ValueError(f"signature={signature!r}: query or response is wanted{did_you_mean(signature, ('query', 'response'))}")
         names = [self.query, self.response] if signature is None else [getattr(self, signature)]
         for name in names:
-            if name in table.columns: return name
+            if name is not None and name in table.columns: return name
         raise ValueError(f"the table has none of the columns {', '.join(map(repr, names))}; it has {', '.join(map(str, table.columns))}")
 
     @overload
@@ -225,7 +222,8 @@ class MatchPredictor:
         names = wanted or [self.eval_metric if self.eval_metric in RANK_METRICS else "recall"]
         check_rank_metrics(names)
         queries, responses = self._one_side(query_data, "query", id_mappings), self._one_side(response_data, "response", id_mappings)
-        relevant = table_column(table, label or self.label, "label")
+        if (name := label or self.label) is None: raise ValueError("which column says what is relevant? evaluate(…, label=…)")
+        relevant = table_column(table, name, "label")
         return ranking_figures(table, match_labels(relevant, self.match_label).read(relevant), queries, responses, names, cutoffs, similarity_type, chunk_size)
 
     def save(self,
@@ -247,19 +245,16 @@ class MatchPredictor:
     ) -> "MatchPredictor":
         "A saved predictor. Raises `FileNotFoundError` if there is none, `ValueError` if it cannot be used, with what to do."
         manifest = read_manifest(path)
-        if manifest.get("kind") != KIND: raise ValueError(f"{path}: is a model folder, but not that of a MatchPredictor")
+        if manifest.get("kind") != KIND: raise ValueError(f"{path}: is a model folder, but holds no MatchPredictor")
         try:
             kept = manifest["base_folder"]
             if base_folder is None and kept is not None: base_folder = kept_path(kept, path)
             predictor = cls(**manifest["predictor"], hyperparameters=manifest["hyperparameters"], base_folder=base_folder)
-            predictor.labels, images = MatchLabels(**manifest["labels"]), path if kept is None else base_folder
+            predictor.labels, images = MatchLabels(**manifest["labels"]), path if kept is None or base_folder is None else base_folder
             predictor.train_pairs = load_pairs(Path(path), manifest["items"], images)
             predictor.matcher.load(Path(path), manifest)
         except (KeyError, TypeError) as e: raise ValueError(f"{path}: its manifest is damaged ({e}); fit again") from e
         return predictor
-
-    def _cells(self, column: pd.Series, id_mappings: IdMappings | None) -> Sequence[tuple | str]: # what each names, or why it names nothing
-        return self.matcher.cells(column, self.base_folder, (id_mappings or {}).get(str(column.name)))
 
     def _read(self, table: pd.DataFrame, id_mappings: IdMappings | None, labels: MatchLabels | None = None) -> Pairs:
         "Pairs of a table; with `labels`, its label column is read as well."
@@ -280,7 +275,7 @@ class MatchPredictor:
         "Pairs of the rows that can be used, and their log odds of a match; the other rows are told."
         if not self.fitted:
             warnings.warn(f"not fitted: this is the {self.matcher.plain}, whose probabilities are not calibrated; call fit first", stacklevel=3)
-        pairs, logits = self.matcher.logits(self._read(table, id_mappings, labels), table.index)
+        pairs, logits = self.matcher.logits(self._read(table, id_mappings, labels), list(table.index))
         self._tell(pairs.bad)
         return pairs, logits
 

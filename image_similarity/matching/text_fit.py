@@ -32,11 +32,11 @@ def text_image_data(
     "The vectors behind pairs, and their matches."
     text = np.array([is_text(item) for item in pairs.items])
     place = np.where(text, text.cumsum(), read.cumsum()) - 1
-    first, second = pairs.first[pairs.match], pairs.second[pairs.match]
+    first, second = pairs.first[pairs.known_match], pairs.second[pairs.known_match]
     of_text, of_image = np.where(text[first], first, second), np.where(text[first], second, first)
     (vectors, features), *others = [(column.encoder.from_pooled(view), column.features(view)) for view in kept]
-    return TextImageData(vectors, features, column.texts([item for item in pairs.items if is_text(item)]), place[of_text], place[of_image],
-                         tuple(map(np.stack, zip(*others))) if others else None)
+    augmented = (np.stack([view for view, _ in others]), np.stack([scores for _, scores in others])) if others else None
+    return TextImageData(vectors, features, column.texts([item for item in pairs.items if is_text(item)]), place[of_text], place[of_image], augmented)
 
 # %% ../../nbs/11_matching/16_text_fit.ipynb #b52763de
 FOLDS = 5
@@ -60,9 +60,10 @@ def held_out_folds(
 # %% ../../nbs/11_matching/16_text_fit.ipynb #a726dfe8
 def learns_end_to_end(settings: TextSettings, column: TextImageItems) -> bool:
     "Raises `ValueError` when it is asked of an encoder that cannot."
-    can = isinstance(column.encoder, OpenCLIPEncoder)
-    if settings.end_to_end and not can: raise ValueError(f"end_to_end=True: {column.encoder} is not trained as a whole; take a CLIP")
-    return can and (settings.end_to_end or settings.end_to_end is None and column.encoder.device.startswith("cuda"))
+    if not isinstance(column.encoder, OpenCLIPEncoder):
+        if settings.end_to_end: raise ValueError(f"end_to_end=True: {column.encoder} is not trained as a whole; take a CLIP")
+        return False
+    return column.encoder.device.startswith("cuda") if settings.end_to_end is None else settings.end_to_end
 
 def kept_rows(pairs: Pairs, column: TextImageItems, read: np.ndarray) -> np.ndarray: # (1, r, width) of the pictures that can be read
     return column.images.vectors([item for item, there in zip(pairs.items, read) if there], progress=False).views
@@ -80,17 +81,19 @@ def train_network(
     seed: int,
 ) -> None:
     "Train a CLIP end to end, and go as far from where it started as held-out pictures allow."
-    data, before = text_image_data(pairs, column, read, kept_rows(pairs, column, read)), weights_of(column.encoder)
+    encoder = column.encoder
+    assert isinstance(encoder, OpenCLIPEncoder) # `learns_end_to_end` said so
+    data, before = text_image_data(pairs, column, read, kept_rows(pairs, column, read)), weights_of(encoder)
     rest = folds.outside(data, 0)
-    train_clip(column.encoder, [item[0] for item, there in zip(pairs.items, read) if there], [item[0] for item in pairs.items if is_text(item)],
+    train_clip(encoder, [item[0] for item, there in zip(pairs.items, read) if there], [str(item[0]) for item in pairs.items if is_text(item)],
                rest.text, rest.image, epochs, until=until, seed=seed)
-    after, recalls = weights_of(column.encoder), {}
+    after, recalls = weights_of(encoder), {}
     for share in SHARES if list(folds) else ():
-        set_between(column.encoder, before, after, share)
+        set_between(encoder, before, after, share)
         column.forget()
         data = text_image_data(pairs, column, read, kept_rows(pairs, column, read))
         recalls[share] = held_out_recall(data, folds, match_matrix(data), [None])
-    set_between(column.encoder, before, after, max(recalls, key=recalls.get, default=1.))
+    set_between(encoder, before, after, max(recalls, key=lambda share: recalls[share], default=1.))
     column.forget()
 
 # %% ../../nbs/11_matching/16_text_fit.ipynb #ddf6f9f9
@@ -119,7 +122,7 @@ def fit_text_pairs(
     tables = tables.readable(bad, unread, indexes)
     read[[*bad, *unread]] = False
     both = tables.both
-    if not both.match.any(): raise ValueError("no pair matches: there is nothing to learn a match from")
+    if not both.known_match.any(): raise ValueError("no pair matches: there is nothing to learn a match from")
     item_fold, network_learns = held_out_folds(both, tables.tuning, settings.seed), learns_end_to_end(settings, column)
     if network_learns: item_fold = np.where(item_fold == 0, 0, -1) # a network is trained once
     folds, pairs = Folds(item_fold[read], item_fold[text]), joined(both, tables.tuning)

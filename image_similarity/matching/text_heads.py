@@ -7,6 +7,7 @@ __all__ = ['SCALE', 'RATE', 'BATCH', 'TextImageHeads', 'contrastive_loss', 'Text
 
 # %% ../../nbs/11_matching/13_text_heads.ipynb #1a51a9ac
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,8 @@ class TextImageHeads:
 
     @classmethod
     def of(cls, tensors: dict[str, torch.Tensor]) -> "TextImageHeads":
-        return cls(**{name: value.item() if name == "spread" else value for name, value in tensors.items()})
+        image, image_bias, text, text_bias, centre, spread = (tensors[name] for name in cls.__dataclass_fields__)
+        return cls(image, image_bias, text, text_bias, centre, float(spread))
 
     @classmethod
     def none(cls,
@@ -52,9 +54,9 @@ class TextImageHeads:
         dim: int,             # numbers of a vector
     ) -> "TextImageHeads":
         "The encoder as it is."
-        features = torch.from_numpy(features)
-        centre, p = features.mean(dim=0), features.shape[1]
-        spread = (features - centre).norm(dim=1).mean().item()
+        rows = torch.from_numpy(features)
+        centre, p = rows.mean(dim=0), features.shape[1]
+        spread = (rows - centre).norm(dim=1).mean().item()
         return cls(torch.zeros(p, dim), torch.zeros(dim), torch.zeros(dim, dim), torch.zeros(dim), centre, spread or 1.)
 
     def __repr__(self): return f"TextImageHeads({len(self.centre)} features, {len(self.image_bias)} numbers)"
@@ -86,13 +88,14 @@ class TextImageData:
 
     def views(self) -> tuple[torch.Tensor, torch.Tensor]: # (1 + V, n, dim) and (1 + V, n, p), the pictures themselves first
         "What is trained on: in each step one of the views of each picture."
-        own = self.vectors[None], self.features[None]
-        return tuple(map(torch.from_numpy, own if self.augmented is None else map(np.concatenate, zip(own, self.augmented))))
+        vectors, features = self.vectors[None], self.features[None]
+        if self.augmented is not None: vectors, features = np.concatenate([vectors, self.augmented[0]]), np.concatenate([features, self.augmented[1]])
+        return torch.from_numpy(vectors), torch.from_numpy(features)
 
     def batches(self,
         n: int, # pictures in each
         rng: np.random.Generator,
-    ):          # pictures, texts, and (texts, pictures) bool: which fit; without end
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, torch.Tensor]]: # pictures, texts, and (texts, pictures) bool: which fit; without end
         "Pictures drawn anew in each round, with all texts that fit them."
         with_text = np.unique(self.image)
         while True:
@@ -101,7 +104,7 @@ class TextImageData:
                 images = np.sort(order[start:start + n])
                 pairs = np.isin(self.image, images)
                 texts = np.unique(self.text[pairs])
-                match = torch.zeros(len(texts), len(images), dtype=bool)
+                match = torch.zeros(len(texts), len(images), dtype=torch.bool)
                 match[np.searchsorted(texts, self.text[pairs]), np.searchsorted(images, self.image[pairs])] = True
                 yield images, texts, match
 

@@ -19,7 +19,7 @@ from ..encoders.imagenet import imagenet_logits
 from ..images.opening import SUFFIXES
 from .image_items import ImageItems
 from ..metrics.similarity import normalize
-from ..encoders.text_image import CONSE, ConSEEncoder, TextImageEncoder
+from ..encoders.text_image import CONSE, ConSEEncoder
 
 # %% ../../nbs/11_matching/12_text_items.ipynb #6d7c016a
 def holds_images(
@@ -71,13 +71,16 @@ class VectorItems(ImageItems):
 class TextImageItems:
     "Pictures and texts of a predictor, each read once, however many pairs and calls it is in."
 
-    def __init__(self, encoder: TextImageEncoder):
+    def __init__(self,
+        encoder: ConSEEncoder | OpenCLIPEncoder,
+    ):
         self.encoder = encoder
         self.forget()
 
     def forget(self) -> None:
         "Drop all vectors, when the encoder has learned."
-        self._texts, self.images = {}, ImageItems(self.encoder.encoder) if isinstance(self.encoder, ConSEEncoder) else VectorItems(self.encoder)
+        self._texts: dict[str, np.ndarray] = {}
+        self.images = ImageItems(self.encoder.encoder) if isinstance(self.encoder, ConSEEncoder) else VectorItems(self.encoder)
 
     def features(self,
         kept: np.ndarray, # (n, width) as `images` gives them
@@ -87,7 +90,7 @@ class TextImageItems:
         return normalize(logits - logits.mean(axis=1, keepdims=True))
 
     def texts(self,
-        items: Sequence[tuple[str]], # n
+        items: Sequence[tuple], # n texts, each in a tuple
     ) -> np.ndarray:                 # (n, dim)
         new = list(dict.fromkeys(text for text, in items if text not in self._texts))
         if new: self._texts |= dict(zip(new, self.encoder.encode_texts(new)))
@@ -96,14 +99,14 @@ class TextImageItems:
 def create_text_image_encoder(
     name: str = CONSE,             # "conse", a CLIP that open_clip has, or a folder with one
     pretrained: str | None = None, # of a CLIP: open_clip's name for weights, or a file
-) -> TextImageEncoder:
+) -> ConSEEncoder | OpenCLIPEncoder:
     "Raises what the encoders raise."
     return ConSEEncoder() if name == CONSE else OpenCLIPEncoder(name, pretrained)
 
 def load_text_image_encoder(
     folder: Path,
     saved: dict, # what `save` gave
-) -> TextImageEncoder:
+) -> ConSEEncoder | OpenCLIPEncoder:
     "Raises `ValueError` when it cannot be had again as it was."
     kinds = {CONSE: ConSEEncoder, CLIP: OpenCLIPEncoder}
     if saved.get("kind") not in kinds: raise ValueError(f"{folder}: was made with the text-image encoder {saved.get('kind')!r}, which this version does not know")

@@ -58,9 +58,12 @@ class TextMatcher:
         self.fitted: FittedText | None = None
 
     @cached_property
-    def column(self) -> TextImageItems:
-        "What reads both columns; made when first used."
+    def pretrained(self) -> TextImageItems:
+        "What reads both columns with the encoder that a fit starts from; made when first used. A CLIP that is trained end to end is changed in place."
         return TextImageItems(create_text_image_encoder(self.settings.encoder, self.settings.pretrained))
+
+    @property
+    def column(self) -> TextImageItems: return self.pretrained
 
     @property
     def model(self) -> TextMatchModel:
@@ -97,7 +100,7 @@ class TextMatcher:
         found = np.full((len(items), self.column.encoder.dim), np.nan, dtype=np.float32)
         if text.any(): found[text] = self.model.texts(self.column.texts([item for item in items if is_text(item)]))
         places = np.flatnonzero(~text)
-        vectors = self.column.images.vectors([items[i] for i in places], progress=False)
+        vectors = self.column.images.vectors([items[i] for i in places.tolist()], progress=False)
         good = np.setdiff1d(np.arange(len(places)), list(vectors.bad)).astype(np.int64)
         kept = vectors.views[0][good]
         if len(good): found[places[good]] = self.model.images(self.column.encoder.from_pooled(kept), self.column.features(kept))
@@ -137,4 +140,4 @@ class TextMatcher:
         saved: Mapping, # what `save` gave
     ) -> None:
         "Take what `save` wrote. Raises `ValueError` when it does not fit together."
-        self.column, self.fitted = TextImageItems(load_text_image_encoder(folder, saved["encoder"])), load_fitted_text(folder, saved["fitted"])
+        self.pretrained, self.fitted = TextImageItems(load_text_image_encoder(folder, saved["encoder"])), load_fitted_text(folder, saved["fitted"])

@@ -152,7 +152,7 @@ def fit_text_image(
         return FittedText(TextMatchModel(fit_heads(data, max(PENALTIES), steps, until, seed)), max(PENALTIES), {}, np.empty(0), np.empty(0, bool))
     tried = _tried(data, folds, steps, until, seed)
     recalls = {name: held_out_recall(data, folds, match, heads) for name, heads in tried.items()}
-    best = max(recalls, key=recalls.get)
+    best = max(recalls, key=lambda name: recalls[name])
     penalty = None if best == "zeroshot" else float(best.removeprefix("penalty "))
     heads = None
     if penalty is not None: heads = tried[best][0] if n_folds == 1 else fit_heads(data, penalty, steps, until, seed)

@@ -9,6 +9,7 @@ __all__ = ['train_clip', 'weights_of', 'set_between']
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,8 @@ def train_clip(
     seed: int = 42,
 ) -> list[float]:             # the loss of each step
     "Train all weights under the symmetric contrastive loss; in bfloat16 on a GPU."
-    rng, network, losses = np.random.default_rng(seed), encoder.network.train(), []
+    rng, losses = np.random.default_rng(seed), []
+    network: Any = encoder.network.train() # of a class of open_clip's
     fits = np.zeros((len(texts), len(files)), dtype=bool)
     fits[text, image] = True
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.1)
@@ -39,7 +41,7 @@ def train_clip(
         order = rng.permutation(np.unique(image))
         for images in (order[i:i + batch_size] for i in range(0, len(order), batch_size)):
             if len(images) < 2 or (until is not None and time.monotonic() > until): continue
-            chosen = np.array([rng.choice(np.flatnonzero(fits[:, i])) for i in images])
+            chosen = [int(rng.choice(np.flatnonzero(fits[:, i]))) for i in images]
             loss = _step_loss(encoder, [files[i] for i in images], [texts[t] for t in chosen], torch.from_numpy(fits[np.ix_(chosen, images)]))
             optimizer.zero_grad()
             loss.backward()
@@ -51,10 +53,11 @@ def train_clip(
     return losses
 
 def _step_loss(encoder: OpenCLIPEncoder, files: list, texts: list[str], match: torch.Tensor) -> torch.Tensor:
+    network: Any = encoder.network # of a class of open_clip's
     pictures = torch.stack([encoder.look_at(file) for file in files]).to(encoder.device)
     with torch.autocast(encoder.device.split(":")[0], torch.bfloat16, enabled=encoder.device.startswith("cuda")):
-        v, u = encoder.network.encode_image(pictures), encoder.network.encode_text(encoder.tokenizer(texts).to(encoder.device))
-    scores = encoder.network.logit_scale.exp() * unit(u.float(), dim=1) @ unit(v.float(), dim=1).T
+        v, u = network.encode_image(pictures), network.encode_text(encoder.tokenizer(texts).to(encoder.device))
+    scores = network.logit_scale.exp() * unit(u.float(), dim=1) @ unit(v.float(), dim=1).T
     return contrastive_loss(scores, match.to(encoder.device))
 
 # %% ../../nbs/11_matching/15_text_tuning.ipynb #c89794ee

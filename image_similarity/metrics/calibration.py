@@ -131,7 +131,7 @@ def ece_noise_floor(probabilities, # (P,) probabilities of a match
     for _ in range(n_sim):
         targets = rng.random(len(p)) < truth
         simulated.append(expected_calibration_error(p, targets, n_bins, np.where(targets, match, other)))
-    return percentile_interval(np.mean(simulated), simulated)
+    return percentile_interval(float(np.mean(simulated)), simulated)
 
 # %% ../../nbs/03_metrics/05_calibration.ipynb #18d3dc7d
 def reliability_curve(probabilities, # (P,) probabilities of a match

@@ -1,5 +1,7 @@
 "`MatchPredictor`: tables in, right answers or clear errors out."
+import copy
 import json
+import pickle
 import shutil
 import time
 from functools import partial
@@ -280,7 +282,9 @@ def test_a_label_never_seen_is_named_with_its_row(fitted, test):
 
 @pytest.mark.parametrize("arguments, message", [
     ({"problem_type": "ner"}, "problem_type='ner'"), ({"presets": "fast"}, "presets='fast'"),
-    ({"hyperparameters": {"method": "dot"}}, "method='dot'"), ({"hyperparameters": {"optim.lr": 1}}, "'optim.lr' is unknown")])
+    ({"hyperparameters": {"method": "dot"}}, "method='dot'"), ({"hyperparameters": {"optim.lr": 1}}, "'optim.lr' is unknown"),
+    ({"problem_type": "image_similarty"}, "did you mean image_similarity[?]"), ({"presets": "best"}, "did you mean best_quality[?]"),
+    ({"hyperparameters": {"epoch": 1}}, "did you mean epochs[?]")])
 def test_arguments_that_are_not_there(arguments, message):
     with pytest.raises(ValueError, match=message): MatchPredictor("a", "b", "c", **arguments)
 
@@ -441,6 +445,27 @@ def test_a_saved_predictor_is_the_same_and_can_go_on(fitted, train, test, tmp_pa
     assert not [f for f in (tmp_path / "model").iterdir() if f.suffix not in (".json", ".safetensors")]
     loaded.fit(table_of(data, range(7, 10), 40), progress=False)
     assert len(loaded.train_pairs) == len(train) + 40
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda predictor: pickle.loads(pickle.dumps(predictor))], ids=["deepcopy", "pickle"])
+def test_a_deep_copy_and_a_pickle_say_the_same_and_can_go_on(again, fitted, new, train, test, data):
+    twin = again(fitted)
+    assert np.allclose(twin.predict_proba(test), fitted.predict_proba(test), atol=1e-6) and twin.threshold(.7) == fitted.threshold(.7)
+    before = fitted.fitted
+    twin.fit(table_of(data, range(7, 10), 40), progress=False)
+    assert fitted.fitted is before and len(twin.train_pairs) == len(fitted.train_pairs) + 40
+
+
+def test_a_fit_of_a_shallow_copy_leaves_the_first_alone_and_reads_no_picture_again(new, train, monkeypatch):
+    first = new(hyperparameters=QUICK | {"method": "cosine"})
+    with pytest.warns(UserWarning, match="not fitted"): first.predict(train)
+    read = []
+    monkeypatch.setattr("image_similarity.matching.image_items.embed", lambda files, *args, **options: read.extend(files) or embed(files, *args, **options))
+    second = copy.copy(first)
+    with pytest.warns(UserWarning, match="not fitted"): second.predict(train)
+    assert not read
+    second.fit(train, progress=False)
+    assert second.fitted and not first.fitted and first.train_pairs is None
 
 
 def test_path_saves_after_each_fit(new, train, tmp_path):
