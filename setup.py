@@ -1,4 +1,4 @@
-"""Builds the package from what settings.ini says, which nbdev reads too."""
+"""Builds the package from what settings.ini says: name, version, requirements. What nbdev wants to know is in pyproject.toml."""
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -34,8 +34,6 @@ setup(
     author=cfg["author"],
     author_email=cfg["author_email"],
     license=LICENSES[cfg["license"]],
-    url=cfg["git_url"],
-    project_urls={"Documentation": cfg["doc_host"] + cfg["doc_baseurl"]},
     classifiers=[
         f"Development Status :: {cfg['status']} - {STATUS[cfg['status']]}",
         f"Intended Audience :: {cfg['audience']}",
@@ -43,13 +41,13 @@ setup(
         *(f"Programming Language :: Python :: {p}" for p in PYTHONS if as_tuple(p) >= as_tuple(cfg["min_python"])),
     ],
     python_requires=f">={cfg['min_python']}",
-    packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
-    package_data={cfg["lib_path"]: cfg.get("package_data", "").split()},
+    packages=find_packages(include=[cfg["lib_name"], f"{cfg['lib_name']}.*"]),
+    package_data={cfg["lib_name"]: cfg.get("package_data", "").split()},
     install_requires=cfg["requirements"].split(),
     extras_require=extras(),
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
-        "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],  # lets other nbdev projects link to these docs
+        "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],  # lets other nbdev projects link to these docs
     },
     zip_safe=False,
 )

@@ -47,5 +47,8 @@ heartbeat() { while sleep 30; do echo "  still installing, $SECONDS s"; done; }
 heartbeat & beating=$!
 trap 'kill $beating 2>/dev/null || true' EXIT
 "$venv/bin/python" -m pip install -qq --disable-pip-version-check --editable ".${extra:+[$extra]}"
+if [ "$extra" = dev ]; then # nbdev-export finds its processor there
+    echo "$PWD/.ci" > "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/image_similarity_dev.pth"
+fi
 echo "$now" > "$venv/.installed${extra:+-$extra}"
 echo "Installed in $SECONDS s"

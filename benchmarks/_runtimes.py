@@ -18,7 +18,8 @@ from torch import nn
 
 from image_similarity.images.datasets import labelled_images
 from image_similarity.drawing.pets import sample_pets
-from image_similarity.encoders.encoder import create_encoder, embed, pool, pooled_of, preprocess, runtime_for, to_pixels
+from image_similarity.encoders.encoder import create_encoder, embed, pool, pooled_of, runtime_for
+from image_similarity.encoders.preprocessing import preprocess, to_pixels
 from image_similarity.gallery.gallery import Gallery
 from image_similarity.images.opening import image_files
 from image_similarity.finder.training import fit_finder

@@ -43,7 +43,7 @@ def seconds(work: Callable, *args, **kwargs) -> float:
 
 def searchable(gallery: Gallery) -> None:
     "What the next search would do before it begins to compare."
-    gallery.searcher.store("cosine", False)
+    gallery._searcher.store("cosine", False)
 
 
 class Filler:
@@ -76,8 +76,8 @@ class Filler:
 
 def search_rows(gallery: Gallery, queries: np.ndarray, repeats: int) -> list[dict]:
     "Queries per second through the gallery, and by raw FAISS over the same embeddings."
-    raw = faiss.IndexFlatIP(gallery.searcher.rows().rows.shape[1])
-    raw.add(np.ascontiguousarray(gallery.searcher.rows().rows))
+    raw = faiss.IndexFlatIP(gallery._searcher.rows().rows.shape[1])
+    raw.add(np.ascontiguousarray(gallery._searcher.rows().rows))
     single = [(seconds(raw.search, q[None], 10), seconds(gallery.search, q)) for q in queries[:repeats + 2]][2:]
     batches = [queries[i::repeats] for i in range(repeats)]
     raw.search(batches[0], 10), gallery.search_many(batches[0])
@@ -116,7 +116,7 @@ def measured(filler: Filler, n: int, queries: np.ndarray, repeats: int) -> tuple
     turns = np.array([(seconds(gallery.search, q), seconds(gallery.search, q, approximate=True)) for q in queries[:20]])
     recalls = recall(gallery, queries)
     many = seconds(gallery.search_many, queries, approximate=True) / len(queries)
-    stats, cache = gallery.stats(), gallery.searcher.rows()
+    stats, cache = gallery.stats(), gallery._searcher.rows()
     line = {"items": n, "add_seconds_per_item": np.mean(adding), "search_seconds": np.median(turns[:, 0]), "search_seconds_of_100": batch,
             "approximate_seconds": np.median(turns[:, 1]), "approximate_seconds_of_many": many, "approximate_build_seconds": build,
             "approximate_recall": recalls.mean(), "approximate_recall_stored": stats.approximate[0]["recall"],
@@ -149,9 +149,9 @@ small.import_embeddings(['a.jpg', 'b.jpg'], rng.random((2, 2560)))
 small.search(1), small.search_many(rng.random((100, 2560)))
 before = megabytes('VmRSS')
 gallery = Gallery(sys.argv[1])
-width = gallery.searcher.rows().rows.shape[1]
+width = gallery._searcher.rows().rows.shape[1]
 gallery.search(1), gallery.search_many(rng.random((100, width))), gallery.search(1, where={'label': None})
-print((megabytes('VmHWM') - before) * 2**20, gallery.searcher.rows().rows.nbytes)
+print((megabytes('VmHWM') - before) * 2**20, gallery._searcher.rows().rows.nbytes)
 """
 
 

@@ -36,7 +36,8 @@ from pytorch_metric_learning.losses import ContrastiveLoss
 from _report import interval_row, measured_before, report
 from image_similarity.metrics.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error, fit_calibration
 from image_similarity.images.datasets import all_pairs, draw_pairs
-from image_similarity.encoders.encoder import Encoder, create_encoder, embed, preprocess
+from image_similarity.encoders.encoder import Encoder, create_encoder, embed
+from image_similarity.encoders.preprocessing import preprocess
 from image_similarity.metrics.intervals import Interval, pair_weights, percentile_interval
 from image_similarity.matching.image_items import ImageItems
 from image_similarity.matching.predictor import MatchPredictor

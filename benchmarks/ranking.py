@@ -25,7 +25,8 @@ from image_similarity.learners.digits import Digits, mnist_digits
 from image_similarity.encoders.encoder import Embedded, Encoder, create_encoder, embed
 from image_similarity.metrics.intervals import Interval, bootstrap_interval, image_bootstrap, pair_weights
 from image_similarity.metrics.pairs import auc_statistic, balanced_accuracy
-from image_similarity.learners.metric_learning import embedding_learner, multi_scale
+from image_similarity.learners.embedding_model import multi_scale
+from image_similarity.learners.metric_learning import embedding_learner
 from image_similarity.metrics.similarity import normalize
 
 SEEDS, AUGMENT, PER_CLASS = (0, 1), 1, 30 # the last: training photos of a kind of clothing

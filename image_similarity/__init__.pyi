@@ -25,7 +25,7 @@ from .explain.maps import class_map, pair_maps
 from .groups.sheets import contact_sheet
 from .groups.duplicates import find_duplicates
 from .groups.clusters import find_clusters
-from .gallery.groups import Gallery
+from .gallery.gallery import Gallery
 from .finder.finder import SimilarityFinder
 from .finder.evaluation import Evaluation, evaluate
 from .finder.training import fit_finder

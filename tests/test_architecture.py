@@ -124,6 +124,34 @@ def test_every_room_says_what_it_is_for_and_where_to_start():
         assert len(doc.splitlines()) > 2, room
 
 
+# --- SQL stands in few places
+
+SQL = re.compile(r"^\s*(SELECT|INSERT (OR \w+ )?INTO|UPDATE (OR \w+ )?\w+ SET|DELETE FROM|PRAGMA|CREATE (TABLE|INDEX|VIEW|TRIGGER)|ALTER TABLE|DROP|BEGIN|COMMIT|ROLLBACK)\b|\bSELECT\b.+\bFROM\b")
+MAY_HOLD_SQL = {"gallery.sqlite", "gallery.sqlite_file", "service.jobs"}
+
+
+def sql_in(source: str) -> list[str]:
+    "Texts that are SQL, and calls of `execute` and its like, whatever they are given."
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL.search(node.value): found.append(f"line {node.lineno}: {node.value[:40]}")
+        elif isinstance(node, ast.Attribute) and node.attr in ("execute", "executemany", "executescript"): found.append(f"line {node.lineno}: .{node.attr}")
+        elif isinstance(node, (ast.Import, ast.ImportFrom)) and "sqlite3" in ast.unparse(node): found.append(f"line {node.lineno}: sqlite3")
+    return found
+
+
+@pytest.mark.parametrize("source, is_sql", [
+    ("rows('SELECT id FROM items')", True), ("f'SELECT {x} FROM y'", True), ("f'id IN (SELECT id FROM {x})'", True), ("run('PRAGMA quick_check')", True), ("c.execute(x)", True),
+    ("import sqlite3", True), ("'DELETE FROM x'", True), ("'Select a picture from the list'", False), ("'Update the label, set it anew'", False)])
+def test_sql_is_recognised(source, is_sql):
+    assert bool(sql_in(source)) == is_sql
+
+
+def test_sql_stands_in_the_chapters_of_sqlite_and_of_jobs_only():
+    found = {name: sql_in((PACKAGE / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")) for name in module_places()}
+    assert {name for name, lines in found.items() if lines} == MAY_HOLD_SQL, found
+
+
 # --- the modules are what the notebooks export
 
 @pytest.fixture

@@ -106,13 +106,13 @@ def test_a_missing_model(small, refused, tmp_path):
 
 
 def test_a_file_as_a_model_or_as_the_place_of_a_demo(small, refused):
-    assert "is a file, a model folder is wanted" in refused("find", small.query, "--model", small.query)
-    assert "is a file, a folder is wanted" in refused("demo", "--out", small.query)
+    assert "is a file; give a model folder" in refused("find", small.query, "--model", small.query)
+    assert "is a file; give a folder" in refused("demo", "--out", small.query)
 
 
 def test_a_demo_leaves_other_people_s_pictures_alone(refused, tmp_path):
     (tmp_path / "result.png").write_bytes(b"mine")
-    assert "result.png: is there already" in refused("demo", "--out", tmp_path)
+    assert "result.png: exists" in refused("demo", "--out", tmp_path)
     assert [f.name for f in tmp_path.iterdir()] == ["result.png"] and (tmp_path / "result.png").read_bytes() == b"mine"
 
 
@@ -129,10 +129,10 @@ def test_a_picture_that_is_gone_from_the_gallery_is_still_found_but_cannot_be_ex
 def test_one_class_only(small, refused, tmp_path):
     images = breeds(small, tmp_path / "pets", [4])
     line = refused("train", images, "--out", tmp_path / "model")
-    assert "one class only" in line and small.data.classes[0] in line
+    assert "only one class" in line and small.data.classes[0] in line
     from image_similarity import classifier_learner, siamese_learner
     for learner in classifier_learner, siamese_learner:
-        with pytest.raises(ValueError, match="one class only"):
+        with pytest.raises(ValueError, match="only one class"):
             learner(labelled_images(images), small.encoder, augment=0, progress=False)
 
 

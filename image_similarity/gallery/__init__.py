@@ -1,6 +1,6 @@
 """Pictures, what is known of them and their vectors: kept in a folder, added to, searched.
 
-Start with `gallery`, the class; `catalogue` is what it keeps, `searching` how it finds.
+Start with `gallery`, the class; `catalogue` is what it keeps, `sqlite` where, and `searching` how it finds.
 """
 import lazy_loader
 

@@ -1,4 +1,4 @@
-from .groups import Gallery
+from .gallery import Gallery
 
 __all__ = [
     "Gallery",

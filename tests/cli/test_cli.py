@@ -131,7 +131,7 @@ def test_find_as_json(call, small):
     code, out, err = call("find", small.query, "--model", small.model, "--top-k", 3, "--json")
     found, wanted = json.loads(out), small.finder.search(small.query, 3)
     assert (code, err, found["query"]) == (0, "", str(small.query))
-    label, probability = image_similarity.finder.finder.predicted_class(small.finder, small.query)
+    label, probability = small.finder.predicted_class(small.query)
     assert found["predicted"]["label"] == label and found["predicted"]["probability"] == pytest.approx(probability, abs=1e-5)
     assert [(r["rank"], r["label"], Path(r["path"]).name) for r in found["results"]] == [(r.rank, r.label, r.path.name) for r in wanted]
     assert [r["probability"] for r in found["results"]] == pytest.approx([r.probability for r in wanted], abs=1e-5)

@@ -17,7 +17,8 @@ from torchvision.transforms.functional import to_tensor as scaled
 
 from image_similarity.encoders import encoder as encoding
 from image_similarity.encoders import runtimes
-from image_similarity.encoders.encoder import create_encoder, embed, fingerprint, pool, pooled_of, resize_to, runtime_for, to_pixels, to_tensor
+from image_similarity.encoders.encoder import create_encoder, embed, fingerprint, pool, pooled_of, runtime_for
+from image_similarity.encoders.preprocessing import resize_to, to_pixels, to_tensor
 from image_similarity.encoders.runtimes import Eager, OpenVino, cached_file, fastest, kept_converted
 
 if find_spec("openvino") is None: pytest.skip("OpenVINO is not installed: torch computes everything", allow_module_level=True)

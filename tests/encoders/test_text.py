@@ -90,7 +90,7 @@ def test_texts_of_every_kind_are_right_or_clear(kind, conse, clip_folder):
     np.testing.assert_array_equal(vectors[0], vectors[4])
     assert any("no word that this model knows" in str(w.message) for w in seen) == (kind == "conse") # bytes are known to the other
     with pytest.warns(UserWarning, match="1 of 1 texts have more than"): encoder.encode_texts(["very long " * 200])
-    for wrong, error, what in ((["a", ""], ValueError, "text 1 is empty"), ([None], TypeError, "text 0 is None"), ([3], TypeError, "a string is wanted")):
+    for wrong, error, what in ((["a", ""], ValueError, "text 1 is empty"), ([None], TypeError, "text 0 is None"), ([3], TypeError, "give a string")):
         with pytest.raises(error, match=what): encoder.encode_texts(wrong)
 
 

@@ -14,9 +14,11 @@ from PIL import Image
 from scipy.stats import spearmanr
 from torch import nn
 
-from image_similarity.encoders.encoder import create_encoder, pool, preprocess
+from image_similarity.encoders.encoder import create_encoder, pool
+from image_similarity.encoders.preprocessing import preprocess
 from image_similarity.explain.maps import (
-    class_map, class_map_from_features, draw_map, features_of, maps_from_features, pair_maps, pair_slopes, secant, spread, upsample)
+    class_map, class_map_from_features, features_of, maps_from_features, pair_maps, pair_slopes, secant, spread)
+from image_similarity.explain.pictures import draw_map, upsample
 from image_similarity.explain.faithfulness import (
     deletion_insertion, map_correlation, pair_score, pointing_game, pointing_hit, seen_mask, shuffle_sanity, shuffle_weights, with_blur)
 from image_similarity.scoring.scorers import ClassScorer, PairScorer

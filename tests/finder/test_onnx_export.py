@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from image_similarity.cli import commands as cli
-from image_similarity.encoders.encoder import pooled_of, preprocess, resize_to
+from image_similarity.encoders.encoder import pooled_of
+from image_similarity.encoders.preprocessing import preprocess, resize_to
 from image_similarity.images.opening import open_image
 from image_similarity.finder.onnx_export import ImageGraph, PairGraph, _write_graph, export_onnx
 

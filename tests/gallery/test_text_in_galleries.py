@@ -153,7 +153,7 @@ def test_a_repeated_term_is_a_weight(gallery):
 
 def test_neither_side_swamps_the_other(gallery, photos):
     "Weighted alike, words and picture each explain half of the order."
-    scores = {name: dict((r.id, r.score) for r in gallery.search(m, 30)) for name, m in
+    scores = {name: {r.id: r.score for r in gallery.search(m, 30)} for name, m in
               {"both": words("red") + picture(photos[3]), "words": words("red"), "picture": 1 * picture(photos[3]) + 1e-6 * words("red")}.items()}
     both, *sides = (np.array([s[i] for i in sorted(s)]) for s in scores.values())
     first, second = (np.corrcoef(both, side)[0, 1] for side in sides)
@@ -205,7 +205,7 @@ def test_an_encoder_of_one_space_needs_no_rows_of_its_own(photos):
     gallery.add(photos, progress=False)
     cosines = gallery.pooled @ text("red")
     np.testing.assert_allclose([r.score for r in gallery.search("red", 30)], np.sort(cosines)[::-1], atol=1e-6)
-    assert gallery.text_searcher is gallery.searcher
+    assert gallery._text_searcher is gallery._searcher
 
 
 # --- the packaged encoder

@@ -15,9 +15,10 @@ from image_similarity.learners.digit_pairs import MomentNormalization, digit_bat
 from image_similarity.learners.digits import embedded_digits, mnist_digits, random_figures, read_idx
 from image_similarity.encoders.encoder import create_encoder, embed, fingerprint
 from image_similarity.encoders.features import FeatureLayer, principal_start
-from image_similarity.learners.losses import LOSSES, balanced_batches, create_loss, create_miner, relevance_triplets, training_distance
+from image_similarity.learners.losses import LOSSES, balanced_batches, create_loss, relevance_triplets, training_distance
 from image_similarity.learners.mining import mine_hard_negatives
-from image_similarity.learners.metric_learning import embedding_auc, embedding_learner, load_embedding, multi_scale, save_embedding
+from image_similarity.learners.embedding_model import multi_scale
+from image_similarity.learners.metric_learning import embedding_auc, embedding_learner, load_embedding, save_embedding
 from image_similarity.scoring.scorers import embedding
 from image_similarity.metrics.similarity import METRICS, similarity
 
@@ -296,7 +297,7 @@ def test_mnist_files_are_read_packed_or_not(tmp_path):
 
 @pytest.mark.parametrize("content, words", [
     (b"", "not an idx file"), (b"\0\0\x08", "not an idx file"), (b"\0\0\x07\x01\0\0\0\x01\0", "not an idx file"), (b"\0\0\x08\x03\0\0\0\x01", "header"),
-    (b"\0\0\x08\x01\0\0\0\x02\x05", "1 bytes for (2,)"), (b"\0\0\x08\x01\0\0\0\x01\x05\x06", "2 bytes for (1,)"), (b"\0\0\x08\x01\xff\xff\xff\xff\x05", "get it again")])
+    (b"\0\0\x08\x01\0\0\0\x02\x05", "1 byte for (2,)"), (b"\0\0\x08\x01\0\0\0\x01\x05\x06", "2 bytes for (1,)"), (b"\0\0\x08\x01\xff\xff\xff\xff\x05", "download it again")])
 def test_files_that_are_not_idx_say_so(tmp_path, content, words):
     file = tmp_path / "digits"
     file.write_bytes(content)
@@ -339,12 +340,11 @@ def test_a_batch_gives_one_class_to_one_shape_only():
 
 
 def test_random_figures_are_seeded_and_new_each_time():
-    torch.manual_seed(3)
-    first, second = random_figures(3, 2), random_figures(3, 2)
-    torch.manual_seed(3)
-    torch.testing.assert_close(random_figures(3, 2), first)
+    generator = torch.Generator().manual_seed(3)
+    first, second = random_figures(3, generator, 2), random_figures(3, generator, 2)
+    torch.testing.assert_close(random_figures(3, torch.Generator().manual_seed(3), 2), first)
     assert not torch.allclose(first, second)
-    still = random_figures(5, 3, jitter=0)
+    still = random_figures(5, generator, 3, jitter=0)
     order = still.mean((2, 3, 4)).argsort(1)
     thin, bold = (still[torch.arange(5), order[:, k]] for k in (0, 2))
     assert (thin <= bold + 1e-6).all() # pens differ, lines do not

@@ -271,8 +271,8 @@ def test_numbers_that_are_not_finite_are_refused(dtype, bad):
 
 
 @pytest.mark.parametrize("asked, message", [
-    (dict(top_k=0), "top_k=0"), (dict(among=[-1]), "ids from -1"), (dict(among=[0, 40]), "there are 40"),
-    (dict(among=np.ones(39, bool)), r"mask of shape \(39,\) for 40"), (dict(pooled=np.zeros(23)), "wants rows of 24")])
+    ({"top_k": 0}, "top_k=0"), ({"among": [-1]}, "ids from -1"), ({"among": [0, 40]}, "there are 40"),
+    ({"among": np.ones(39, bool)}, r"mask of shape \(39,\) for 40"), ({"pooled": np.zeros(23)}, "wants rows of 24")])
 def test_what_can_not_be_searched_is_said(asked, message):
     index = pair_index(made_up_scorer(), made_up_pooled(40))
     with pytest.raises(ValueError, match=message):

@@ -176,7 +176,7 @@ def test_what_is_copied_builds_a_package_with_its_page(tmp_path):
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel: held = set(wheel.namelist())
     package = {f.relative_to(source).as_posix() for f in (source / "image_similarity").rglob("*") if f.is_file()}
     assert package <= held # the static files too
-    assert any(name.startswith("image_similarity/static/") for name in held)
+    assert any(name.startswith("image_similarity/service/static/") for name in held)
 
 
 # --- compose

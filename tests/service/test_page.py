@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from image_similarity.images.console import percent
 
 ROOT = Path(__file__).resolve().parents[2]
-STATIC = ROOT / "image_similarity" / "static"
+STATIC = ROOT / "image_similarity" / "service" / "static"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 TOKEN = "correct-horse-battery-staple"
@@ -744,5 +744,5 @@ def test_the_wheel_holds_the_page(tmp_path):
             shutil.copy(ROOT / name, source / name)
     subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source], check=True, capture_output=True)
     wheel, = tmp_path.glob("*.whl")
-    held = {name.rsplit("/", 1)[1] for name in ZipFile(wheel).namelist() if name.startswith("image_similarity/static/")}
+    held = {name.rsplit("/", 1)[1] for name in ZipFile(wheel).namelist() if name.startswith("image_similarity/service/static/")}
     assert held == {file.name for file in STATIC.iterdir()}
