@@ -6,12 +6,10 @@ Docs: https://image-similarity.github.io/image_similarity/11_matching/pairs.html
 
 # %% auto #0
 __all__ = ['Table', 'IdMappings', 'pair_table', 'table_column', 'cell_files', 'BadRow', 'BadRows', 'read_cells', 'MatchLabels',
-           'match_labels', 'Pairs', 'read_pairs', 'paired_cells', 'without_items', 'with_common_items', 'item_contents',
-           'LeakCheck', 'leak_check']
+           'match_labels', 'Pairs', 'read_pairs', 'paired_cells', 'without_items', 'with_common_items']
 
 # %% ../../nbs/11_matching/01_pairs.ipynb #e96963fa
-import hashlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -265,57 +263,3 @@ def with_common_items(parts: Sequence[Pairs], rng: np.random.Generator) -> list[
         to = np.array([place.get(item, -1) for item in pairs.items], dtype=np.int64)
         found.append(replace(pairs, items=list(place), first=to[pairs.first], second=to[pairs.second]))
     return found
-
-# %% ../../nbs/11_matching/01_pairs.ipynb #e8f53a74
-def item_contents(items: Iterable[tuple[Path, ...]]) -> list[frozenset[str]]:
-    """Tell images apart by their bytes; a file that cannot be read has none, and neither has a text.
-
-    Returns: for each item the hashes of its files"""
-    known = {}
-    def of(file):
-        if file not in known:
-            try: known[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-            except OSError: known[file] = None
-        return known[file]
-    return [frozenset(filter(None, (of(file) for file in files if isinstance(file, Path)))) for files in items]
-
-# %% ../../nbs/11_matching/01_pairs.ipynb #1d3158fc
-@dataclass(frozen=True)
-class LeakCheck:
-    """What training pairs and held-out pairs have in common.
-
-    Args:
-        n_train: pairs to train on; of folds, the fewest
-        n_held: pairs held out
-        shared: (n_held,) bool: pairs with an image that is in a training pair
-        examples: names of a few such images
-        n_folds: each with its own pairs to train on, and its own held out"""
-    n_train: int                # pairs to train on; of folds, the fewest
-    n_held: int                 # pairs held out
-    shared: np.ndarray          # (n_held,) bool: pairs with an image that is in a training pair
-    examples: tuple[str, ...]   # names of a few such images
-    n_folds: int = 1            # each with its own pairs to train on, and its own held out
-
-    def __bool__(self): return bool(self.shared.any())
-
-    def __str__(self):
-        train = f"{self.n_train:,} training pairs" if self.n_folds == 1 else f"{self.n_train:,} or more training pairs of their fold ({self.n_folds} folds)"
-        if not self: return f"leak check: {self.n_held:,} held-out pairs share no image with the {train}"
-        return (f"leak check: {self.shared.sum():,} of {self.n_held:,} held-out pairs have an image that is in a training pair "
-                f"({', '.join(self.examples)}); they are left out")
-
-# %% ../../nbs/11_matching/01_pairs.ipynb #3bf0443f
-def leak_check(train: Pairs, held: Pairs, contents: Mapping[tuple, frozenset] | None = None) -> LeakCheck:
-    """Look for images that are in training pairs and in held-out pairs, whatever they are called.
-
-    Args:
-        contents: of each item, from `item_contents`; None: they are read"""
-    if contents is None:
-        items = list(dict.fromkeys([*train.items, *held.items])) # each is read once
-        contents = dict(zip(items, item_contents(items)))
-    used = np.unique(np.concatenate([train.first, train.second]))
-    seen = frozenset().union(*(contents[train.items[i]] for i in used))
-    leaks = np.array([bool(contents[item] & seen) for item in held.items] or [False])
-    shared = leaks[held.first] | leaks[held.second] if len(held) else np.zeros(0, dtype=bool)
-    names = [held.items[i][0].name for i in np.flatnonzero(leaks)[:3]]
-    return LeakCheck(len(train), len(held), shared, tuple(names))

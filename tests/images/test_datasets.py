@@ -361,9 +361,9 @@ def test_a_generator_goes_on_and_names_do_as_targets():
 
 @pytest.mark.parametrize("targets, options, said", [
     (["a", "a"], {}, "1 class only"), ([], {}, "no class has two|0 class"), (["a", "b"], {}, "no class has two pictures"),
-    (["a", "a", "b"], dict(share=1.5), "share=1.5"), (["a", "a", "b"], dict(n=-1), "n=-1"), ([["a", "a"]], {}, r"shape \(1, 2\)")])
+    (["a", "a", "b"], {"share": 1.5}, "share=1.5"), (["a", "a", "b"], {"n": -1}, "n=-1"), ([["a", "a"]], {}, r"shape \(1, 2\)")])
 def test_pairs_that_cannot_be_drawn(targets, options, said):
-    with pytest.raises(ValueError, match=said): draw_pairs(targets, **(dict(n=8) | options))
+    with pytest.raises(ValueError, match=said): draw_pairs(targets, **({"n": 8} | options))
 
 
 def test_one_kind_of_pair_needs_only_its_own_pictures():

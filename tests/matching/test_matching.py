@@ -24,7 +24,8 @@ from image_similarity.matching.predictor import MatchPredictor
 from image_similarity.metrics.pairs import pair_auc
 from image_similarity.matching.image_fit import fold_leaks
 from image_similarity.matching.groups import PairSource, contradictions, item_folds, match_groups
-from image_similarity.matching.pairs import BadRows, MatchLabels, Pairs, item_contents, leak_check, read_pairs
+from image_similarity.matching.leaks import item_contents, leak_check
+from image_similarity.matching.pairs import BadRows, MatchLabels, Pairs, read_pairs
 from image_similarity.matching.settings import ImageSettings
 
 QUICK = {"augment": 1, "epochs": 2}
@@ -71,7 +72,7 @@ def encoder():
 def new(data, encoder):
     "Makes predictors."
     def make(**changes):
-        arguments = dict(query="Image1", response="Image2", label="Label", base_folder=data.files[0].parent, hyperparameters=QUICK)
+        arguments = {"query": "Image1", "response": "Image2", "label": "Label", "base_folder": data.files[0].parent, "hyperparameters": QUICK}
         predictor = MatchPredictor(**arguments | changes)
         predictor.matcher.pretrained = ImageItems(encoder)
         return predictor
