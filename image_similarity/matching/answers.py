@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/11_matching/answers.ht
 
 # %% auto #0
 __all__ = ['as_series', 'as_frame', 'row_labels', 'row_probabilities', 'check_prior', 'precise_threshold', 'judged_pairs', 'Side',
-           'check_rank_metrics', 'ranking_figures']
+           'rank_metrics', 'ranking_figures']
 
 # %% ../../nbs/11_matching/20_answers.ipynb #13c9740a
 import warnings
@@ -119,11 +119,15 @@ class Side(NamedTuple):
     embeddings: np.ndarray # (n, D)
     column: str            # of the table of relevance that names them
 
-def check_rank_metrics(metrics: Sequence[str]) -> None:
-    "Raises `ValueError`, with what there is, for an unknown one."
-    for name in metrics:
+def rank_metrics(names: Sequence[str]) -> Sequence[str]:
+    """The same. Raises `ValueError`, with what there is, for an unknown one.
+
+    Args:
+        names: what was asked for"""
+    for name in names:
         if name not in RANK_METRICS:
             raise ValueError(f"metric {name!r} is unknown for a ranking: choose from {', '.join(RANK_METRICS)}{did_you_mean(name, RANK_METRICS)}")
+    return names
 
 def ranking_figures(
     table: pd.DataFrame, right: np.ndarray, queries: Side, responses: Side, metrics: Sequence[str], cutoffs: Sequence[int] = (1, 5, 10),

@@ -21,8 +21,8 @@ import torch
 from scipy.special import logit
 
 from ..images.console import did_you_mean
-from .answers import (Side, as_frame, as_series, check_prior, check_rank_metrics, judged_pairs, precise_threshold, ranking_figures,
-                                               row_labels, row_probabilities)
+from .answers import Side, as_frame, as_series, check_prior, judged_pairs, rank_metrics
+from .answers import precise_threshold, ranking_figures, row_labels, row_probabilities
 from .matcher import AnyColumn, AnyFitted, AnyModel, AnySettings, Matcher, column_of, embedded_cells, load_matches, matched_pairs, save_matches
 from .image_matcher import ImageMatcher
 from .leaks import LeakCheck
@@ -53,11 +53,10 @@ class MatchPredictor:
             presets: "medium_quality", "high_quality" (as None), "best_quality"
             hyperparameters: fields of `ImageSettings` or `TextSettings`, such as {"method": "cosine"}
             base_folder: what relative paths in tables are relative to; None for the working directory"""
-        self.matcher: Matcher # what depends on what the cells hold
-        if problem_type == "image_similarity": self.matcher = ImageMatcher(read_settings(ImageSettings, presets, hyperparameters))
-        elif problem_type == "image_text_similarity": self.matcher = TextMatcher(read_settings(TextSettings, presets, hyperparameters))
-        else:
+        if problem_type not in PROBLEM_TYPES:
             raise ValueError(f"problem_type={problem_type!r}: choose one of {', '.join(map(repr, PROBLEM_TYPES))}{did_you_mean(problem_type, PROBLEM_TYPES)}")
+        self.matcher: Matcher = ImageMatcher(read_settings(ImageSettings, presets, hyperparameters)) if problem_type == "image_similarity" \
+            else TextMatcher(read_settings(TextSettings, presets, hyperparameters)) # what depends on what the cells hold
         self.query, self.response, self.label, self.match_label = query, response, label, match_label
         self.problem_type, self.eval_metric, self.path, self.base_folder = problem_type, eval_metric, path, base_folder
         self.labels = match_labels(pd.Series(dtype=object, name=label), match_label)
@@ -77,8 +76,7 @@ class MatchPredictor:
     def class_labels(self) -> list: return self.labels.classes # in the order of columns of probabilities
 
     def __repr__(self):
-        kind = "" if self.problem_type == PROBLEM_TYPES[0] else f", problem_type={self.problem_type!r}"
-        return f"MatchPredictor({self.query!r}, {self.response!r}{kind}; {self.matcher})"
+        return f"MatchPredictor({self.query!r}, {self.response!r}{f', problem_type={self.problem_type!r}' * (self.problem_type != PROBLEM_TYPES[0])}; {self.matcher})"
 
     def __copy__(self) -> "MatchPredictor": # a fit of the copy leaves this one alone, and reads no picture again
         twin = object.__new__(type(self))
@@ -101,8 +99,7 @@ class MatchPredictor:
             progress: say on stderr what happens
         Returns: itself"""
         tables = [pair_table(train_data)] + ([] if tuning_data is None else [pair_table(tuning_data)])
-        labels = self.labels
-        if self.label is not None: labels = match_labels(pd.concat([table_column(table, self.label, "label") for table in tables]), self.match_label)
+        labels = self.labels if self.label is None else match_labels(pd.concat([table_column(t, self.label, "label") for t in tables]), self.match_label)
         if self.fitted and labels != self.labels: raise ValueError(f"earlier pairs had the labels {self.class_labels}, these have {labels.classes}")
         parts = [self._labelled(table, id_mappings, labels) for table in tables]
         indexes = [list(table.index) for table in tables] + [[]]
@@ -232,8 +229,7 @@ class MatchPredictor:
         if query_data is None and response_data is None: return self._evaluate_pairs(table, wanted, return_pred, id_mappings)
         if query_data is None or response_data is None:
             raise ValueError("for a ranking give both, query_data and response_data; metrics are given by name: metrics=…")
-        names = wanted or [self.eval_metric if self.eval_metric in RANK_METRICS else "recall"]
-        check_rank_metrics(names)
+        names = rank_metrics(wanted or [self.eval_metric if self.eval_metric in RANK_METRICS else "recall"])
         sides = self._one_side(query_data, self.query, id_mappings), self._one_side(response_data, self.response, id_mappings)
         if (name := label or self.label) is None: raise ValueError("which column says what is relevant? evaluate(…, label=…)")
         relevant = table_column(table, name, "label")
@@ -271,8 +267,7 @@ class MatchPredictor:
     def _labelled(self, table: pd.DataFrame, id_mappings: IdMappings | None, labels: MatchLabels) -> Pairs:
         "Pairs with labels; a predictor without a label column is given matches only."
         if self.label is not None: return self._read(table, id_mappings, labels)
-        pairs = self._read(table, id_mappings)
-        return replace(pairs, match=np.ones(len(pairs), dtype=bool))
+        return replace(pairs := self._read(table, id_mappings), match=np.ones(len(pairs), dtype=bool))
 
     def _tell(self, bad: BadRows) -> None:
         "Keep the rows that were left out, and say so."
@@ -298,7 +293,7 @@ class MatchPredictor:
     def _one_side(self, data: Table | list, column: str | None, id_mappings: IdMappings | None) -> Side:
         "Queries or responses; those that cannot be read are left out, with a warning."
         table = pair_table({column: data} if isinstance(data, list) else data)
-        if column not in table.columns: column = str(table.columns[0])
+        if column not in table.columns: column = table.columns[0]
         found = self.embed_column(table, column, id_mappings)
         good = ~np.isnan(found).any(axis=1)
         return Side(table[column][good].tolist(), found[good], column)
