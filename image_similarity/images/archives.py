@@ -128,7 +128,7 @@ def _by_folder(pictures, wanted):
     "A label for each picture from its folder; None when all are in one."
     parents = [picture.parent for picture in pictures]
     if len(set(parents)) == 1:
-        if wanted: raise ArchiveError("all pictures are in one folder; a folder for each class is wanted")
+        if wanted: raise ArchiveError("all pictures are in one folder; give each class a folder of its own")
         return None
     top = PurePosixPath(os.path.commonpath(parents))
     if beside := [p for p in pictures if p.parent == top]:
@@ -167,7 +167,7 @@ def unpack(file: str | Path, folder: str | Path, labels: str = "auto", limits: A
         labels: where they are: 'folder', 'csv', 'none', or 'auto': a table if there is one, then folders if there are two
         limits: the most that is accepted"""
     folder = Path(folder)
-    if labels not in LABEL_SOURCES: raise ValueError(f"labels={labels!r}: one of {', '.join(LABEL_SOURCES)} is wanted{did_you_mean(labels, LABEL_SOURCES)}")
+    if labels not in LABEL_SOURCES: raise ValueError(f"labels={labels!r}: choose one of {', '.join(LABEL_SOURCES)}{did_you_mean(labels, LABEL_SOURCES)}")
     if folder.exists(): raise FileExistsError(f"{folder}: already exists")
     if os.path.getsize(file) > limits.archive_bytes: raise ArchiveTooLarge(f"the archive is larger than {limits.archive_bytes:,} bytes; send it in parts")
     with open(file, "rb") as stream:

@@ -38,7 +38,7 @@ class LabelledImages:
 
     def __post_init__(self):
         hold = np.array(self.held_out)
-        if hold.size and hold.dtype != bool: raise ValueError(f"held_out is {hold.dtype}, a bool for each file is wanted")
+        if hold.size and hold.dtype != bool: raise ValueError(f"held_out is {hold.dtype}; give a bool for each file")
         hold = hold.astype(bool)
         hold.setflags(write=False)
         for name, value in (("files", [Path(f) for f in self.files]), ("labels", [str(o) for o in self.labels]), ("held_out", hold)):
@@ -83,7 +83,7 @@ class LabelledImages:
 def _check(files, labels, held_out):
     if not files: raise ValueError("no image: at least one file is needed")
     if not len(files) == len(labels) == held_out.size or held_out.ndim != 1:
-        raise ValueError(f"{len(files)} files, {len(labels)} labels and held_out of shape {held_out.shape} do not fit together")
+        raise ValueError(f"{len(files)} file{'s' * (len(files) != 1)}, {len(labels)} label{'s' * (len(labels) != 1)} and held_out of shape {held_out.shape} do not fit together")
     seen = set()
     for file, label in zip(files, labels):
         if not label.strip(): raise ValueError(f"{file}: its label is empty")
@@ -119,7 +119,7 @@ def hold_out(labels: list[str], valid_pct: float = 0.2, seed: int = 0) -> np.nda
         valid_pct: share to hold out, at least 0 and less than 1
         seed: another seed draws others
     Returns: (n,) bool"""
-    if not 0 <= valid_pct < 1: raise ValueError(f"valid_pct={valid_pct}: a share from 0 to less than 1 is wanted, e.g. 0.2")
+    if not 0 <= valid_pct < 1: raise ValueError(f"valid_pct={valid_pct}: give a share from 0 to less than 1, e.g. 0.2")
     rng = np.random.default_rng(seed)
     _, target, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     order = rng.permutation(len(counts))
@@ -173,7 +173,7 @@ def split_by_class(data: LabelledImages, unseen: float | str | Iterable[str] = 0
     classes = data.classes
     if len(classes) < 2: raise ValueError(f"only one class ({classes[0]}): two are needed to set one aside")
     if isinstance(unseen, (int, float, np.number)):
-        if not 0 < unseen < 1: raise ValueError(f"unseen={unseen}: a share between 0 and 1, or the names of classes, is wanted")
+        if not 0 < unseen < 1: raise ValueError(f"unseen={unseen}: give a share between 0 and 1, or the names of classes")
         n = min(max(round(float(unseen) * len(classes)), 1), len(classes) - 1)
         unseen = np.random.default_rng(seed).permutation(classes)[:n].tolist()
     away = {unseen} if isinstance(unseen, str) else set(map(str, unseen))
@@ -210,7 +210,7 @@ class _Blocks:
     @classmethod
     def of(cls, targets):
         targets = np.asarray(targets)
-        if targets.ndim != 1: raise ValueError(f"targets of shape {targets.shape}: one class for each picture is wanted")
+        if targets.ndim != 1: raise ValueError(f"targets of shape {targets.shape}: give one class for each picture")
         order = np.argsort(targets, kind="stable").astype(np.int64)
         _, start, size = np.unique(targets[order], return_index=True, return_counts=True)
         return cls(order, np.repeat(start, size), np.repeat(size, size))

@@ -87,10 +87,10 @@ def read_labels(labels: LabelSource, files: Sequence[Path], folder: str | Path |
     if isinstance(labels, str) and labels == "name": return name_labels(files)
     if isinstance(labels, str) and labels == "folder": return folder_labels(files, folder)
     if isinstance(labels, str) and not Path(labels).suffix and not Path(labels).exists():
-        raise ValueError(f"labels={labels!r}: name, folder, or the path of a CSV is wanted{did_you_mean(labels, ('name', 'folder'))}")
+        raise ValueError(f"labels={labels!r}: give name, folder, or the path of a CSV{did_you_mean(labels, ('name', 'folder'))}")
     if callable(labels): return called_labels(labels, files)
     if not isinstance(labels, (str, Path, Mapping)) and not hasattr(labels, "to_dict"):
-        raise TypeError(f"labels={labels!r}: name, folder, a CSV, a data frame, a dict or a function is wanted")
+        raise TypeError(f"labels={labels!r}: give name, folder, a CSV, a data frame, a dict or a function")
     return table_labels(labels, files, folder)
 
 # %% ../../nbs/01_images/06_labels.ipynb #1cb34ca3
@@ -104,5 +104,5 @@ def read_split(split: LabelTable, files: Sequence[Path], folder: str | Path | No
     rows, source = table_rows(split)
     values = [v.lower() for v in column(rows, ("split",), source)]
     for n, value in enumerate(values, 2):
-        if value not in HELD_OUT: raise ValueError(f"{source}, row {n}: split is {value!r}, one of {', '.join(HELD_OUT)} is wanted{did_you_mean(value, HELD_OUT)}")
+        if value not in HELD_OUT: raise ValueError(f"{source}, row {n}: split is {value!r}; choose one of {', '.join(HELD_OUT)}{did_you_mean(value, HELD_OUT)}")
     return by_file(column(rows, FILE_COLUMNS, source), [HELD_OUT[v] for v in values], list(files), folder, source)

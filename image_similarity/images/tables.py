@@ -26,7 +26,7 @@ def read_table(file: str | Path) -> list[dict[str, str]]:
     Returns: a dict for each row, every cell a stripped string"""
     file = Path(file)
     if not file.exists(): raise FileNotFoundError(f"{file}: there is no such file")
-    if not file.is_file(): raise ValueError(f"{file}: is a folder, a CSV file is wanted")
+    if not file.is_file(): raise ValueError(f"{file}: is a folder; give a CSV file")
     try: text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as e: raise ValueError(f"{file}: not a CSV in UTF-8 (byte {e.start}); save it as CSV UTF-8") from e
     except OSError as e: raise ValueError(f"{file}: cannot be read ({e.strerror})") from e

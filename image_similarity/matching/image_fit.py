@@ -39,10 +39,10 @@ def trusted_group(pairs: Pairs) -> np.ndarray | None:
     group = match_groups(pairs)
     wrong = contradictions(pairs, group)
     if wrong.any():
-        warnings.warn(f"{wrong.sum():,} of {len(pairs):,} pairs are labelled as no match, although other pairs connect their images; so only "
+        warnings.warn(f"{wrong.sum():,} of {len(pairs):,} pairs {'are' if wrong.sum() > 1 else 'is'} labelled as no match, although other pairs connect their images; so only "
                       "the pairs themselves are used, and nothing that follows from them", stacklevel=4)
     elif pairs.known_match.all():
-        warnings.warn("all pairs match: images that no match connects are taken for different", stacklevel=4)
+        warnings.warn("all pairs match: images that no match connects are taken to be different", stacklevel=4)
     return None if wrong.any() else group
 
 # %% ../../nbs/11_matching/11_image_fit.ipynb #0812f602

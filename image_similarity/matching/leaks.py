@@ -54,8 +54,9 @@ class LeakCheck:
     def __str__(self):
         train = f"{self.n_train:,} training pairs" if self.n_folds == 1 else f"{self.n_train:,} or more training pairs of their fold ({self.n_folds} folds)"
         if not self: return f"leak check: {self.n_held:,} held-out pairs share no image with the {train}"
-        return (f"leak check: {self.shared.sum():,} of {self.n_held:,} held-out pairs have an image that is in a training pair "
-                f"({', '.join(self.examples)}); they are left out")
+        have, they = ("have", "they are") if self.shared.sum() > 1 else ("has", "it is")
+        return (f"leak check: {self.shared.sum():,} of {self.n_held:,} held-out pairs {have} an image that is in a training pair "
+                f"({', '.join(self.examples)}); {they} left out")
 
 # %% ../../nbs/11_matching/03_leaks.ipynb #3bf0443f
 def leak_check(train: Pairs, held: Pairs, contents: Mapping[tuple, frozenset] | None = None) -> LeakCheck:

@@ -84,7 +84,7 @@ def column_of(table: pd.DataFrame, query: str | None, response: str | None, sign
         query, response: names of the two columns
         signature: "query" or "response"; None: the one that the table has, query first"""
     if signature not in (None, "query", "response"):
-        raise ValueError(f"signature={signature!r}: query or response is wanted{did_you_mean(signature, ('query', 'response'))}")
+        raise ValueError(f"signature={signature!r}: choose query or response{did_you_mean(signature, ('query', 'response'))}")
     names = [name for name, role in ((query, "query"), (response, "response")) if signature in (None, role)]
     for name in names:
         if name is not None and name in table.columns: return name

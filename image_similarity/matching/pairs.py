@@ -31,7 +31,7 @@ def pair_table(data: Table) -> pd.DataFrame:
         data = pd.read_csv(data)
     elif isinstance(data, Mapping): data = pd.DataFrame(dict(data))
     if not isinstance(data, pd.DataFrame):
-        raise TypeError(f"a {type(data).__name__} is no table: give a data frame, a dict {{column: list}} or the path of a CSV file")
+        raise TypeError(f"a {type(data).__name__} is not a table: give a data frame, a dict {{column: list}} or the path of a CSV file")
     if not len(data): raise ValueError("the table has no row")
     return data
 
@@ -139,7 +139,7 @@ def match_labels(labels: pd.Series, match_label: Hashable = None) -> MatchLabels
         match_label = True if labels.dtype == bool else 1
     match_label = next((v for v in found if v == match_label), match_label) # as the column writes it
     rest = [v for v in found if v != match_label]
-    if len(rest) == 2: raise ValueError(f"match_label={match_label!r} is no value of {labels.name}, which has {values}")
+    if len(rest) == 2: raise ValueError(f"match_label={match_label!r} is not a value of {labels.name}, which has {values}")
     return MatchLabels(_plain(match_label), rest[0] if rest else _opposite(match_label))
 
 def _plain(value):

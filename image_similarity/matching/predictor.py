@@ -120,7 +120,7 @@ class MatchPredictor:
             id_mappings: for each column that holds ids: id to path
             threshold: probability from which a pair is called a match; None for that of the held-out pairs
         Returns: (rows,) label values; missing, with a warning, where an image cannot be read"""
-        if threshold is not None and not 0 < threshold < 1: raise ValueError(f"threshold={threshold}: a probability between 0 and 1 is wanted")
+        if threshold is not None and not 0 < threshold < 1: raise ValueError(f"threshold={threshold}: give a probability between 0 and 1")
         table = pair_table(data)
         pairs, logits = self._logits(table, id_mappings)
         values = row_labels(logits, pairs.rows, len(table), self.labels, self.model.threshold if threshold is None else logit(threshold))
@@ -228,7 +228,7 @@ class MatchPredictor:
         table, wanted = pair_table(data), [metrics] if isinstance(metrics, str) else metrics
         if query_data is None and response_data is None: return self._evaluate_pairs(table, wanted, return_pred, id_mappings)
         if query_data is None or response_data is None:
-            raise ValueError("for a ranking give both, query_data and response_data; metrics are given by name: metrics=…")
+            raise ValueError("a ranking needs both query_data and response_data; give metrics by name: metrics=…")
         names = rank_metrics(wanted or [self.eval_metric if self.eval_metric in RANK_METRICS else "recall"])
         sides = self._one_side(query_data, self.query, id_mappings), self._one_side(response_data, self.response, id_mappings)
         if (name := label or self.label) is None: raise ValueError("which column says what is relevant? evaluate(…, label=…)")
@@ -241,7 +241,7 @@ class MatchPredictor:
         Args:
             path: a folder, to be made, or replaced if it is a model folder
         Returns: the folder"""
-        if not self.fitted or not self.train_pairs: raise ValueError("there is nothing to save: call fit first")
+        if not self.fitted or self.train_pairs is None: raise ValueError("there is nothing to save: call fit first")
         arguments = {name: getattr(self, name) for name in ("query", "response", "label", "match_label", "problem_type", "eval_metric")}
         return save_matches(path, self.matcher, arguments, self.labels, self.train_pairs, self.base_folder)
 

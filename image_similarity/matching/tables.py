@@ -76,13 +76,14 @@ class PairTables:
             unread: items that there was no time for
             indexes: what the rows of the tables of `train` and `tuning` are called"""
         if len(unread) == len(self.items): raise ValueError("there was no time to read any of the images: give a larger time_limit")
-        if len(unread): warnings.warn(f"there was no time for {len(unread):,} of the images: their pairs are left out; give a larger time_limit", stacklevel=5)
+        if len(unread): warnings.warn(f"{len(unread):,} image{'s' * (len(unread) > 1)} could not be read in time, and pairs with {'them' if len(unread) > 1 else 'it'} are left out; give a larger time_limit", stacklevel=5)
         read = np.ones(len(self.items), dtype=bool)
         read[unread] = False
         parts = zip((self.train, self.tuning, self.earlier), (*indexes, range(len(self.earlier))))
         train, tuning, earlier = (without_items(pairs, bad, index).within(read) for pairs, index in parts)
         if earlier.bad:
-            warnings.warn(f"{len(earlier.bad):,} of {len(self.earlier):,} pairs of earlier fits are left out, because their images cannot be read any more "
+            lost = len(earlier.bad)
+            warnings.warn(f"{lost:,} of {len(self.earlier):,} pairs of earlier fits {'are' if lost > 1 else 'is'} left out, because images cannot be read any more "
                           f"({earlier.bad[0].reason}); if they were moved, load the predictor with base_folder=…", stacklevel=5)
         return replace(self, train=train, tuning=tuning, earlier=earlier)
 

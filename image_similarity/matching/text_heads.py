@@ -143,7 +143,7 @@ def fit_heads(data: TextImageData, penalty: float = 3., steps: int = 150, until:
         steps: at least; more where ten rounds of all pictures take more
         until: `time.monotonic()` at which to stop"""
     n_images = len(np.unique(data.image))
-    if n_images < 2: raise ValueError(f"{n_images} pictures have a text: two are wanted at least, to tell apart")
+    if n_images < 2: raise ValueError(f"{n_images} picture{'s'[:n_images != 1]} with a text: at least two are needed, to tell apart")
     heads, rng = TextImageHeads.none(data.features, data.texts.shape[1]), np.random.default_rng(seed)
     learned = [p.requires_grad_() for p in (heads.image, heads.image_bias, heads.text, heads.text_bias)]
     (z, x), t = data.views(), torch.from_numpy(data.texts)

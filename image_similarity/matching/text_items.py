@@ -48,7 +48,7 @@ def text_cells(column: pd.Series) -> list[tuple[str] | str]:
     Returns: of each cell its text, in a tuple as the files of an image are, or why there is none"""
     def read(cell):
         if isinstance(cell, str): return (cell.strip(),) if cell.strip() else f"{column.name} is empty"
-        return f"{column.name} is empty" if pd.isna(cell) else f"{column.name} is {cell!r}, which is no text"
+        return f"{column.name} is empty" if pd.isna(cell) else f"{column.name} is {cell!r}, which is not a text"
     return [read(cell) for cell in column]
 
 # %% ../../nbs/11_matching/13_text_items.ipynb #405e15cd

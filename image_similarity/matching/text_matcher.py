@@ -95,7 +95,7 @@ class TextMatcher:
         texts = np.array([is_text(item) for item in pairs.items], dtype=bool)
         if len(pairs) and not (texts[pairs.first] ^ texts[pairs.second]).all():
             both = "texts" if texts[pairs.first].any() else "picture files"
-            raise ValueError(f"columns {columns[0]!r} and {columns[1]!r} both hold {both}: one column of files and one of texts is wanted; "
+            raise ValueError(f"columns {columns[0]!r} and {columns[1]!r} both hold {both}: give one column of files and one of texts; "
                              "is base_folder= right?")
 
     def embed(self, items: Sequence[tuple]) -> tuple[np.ndarray, dict[int, str]]:

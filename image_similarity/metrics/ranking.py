@@ -67,8 +67,10 @@ def mean_over_queries(values) -> float:
         values: (Q,), NaN where a query has no relevant item"""
     values = np.asarray(values, dtype=np.float64)
     n_empty = int(np.isnan(values).sum())
-    if n_empty == len(values): raise ValueError(f"none of the {len(values)} queries has a relevant item: compare the labels of queries and gallery")
-    if n_empty: warnings.warn(f"{n_empty} of {len(values)} queries have no relevant item and are left out of the mean", stacklevel=3)
+    if n_empty == len(values):
+        whose = f"none of the {n_empty} queries has a" if n_empty > 1 else "the query has no"
+        raise ValueError(f"{whose} relevant item: compare the labels of queries and gallery")
+    if n_empty: warnings.warn(f"{n_empty} of {len(values)} queries {'have' if n_empty > 1 else 'has'} no relevant item and {'are' if n_empty > 1 else 'is'} left out of the mean", stacklevel=3)
     return float(np.nanmean(values))
 
 # %% ../../nbs/03_metrics/02_ranking.ipynb #ef98f2c7

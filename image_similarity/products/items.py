@@ -38,7 +38,7 @@ class ProductColumns:
 
     def __post_init__(self):
         if not (self.image or self.title or self.attributes): raise ValueError("no column is named: say where a product's image, title or attributes are")
-        if isinstance(self.attributes, str): raise TypeError(f"attributes={self.attributes!r}: a list of columns is wanted, such as [{self.attributes!r}]")
+        if isinstance(self.attributes, str): raise TypeError(f"attributes={self.attributes!r}: give a list of columns, such as [{self.attributes!r}]")
 
     def check(self, table: pd.DataFrame) -> None:
         "Raises `ValueError` for a column that is not there."
@@ -162,6 +162,6 @@ def load_products(folder: Path, saved: dict, n_attributes: int, images: str | Pa
     tensors, n = read_tensors(folder / CATALOGUE), len(saved["rows"])
     maxima, means, meaning = (tensors[name].numpy() for name in _VECTORS)
     if {len(v) for v in (maxima, means, meaning, saved["images"], saved["titles"], saved["attributes"])} != {n}:
-        raise ValueError("the catalogue's rows and vectors are not the same number")
+        raise ValueError("the catalogue has not as many vectors as rows")
     attributes = np.array(saved["attributes"], dtype=object).reshape(n, n_attributes)
     return Products(saved["rows"], [None if i is None else kept_path(i, images) for i in saved["images"]], saved["titles"], attributes, maxima, means, meaning)

@@ -147,7 +147,7 @@ class ProductMatcher:
             attributes: columns that the same product agrees in
             folder: what relative paths are relative to; None for the working directory
             encoder: of pictures; None for the packaged one"""
-        if isinstance(attributes, str): raise TypeError(f"attributes={attributes!r}: a list of columns is wanted, such as [{attributes!r}]")
+        if isinstance(attributes, str): raise TypeError(f"attributes={attributes!r}: give a list of columns, such as [{attributes!r}]")
         self.columns = ProductColumns(image, title, tuple(attributes))
         self.folder, self._given_encoder = folder, encoder
         self.terms: TitleTerms | None = None            # after `fit`

@@ -85,7 +85,7 @@ def fit_combination(values: np.ndarray, match: np.ndarray, sides: Sequence[int],
         match: (n, m) bool
         sides: places in `SIDES` of those that count"""
     side, (rows, columns, n_known) = measure_sides(len(values)), _folds(match, np.random.default_rng(seed))
-    if n_known < FEWEST_PRODUCTS: raise ValueError(f"{n_known} products with {' and '.join(SIDES[s] for s in sides)} are known in both catalogues; {FEWEST_PRODUCTS} are needed to learn from")
+    if n_known < FEWEST_PRODUCTS: raise ValueError(f"{n_known} product{'s' * (n_known != 1)} with {' and '.join(SIDES[s] for s in sides)} {'are' if n_known != 1 else 'is'} known in both catalogues; {FEWEST_PRODUCTS} are needed to learn from")
     used, weights = np.isin(side, list(sides)), np.zeros(len(values))
     calibration = fit_calibration(*_held_out(values[used], match, rows, columns))
     weights[used] = calibration.scale * conditional_logit(values[used], match)
@@ -139,7 +139,7 @@ def fit_products(values: np.ndarray, match: np.ndarray, first_known: np.ndarray,
         match: (n, m) bool
         first_known, second_known: (n, 3), (m, 3) bool, which sides a product has"""
     n_known, learned, why = _folds(match, np.random.default_rng(seed))[2], {}, None
-    if n_known < FEWEST_PRODUCTS: raise ValueError(f"{n_known} products are known in both catalogues; {FEWEST_PRODUCTS} are needed to learn from")
+    if n_known < FEWEST_PRODUCTS: raise ValueError(f"{n_known} product{'s are' if n_known != 1 else ' is'} known in both catalogues; {FEWEST_PRODUCTS} are needed to learn from")
     for sides in (s for n in (3, 2, 1) for s in combinations(range(len(SIDES)), n)): # all sides first
         rows, columns = (known[:, sides].all(1) for known in (first_known, second_known))
         kept = np.ix_(rows, columns)

@@ -162,7 +162,7 @@ def test_both_directions_and_what_has_no_answer(coloured, clip_folder):
     hits = semantic_search(predictor, query_data=images, response_data=texts, top_k=2)
     assert [h[0]["response_id"] for h in hits] == back.tolist()
     captionless = coloured[coloured.image != images.image[0]]
-    with pytest.warns(UserWarning, match="1 of 30 queries have no relevant item"):
+    with pytest.warns(UserWarning, match="1 of 30 queries has no relevant item"):
         predictor.evaluate(captionless, query_data=images, response_data=texts, label="relevance", cutoffs=[1])
     twice = pd.DataFrame({"caption": ["a red picture", "a red picture"]})
     with pytest.raises(ValueError, match="twice: give each query once"):

@@ -129,7 +129,7 @@ def test_what_is_no_csv_is_refused_in_one_line(tmp_path, images, data, said):
 
 def test_no_table_at_all(tmp_path, images):
     with pytest.raises(FileNotFoundError, match=r"none\.csv: there is no such file"): labelled_images(images, tmp_path / "none.csv")
-    with pytest.raises(ValueError, match="is a folder, a CSV file is wanted"): labelled_images(images, images)
+    with pytest.raises(ValueError, match="is a folder; give a CSV file"): labelled_images(images, images)
     with pytest.raises(ValueError, match="labels='names': name, folder, or the path of a CSV"): labelled_images(images, "names")
     with pytest.raises(TypeError, match="labels=None"): labelled_images(images, None)
 

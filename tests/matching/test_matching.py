@@ -248,7 +248,7 @@ def test_before_fit_it_is_the_plain_cosine_and_says_so(new, test, data):
 # --- what tables may be like
 
 def test_only_matches_are_learned_from_with_a_warning(new, train):
-    with pytest.warns(UserWarning, match="taken for different"):
+    with pytest.warns(UserWarning, match="taken to be different"):
         predictor = new().fit(train[train["Label"] == 1], progress=False)
     assert predictor.class_labels == [0, 1] and predictor.evaluate(train)["auc"] > .6
 
