@@ -7,6 +7,7 @@ Docs: https://image-similarity.github.io/image_similarity/02_drawing/animals.htm
 # %% ../../nbs/02_drawing/06_animals.ipynb #4743d9da
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -264,11 +265,11 @@ class Pose:
     """How to draw a pose, and the box it takes.
 
     Args:
-        draw: (easel, look) -> None
+        draw: paints it
         box: left, top, right, bottom in units, ears and tail aside
         fill: the box's longer side as a share of the picture, from and to
         odds: how often"""
-    draw: object      # (easel, look) -> None
+    draw: Callable[[Easel, Look], None] # paints it
     box: tuple        # left, top, right, bottom in units, ears and tail aside
     fill: tuple       # the box's longer side as a share of the picture, from and to
     odds: float       # how often

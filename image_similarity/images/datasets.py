@@ -98,7 +98,8 @@ def show_samples(data: LabelledImages, rows: int = 2, columns: int = 6, seed: in
         data: where the pictures are drawn from
         rows: rows of the grid
         columns: columns of the grid
-        seed: another seed shows others the matplotlib figure"""
+        seed: another seed shows others
+    Returns: the matplotlib figure"""
     import matplotlib.pyplot as plt
 
     chosen = np.sort(np.random.default_rng(seed).permutation(len(data))[:rows * columns])
@@ -175,8 +176,8 @@ def split_by_class(data: LabelledImages, unseen: float | str | Iterable[str] = 0
     if isinstance(unseen, (int, float, np.number)):
         if not 0 < unseen < 1: raise ValueError(f"unseen={unseen}: give a share between 0 and 1, or the names of classes")
         n = min(max(round(float(unseen) * len(classes)), 1), len(classes) - 1)
-        unseen = np.random.default_rng(seed).permutation(classes)[:n].tolist()
-    away = {unseen} if isinstance(unseen, str) else set(map(str, unseen))
+        away = set(np.random.default_rng(seed).permutation(classes)[:n].tolist())
+    else: away = {unseen} if isinstance(unseen, str) else set(map(str, unseen))
     if unknown := sorted(away - set(classes)): raise ValueError(f"no class is called {unknown[0]!r}; there are {', '.join(classes)}{did_you_mean(unknown[0], classes)}")
     if len(away) in (0, len(classes)): raise ValueError(f"{len(away)} of {len(classes)} classes set aside: one part would be empty")
     mask = np.array([label in away for label in data.labels])

@@ -42,6 +42,6 @@ def _untar_pets() -> Path:
 
     try: return Path(str(untar_data(URLs.PETS)))
     except Exception as e: # urllib, sockets, tarfile and fastdownload each raise their own
-        archive = Path(fastai_cfg().path("archive")) / URLs.PETS.rsplit("/", 1)[-1]
+        archive = Path(str(fastai_cfg().path("archive"))) / URLs.PETS.rsplit("/", 1)[-1]
         raise FileNotFoundError(f"the Oxford Pets could not be downloaded from {URLs.PETS} ({e or type(e).__name__}); put the archive at {archive}, "
                                 f"or use sample_pets(), which needs no network") from e

@@ -119,7 +119,7 @@ def tune_encoder(
     with no_random(seed):
         dls = class_dls(data, encoder, batch_size=32)
         balance(dls.train, data.targets)
-        model = EmbeddingModel(tuned, nn.Identity(), create_loss("contrastive"))
+        model = EmbeddingModel(tuned, nn.Identity(), create_loss("contrastive")) # pyright: ignore[reportArgumentType] (a layer that changes nothing)
         best = BestSoFar(lambda: held_out_auc(tuned, items, split))
         learn = Learner(dls, model, loss_func=model.loss, cbs=[StopAt(until), best])
         with nullcontext() if progress else learn.no_bar(), nullcontext() if progress else learn.no_logging():

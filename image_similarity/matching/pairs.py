@@ -12,7 +12,7 @@ __all__ = ['Table', 'IdMappings', 'pair_table', 'table_column', 'cell_files', 'B
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -88,8 +88,8 @@ def read_cells(cells: pd.Series, folder: str | Path | None = None, mapping: Mapp
     for cell in cells.tolist():
         if mapping is not None:
             if cell not in mapping.keys(): found.append(f"{cells.name}: id_mappings has no {cell!r}"); continue
-            cell = mapping[cell]
-        files = () if pd.isna(cell) else cell_files(cell, folder)
+        named: Any = cell if mapping is None else mapping[cell]
+        files = () if pd.isna(named) else cell_files(named, folder)
         found.append(files or f"{cells.name} is empty")
     return found
 

@@ -293,7 +293,7 @@ class MatchPredictor:
     def _one_side(self, data: Table | list, column: str | None, id_mappings: IdMappings | None) -> Side:
         "Queries or responses; those that cannot be read are left out, with a warning."
         table = pair_table({column: data} if isinstance(data, list) else data)
-        if column not in table.columns: column = table.columns[0]
-        found = self.embed_column(table, column, id_mappings)
+        name: str = column if column is not None and column in table.columns else table.columns[0]
+        found = self.embed_column(table, name, id_mappings)
         good = ~np.isnan(found).any(axis=1)
-        return Side(table[column][good].tolist(), found[good], column)
+        return Side(table[name][good].tolist(), found[good], name)

@@ -47,7 +47,7 @@ def train_clip(
         for images in (order[i:i + batch_size] for i in range(0, len(order), batch_size)):
             if len(images) < 2 or (until is not None and time.monotonic() > until): continue
             chosen = [int(rng.choice(np.flatnonzero(fits[:, i]))) for i in images]
-            loss = _step_loss(encoder, [files[i] for i in images], [texts[t] for t in chosen], torch.from_numpy(fits[np.ix_(chosen, images)]))
+            loss = _step_loss(encoder, [files[i] for i in images], [texts[t] for t in chosen], torch.from_numpy(fits[chosen][:, images]))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -44,7 +44,7 @@ def conditional_logit(values: np.ndarray, match: np.ndarray, penalty: float = 1.
         others = np.where(match, -np.inf, z)
         total, slope = penalty / 2 * w @ w, penalty * w
         for axis, place, shares in ((1, q, "qc,fqc->fq"), (0, c, "qc,fqc->fc")):
-            rest = logsumexp(others, axis=axis)[place]
+            rest = np.asarray(logsumexp(others, axis=axis))[place]
             whole = np.logaddexp(rest, z[q, c])
             missed = 1 - np.exp(z[q, c] - whole)
             expected = np.einsum(shares, softmax(others, axis=axis), x)[:, place]
