@@ -226,9 +226,9 @@ def test_saved_and_loaded(fitted, tmp_path):
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda matcher: pickle.loads(pickle.dumps(matcher))], ids=["deepcopy", "pickle"])
-def test_a_copy_finds_the_same(again, fitted, shops):
-    asked, twin = shops[0].head(3), again(fitted)
-    for found, expected in zip(twin.search(asked, progress=False), fitted.search(asked, progress=False)):
+def test_a_copy_finds_the_same(again, fitted):
+    matcher, _, asked = fitted
+    for found, expected in zip(again(matcher).search(asked, progress=False), matcher.search(asked, progress=False)):
         assert [r.row for r in found] == [r.row for r in expected] and np.allclose([r.score for r in found], [r.score for r in expected], atol=1e-3)
 
 
