@@ -97,7 +97,7 @@ def read_metadata(table: Path, files: list[Path], folder: Path) -> tuple[list, l
         table: CSV
         folder: where the files were looked for
     Returns: a label and a dict of metadata for each file; None where there is no row"""
-    from image_similarity.images.datasets import FILE_COLUMNS, LABEL_COLUMNS
+    from image_similarity.images.labels import FILE_COLUMNS, LABEL_COLUMNS
     from image_similarity.images.tables import by_file, column, read_table
     rows = read_table(table)
     names = column(rows, FILE_COLUMNS, str(table))
