@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
+from ..images.progress import progress_bar
 
 from .animals import POSES
 from .breeds import BREEDS, Breed, choose_breeds
@@ -128,7 +128,7 @@ def sample_pets(path: str | Path | None = None, n_breeds: int = 16, n_per_breed:
     path = Path(path) if path is not None else default_folder(recipe)
     todo = [(b, i) for b in breeds for i in range(1, n_per_breed + 1)]
     if not _start(path, recipe): return path
-    for breed, i in tqdm(todo, desc='drawing pets', unit='pet'): _draw_files(path, breed, i, seed, size)
+    for breed, i in progress_bar(todo, 'drawing pets', unit='pictures'): _draw_files(path, breed, i, seed, size)
     _mark_done(path, recipe)
     return path
 

@@ -9,7 +9,6 @@ __all__ = ['HIDDEN', 'COSINE', 'drawn_batches', 'StopAt', 'fit_pair_head', 'fit_
 
 # %% ../../nbs/11_matching/08_image_head.ipynb #be1c955b
 import time
-from contextlib import nullcontext
 from copy import deepcopy
 
 from ..learners import fastai_import # noqa: F401 (first: it silences what fastai's own imports warn of)
@@ -24,6 +23,7 @@ from fastai.torch_core import no_random
 import fastai.callback.schedule # noqa: F401 (adds Learner.fit_one_cycle)
 
 from ..encoders.random_state import random_state
+from ..learners.heads import telling
 from ..learners.siamese_head import PairTrainer, SiameseHead, siamese_loss
 from .groups import PairSource
 from ..scoring.scorers import PairScorer
@@ -79,7 +79,7 @@ def fit_pair_head(
     used = np.union1d(source.pairs.first, source.pairs.second)
     trainer, loaders = PairTrainer(head, views[:, used].flatten(0, 1)), DataLoaders(drawn_batches(views, source), DataLoader([], bs=1, num_workers=0))
     learn = Learner(loaders, trainer, loss_func=siamese_loss, cbs=[StopAt(until)], wd=wd)
-    with no_random(seed), nullcontext() if progress else learn.no_bar(), nullcontext() if progress else learn.no_logging():
+    with no_random(seed), telling(learn, progress):
         learn.fit_one_cycle(epochs, lr)
     return head.eval()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
+from ..images.progress import progress_bar
 
 from ..encoders.encoder import Encoder, embed
 from ..encoders.preprocessing import open_for
@@ -83,7 +83,7 @@ class ImageItems:
         "Of each file its views (V, 2·nf), or why it cannot be read."
         found = {f: known[:1 + augment] for f in files if len(known := self._known.get(_state(f), ())) > augment}
         reasons, left, done = {}, [f for f in files if f not in found], 0
-        with tqdm(desc="reading images", total=len(left), disable=not progress, unit=" images") as bar:
+        with progress_bar(None, "reading images", len(left), shown=progress) as bar:
             while done < len(left):
                 start, chunk = time.monotonic(), left[done:done + (CHUNK if until is None or done else FIRST)]
                 if until is not None and start > until: break

@@ -11,7 +11,6 @@ __all__ = ['EPOCH', 'reading_seconds', 'held_out_auc', 'images_of_split', 'BestS
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from torch import nn
 
 import fastai.callback.schedule # noqa: F401 (adds Learner.fit_flat_cos)
 
+from ..learners.heads import telling
 from ..learners.classifier import class_dls
 from ..images.datasets import LabelledImages
 from ..encoders.encoder import Encoder, embed
@@ -122,7 +122,7 @@ def tune_encoder(
         model = EmbeddingModel(tuned, nn.Identity(), create_loss("contrastive")) # pyright: ignore[reportArgumentType] (a layer that changes nothing)
         best = BestSoFar(lambda: held_out_auc(tuned, items, split))
         learn = Learner(dls, model, loss_func=model.loss, cbs=[StopAt(until), best])
-        with nullcontext() if progress else learn.no_bar(), nullcontext() if progress else learn.no_logging():
+        with telling(learn, progress):
             learn.fit_flat_cos(epochs, lr, pct_start=0.5)
     return tuned.cpu().eval() if best.start is not None and best.best > best.start else None
 

@@ -304,7 +304,7 @@ def test_bytes_that_are_listed_again_and_again_are_refused(refused):
     "A kernel of zeros, and many headers that lead to it: David Fifield, A better zip bomb, 2019."
     raw = Raw().add(b"0.jpg", bytes(900_000))
     packed = len(deflate(bytes(900_000)))
-    for _ in range(1, 20): raw.listed(b"0.jpg", 0, packed, 900_000, zlib.crc32(bytes(900_000)))
+    for _i in range(1, 20): raw.listed(b"0.jpg", 0, packed, 900_000, zlib.crc32(bytes(900_000)))
     refused(raw.end(), "listed twice")
 
     content, kernel = b"x" * 10, deflate(b"x" * 10)

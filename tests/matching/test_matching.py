@@ -1,6 +1,7 @@
 "`MatchPredictor`: tables in, right answers or clear errors out."
 import copy
 import json
+import re
 import pickle
 import shutil
 import time
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from image_similarity.matching import image_head
 from image_similarity.matching import image_training as pair_training
@@ -366,6 +368,7 @@ def test_a_second_fit_continues_from_all_pairs(new, train, data):
         predictor.fit(more.assign(Label=more["Label"].map({1: "yes", 0: "no"})), progress=False)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("hyperparameters", [
     {"epochs": 10_000, "end_to_end": 0},  # the head alone would take a day
     {"epochs": 2, "end_to_end": 10_000},  # so would the encoder
@@ -379,20 +382,35 @@ def test_a_time_limit_is_honoured_within_a_tenth(new, train, hyperparameters):
     assert len(predictor.fitted.aucs) == 2
 
 
-def test_an_encoder_trained_end_to_end_is_kept_only_where_it_ranks_held_out_pairs_better(data, encoder, fitted, monkeypatch):
-    pairs, column = fitted.train_pairs, ImageItems(encoder)
+def colours(folder, n_each=8):
+    "Pictures of one colour each, of six kinds, and all their pairs: whoever looks at all tells the kinds apart."
+    kinds = [(230, 30, 30), (30, 200, 40), (30, 60, 230), (240, 220, 40), (250, 250, 250), (10, 10, 10)]
+    rng, files, thing = np.random.default_rng(0), [], np.repeat(np.arange(len(kinds)), n_each)
+    for k, kind in enumerate(thing):
+        shade = np.clip(kinds[kind] + rng.integers(-8, 9, 3), 0, 255).tolist()
+        files.append(folder / f"{k}.png")
+        Image.new("RGB", (64, 64), tuple(shade)).save(files[-1])
+    i, j = np.triu_indices(len(files), 1)
+    return Pairs([(f,) for f in files], i, j, thing[i] == thing[j], np.arange(len(i)), BadRows()), thing
+
+
+@pytest.mark.parametrize("whose, kept", [("items", True), ("things", False)])
+def test_an_encoder_trained_end_to_end_is_kept_only_where_it_ranks_held_out_pairs_better(whose, kept, encoder, monkeypatch, tmp_path, capsys):
+    "The one before finds nothing alike, or knows what is what: each by far, so that no rounding decides."
+    (pairs, thing), column = colours(tmp_path), ImageItems(encoder)
     group = match_groups(pairs)
     folds = item_folds(group, item_contents(pairs.items), "images", 3, np.random.default_rng(0))
     source, split = PairSource(pairs, group), pair_training.fold_splits(pairs, folds, group)[0]
     settings = ImageSettings(method="cosine", epochs=1, augment=0, seed=0)
     learned = create_encoder(size=64) # stands for what training would make of the random one
     monkeypatch.setattr(pair_tuning, "tune_encoder", lambda *_, **__: learned)
-    things = np.unique(group, return_inverse=True)[1]
-    for whose, kept in ((np.arange(len(group)), True), (things, False)): # the encoder before finds nothing alike, or knows who is who
-        views = torch.eye(whose.max() + 1)[whose].tile(2)[None]
-        found = pair_tuning.fit_end_to_end(column, pairs.items, source, split, views, 0., settings, progress=False)
-        assert (found is not None) == kept
-        if found: assert found[1].encoder is learned and len(found[0].match) == len(split.match) and column.encoder is encoder
+    views = torch.randn(1, len(thing), 64, generator=torch.Generator().manual_seed(0)) # two halves that say nothing
+    if whose == "things": views = .01 * views + torch.eye(32)[thing].tile(2)
+    found = pair_tuning.fit_end_to_end(column, pairs.items, source, split, views, 0., settings, progress=True)
+    after, before = map(float, re.search(r"AUC of held-out pairs (\S+), before (\S+)", capsys.readouterr().err).groups())
+    assert after > before + .2 if kept else before == 1 # and nothing is better than 1
+    assert (found is not None) == kept
+    if found: assert found[1].encoder is learned and len(found[0].match) == len(split.match) and column.encoder is encoder
 
 
 def test_training_an_encoder_sees_no_held_out_image_and_leaves_the_given_one_alone(data, encoder, train):
