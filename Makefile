@@ -34,7 +34,7 @@ dev:  ## the same, with what is needed to work on the notebooks
 export: dev  ## write the modules from the notebooks, and clean the notebooks
 	@export PATH="$(CURDIR)/$(BIN):$$PATH"; nbdev-export && nbdev-clean
 
-readme: dev  ## run nbs/index.ipynb and write README.md from it
+readme: dev  ## run nbs/index.ipynb, and write README.md and the other pages that are made from something else
 	@export PATH="$(CURDIR)/$(BIN):$$PATH"; \
 	jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace nbs/index.ipynb && \
 	nbdev-clean --fname nbs/index.ipynb && python .ci/render_readme.py

@@ -40,7 +40,7 @@ from image_similarity.images.datasets import all_pairs, draw_pairs
 from image_similarity.encoders.encoder import Encoder, create_encoder, embed
 from image_similarity.encoders.preprocessing import preprocess
 from image_similarity.metrics.intervals import Interval, pair_weights, percentile_interval
-from image_similarity.matching.items import ImageItems
+from image_similarity.matching.image_items import ImageItems
 from image_similarity.matching.predictor import MatchPredictor
 from image_similarity.metrics.pairs import auc_statistic, balanced_accuracy, best_threshold
 from image_similarity.scoring.scorers import embedding
@@ -176,7 +176,7 @@ def answers(name: str, folder: Path, encoder: Encoder) -> list[Answer]:
     found, seconds, column = [], None, ImageItems(encoder)
     for task in TASKS[name](folder):
         predictor = MatchPredictor("Image1", "Image2", "Label", hyperparameters={**QUICKER, "held_out": task.held_out})
-        predictor._column = column
+        predictor.matcher.pretrained = column
         start = time.monotonic()
         predictor.fit(task.train_table(), progress=False)
         seconds = seconds or time.monotonic() - start

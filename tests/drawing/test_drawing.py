@@ -10,7 +10,8 @@ from PIL import Image
 
 from image_similarity.drawing.breeds import BREEDS, CATS, DOGS, PATTERNS, choose_breeds
 from image_similarity.drawing.pets import LEAST_SEEN, default_folder, draw_pet, sample_pets
-from image_similarity.drawing.painting import Easel, Frame, Mark, ellipse
+from image_similarity.drawing.outlines import ellipse
+from image_similarity.drawing.painting import Easel, Frame, Mark
 
 OXFORD = re.compile(r'^([A-Za-z][A-Za-z_]*)_(\d+)\.jpg$')
 SMALL = {'n_breeds': 4, 'n_per_breed': 2, 'size': 96}

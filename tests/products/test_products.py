@@ -1,5 +1,7 @@
 "Products in two catalogues: recall, what each side says, missing sides, bad rows, saved models; scores beside a plain twin."
+import copy
 import json
+import pickle
 import shutil
 import warnings
 
@@ -223,6 +225,13 @@ def test_saved_and_loaded(fitted, tmp_path):
     first, second = (m.search(asked, 5, progress=False) for m in (matcher, again))
     assert [[(r.row, r.label, r.path) for r in results] for results in first] == [[(r.row, r.label, r.path) for r in results] for results in second]
     np.testing.assert_allclose([r.score for results in first for r in results], [r.score for results in second for r in results], atol=1e-6)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda matcher: pickle.loads(pickle.dumps(matcher))], ids=["deepcopy", "pickle"])
+def test_a_copy_finds_the_same(again, fitted):
+    matcher, _, asked = fitted
+    for found, expected in zip(again(matcher).search(asked, progress=False), matcher.search(asked, progress=False)):
+        assert [r.row for r in found] == [r.row for r in expected] and np.allclose([r.score for r in found], [r.score for r in expected], atol=1e-3)
 
 
 def test_pictures_may_be_moved_or_gone_after_saving(fitted, shops, tmp_path):
