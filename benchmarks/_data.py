@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from image_similarity.drawing.pets import sample_pets
-from image_similarity.images.opening import image_files, label_func
+from image_similarity.images.listing import image_files, label_func
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data"
 LARGE, SMALL = {"n_breeds": 12, "n_per_breed": 24}, {"n_breeds": 8, "n_per_breed": 8, "size": 96}

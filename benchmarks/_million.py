@@ -12,7 +12,7 @@ import numpy as np
 
 from _data import PHOTOS
 from image_similarity.encoders.encoder import create_encoder, embed, fingerprint
-from image_similarity.images.opening import image_files
+from image_similarity.images.listing import image_files
 from image_similarity.metrics.similarity import normalize, similarity, top_k
 
 BLOCK = 10_000

@@ -22,7 +22,7 @@ from _million import photo_pooled, realistic_blocks
 from _report import interval, report, row
 from numba import njit
 
-from image_similarity.images.opening import image_files, label_func
+from image_similarity.images.listing import image_files, label_func
 from image_similarity.scoring.search import PairIndex, in_bytes, item_rows
 from image_similarity.scoring.scorers import PairRows, PairScorer
 from image_similarity.learners.siamese_head import SiameseHead, calibrate, fit_siamese_head, held_out_pairs

@@ -21,7 +21,7 @@ from image_similarity.drawing.pets import sample_pets
 from image_similarity.encoders.encoder import create_encoder, embed, pool, pooled_of, runtime_for
 from image_similarity.encoders.preprocessing import preprocess, to_pixels
 from image_similarity.gallery.gallery import Gallery
-from image_similarity.images.opening import image_files
+from image_similarity.images.listing import image_files
 from image_similarity.finder.training import fit_finder
 
 TOLERANCE = 1e-4  # relative to the largest number, where that is above 1

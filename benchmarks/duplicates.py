@@ -35,7 +35,9 @@ from image_similarity.groups.clusters import Clusters, embedding_neighbours, fin
 from image_similarity.groups.candidates import hash_candidates, neighbour_candidates, read_signatures
 from image_similarity.groups.duplicates import THRESHOLD, find_duplicates
 from image_similarity.encoders.encoder import create_encoder, embed
-from image_similarity.images.opening import ImageError, image_files, label_func, open_image
+from image_similarity.images.errors import ImageError
+from image_similarity.images.listing import image_files, label_func
+from image_similarity.images.opening import open_image
 from image_similarity.metrics.intervals import bootstrap_interval
 from image_similarity.metrics.similarity import normalize
 

@@ -1,5 +1,7 @@
 from . import images, drawing, metrics, encoders, scoring, learners, explain, groups, gallery, finder, matching, products, service, cli
-from .images.opening import ImageError, image_files, label_func, open_image
+from .images.errors import ImageError
+from .images.opening import open_image
+from .images.listing import image_files, label_func
 from .images.zip_entries import ArchiveError, ArchiveLimits
 from .images.datasets import LabelledImages, labelled_images
 from .images.oxford import oxford_pets

@@ -189,11 +189,11 @@ def test_an_edited_a_missing_and_a_foreign_module_are_noticed(project):
 @pytest.mark.soak
 def test_a_notebook_that_is_not_clean_is_noticed(project):
     root, differences = project
-    path = root / "nbs" / "01_images/01_opening.ipynb"
+    path = root / "nbs" / "01_images/05_opening.ipynb"
     notebook = json.loads(path.read_text(encoding="utf-8"))
     next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")["execution_count"] = 7
     path.write_text(json.dumps(notebook, indent=1) + "\n", encoding="utf-8")
-    assert differences(root) == ["nbs/01_images/01_opening.ipynb: differs from what nbdev would write"]
+    assert differences(root) == ["nbs/01_images/05_opening.ipynb: differs from what nbdev would write"]
 
 
 def test_the_version_is_the_one_in_settings():

@@ -239,7 +239,7 @@ def test_folders_that_may_not_be_read():
         locked.mkdir()
         for file in "a_1.jpg", "locked/b_1.jpg": Path(folder, file).touch()
         os.chmod(folder, 0o755), locked.chmod(0)
-        code = ("import os\nfrom image_similarity.images.opening import image_files\n"
+        code = ("import os\nfrom image_similarity.images.listing import image_files\n"
                 "if hasattr(os, 'geteuid') and os.geteuid() == 0: os.seteuid(65534)\n"
                 f"print(*image_files('{folder}'))\ntry: image_files('{locked}')\nexcept PermissionError as e: print(e.filename)")
         done = in_a_process(code)

@@ -49,7 +49,7 @@ def guess_labels(images: Path, labels: str | None) -> str:
         labels: what the user asked for
     Returns: for `labelled_images`"""
     if labels is not None: return labels
-    from image_similarity.images.opening import image_files
+    from image_similarity.images.listing import image_files
     return "name" if len({f.parent for f in image_files(images)}) == 1 else "folder"
 
 # %% ../../nbs/14_cli/02_commands.ipynb #4d27244f

@@ -25,7 +25,8 @@ from PIL import Image
 from ..images.progress import progress_bar
 
 from .encoder import Embedded, none_readable
-from ..images.opening import BadImages, ImageError, open_image
+from ..images.errors import BadImages, ImageError
+from ..images.opening import READING, open_image
 from .model_files import write_tensors
 from .random_state import random_state
 from .sentences import as_texts
@@ -98,7 +99,7 @@ class OpenCLIPEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits."""
-        digest = hashlib.sha256(json.dumps([self.config, self._preprocessing], sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps([READING, self.config, self._preprocessing], sort_keys=True).encode())
         for name, tensor in sorted(self.network.state_dict().items()): digest.update(name.encode() + tensor.cpu().float().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -134,7 +135,7 @@ class OpenCLIPEncoder:
         Args:
             file: anything that `open_image` takes, or an image already open
         Returns: (3, height, width) float32, normalised"""
-        return self.transform(file if isinstance(file, Image.Image) else open_image(file, at_least=2 * max(self.network.visual.image_size)))
+        return self.transform(open_image(file, at_least=2 * max(self.network.visual.image_size)))
 
     def _open(self, file) -> torch.Tensor | ImageError:
         try: return self.look_at(file)

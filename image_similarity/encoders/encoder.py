@@ -28,7 +28,8 @@ from ..images.progress import progress_bar
 
 from .preprocessing import open_for, random_box, resize_to
 from .random_state import random_state
-from ..images.opening import BadImages, ImageError
+from ..images.errors import BadImages, ImageError
+from ..images.opening import READING
 from .runtimes import Eager, OpenVino, choose, only_torch, weights_state
 from .weights import DEFAULT_ENCODER, PACKAGED, load_by_position, packaged_weights, read_weights
 
@@ -110,7 +111,7 @@ def fingerprint(encoder: Encoder) -> str:
     Returns: 16 hex digits"""
     state = (encoder.config(), weights_state(encoder)) if not only_torch(encoder) else None
     if state is None or _fingerprints.get(encoder, (None,))[0] != state:
-        digest = hashlib.sha256(repr(sorted(encoder.config().items())).encode())
+        digest = hashlib.sha256(repr([READING, *sorted(encoder.config().items())]).encode())
         for name, tensor in sorted(encoder.state_dict().items()):
             if tensor.is_floating_point(): digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         _fingerprints[encoder] = state, digest.hexdigest()[:16]

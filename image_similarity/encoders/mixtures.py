@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..images.opening import SUFFIXES
+from ..images.formats import SUFFIXES
 
 # %% ../../nbs/04_encoders/12_mixtures.ipynb #8114cde8
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..images.opening import READING
 from .encoder import Encoder, create_encoder, fingerprint, load_encoder_weights
 from .features import FeatureBody, FeatureLayer, MultiScaleBody, with_body
 from .weights import PACKAGED
@@ -148,7 +149,7 @@ def save_encoder(folder: Path, encoder: Encoder, name: str = "encoder") -> dict:
     Returns: what to put into the manifest"""
     if not isinstance(encoder, Encoder): raise TypeError(f"a {type(encoder).__name__} is not one of our encoders; keep this learner with Learner.export")
     if not timm.is_model(encoder.name): raise TypeError(f"{encoder}: was not made by create_encoder, so it cannot be made again from a folder; keep its learner with Learner.export")
-    saved = {**encoder.config(), "fingerprint": fingerprint(encoder), "weights": None, "bodies": _bodies(encoder)}
+    saved = {**encoder.config(), "fingerprint": fingerprint(encoder), "reading": READING, "weights": None, "bodies": _bodies(encoder)}
     if not _is_original(encoder, saved["fingerprint"]):
         saved["weights"] = f"{name}.safetensors"
         write_tensors(Path(folder) / saved["weights"], encoder.body.state_dict())
@@ -175,6 +176,8 @@ def load_encoder(folder: Path, saved: dict) -> Encoder:
         saved: what `save_encoder` gave"""
     try: name, size, mark, weights = (saved[k] for k in ("name", "size", "fingerprint", "weights"))
     except (KeyError, TypeError) as e: raise ValueError(f"{folder}: its manifest does not describe an encoder ({e}); train again") from e
+    if saved.get("reading", 1) != READING:
+        raise ValueError(f"{folder}: was made by a version that read pictures in another way (colours, transparency, sizes), so its vectors do not fit; train or index again")
     if weights is not None and Path(weights).name != weights: raise ValueError(f"{folder}: its manifest names a weight file elsewhere ({weights})")
     bodies = saved.get("bodies")
     file = Path(folder) / weights if weights else None

@@ -95,7 +95,7 @@ def open_for(file: str | Path | bytes | Image.Image, encoder: Preprocessing) -> 
         file: anything that `open_image` takes, or an image already open
         encoder: who is going to look at it
     Returns: RGB"""
-    return file if isinstance(file, Image.Image) else open_image(file, at_least=2 * encoder.size)
+    return open_image(file, at_least=2 * encoder.size)
 
 # %% ../../nbs/04_encoders/04_preprocessing.ipynb #9189298a
 def preprocess(file: str | Path | bytes | Image.Image, encoder: Preprocessing) -> torch.Tensor:

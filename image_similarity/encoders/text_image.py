@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import softmax
 
 from .encoder import Encoder, create_encoder, embed, fingerprint
-from ..images.opening import BadImages
+from ..images.errors import BadImages
 from .imagenet import class_definitions, class_names, imagenet_layer, imagenet_logits
 from .model_files import load_encoder, save_encoder
 from .sentences import SentenceEncoder, as_texts

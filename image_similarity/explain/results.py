@@ -68,7 +68,7 @@ def thumbnail(file, size: int = 160) -> Image.Image:
         file: anything that `open_image` takes, or an image
         size: longest side, pixels
     Returns: RGB, no metadata"""
-    image = file if isinstance(file, Image.Image) else open_image(file, at_least=size)
+    image = open_image(file, at_least=size)
     scale = size / max(image.size)
     return image.convert("RGB").resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 

@@ -20,7 +20,7 @@ from .candidates import class_places, ranking, same_content
 from ..images.datasets import LabelledImages, all_pairs
 from ..encoders.encoder import Embedded, embed
 from .finder import SimilarityFinder
-from ..images.opening import BadImages
+from ..images.errors import BadImages
 from ..metrics.intervals import Interval, bootstrap_interval, image_bootstrap
 from ..metrics.ranking import average_precision_at_r, query_recall_at_k
 from ..metrics.pairs import auc_statistic, balanced_accuracy

@@ -30,7 +30,8 @@ from .looking import Moment, as_results, best_items, look_at
 from ..gallery.gallery import Gallery
 from ..gallery.pairs import GalleryPairs
 from ..gallery.searching import rows_where
-from ..images.opening import BadImages, label_func
+from ..images.errors import BadImages
+from ..images.listing import label_func
 from ..scoring.scorers import ClassScorer, LayeredClassScorer, PairScorer
 
 if TYPE_CHECKING: from fastai.learner import Learner

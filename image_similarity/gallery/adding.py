@@ -22,7 +22,8 @@ import numpy as np
 from .catalogue import Catalogue, Item, NoSuchItem
 from .encoder import GalleryEncoder, kept_width
 from .paths import item_path
-from ..images.opening import BadImages, ImageError, folder_label, image_files, label_func
+from ..images.errors import BadImages, ImageError
+from ..images.listing import folder_label, image_files, label_func
 from ..images.progress import progress_bar
 from ..images.tables import by_file
 

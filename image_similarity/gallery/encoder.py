@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .catalogue import Catalogue
-from ..images.opening import BadImages, ImageError, open_image
+from ..images.errors import BadImages, ImageError
+from ..images.opening import open_image
 from ..metrics.similarity import normalize
 
 if TYPE_CHECKING: # these load torch

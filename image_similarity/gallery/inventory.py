@@ -23,7 +23,7 @@ from ..explain.results import thumbnail
 from .adding import content_hash
 from .catalogue import Catalogue, Item
 from .encoder import GalleryEncoder
-from ..images.opening import ImageError
+from ..images.errors import ImageError
 from ..images.replacing import replaced_whole
 
 # %% ../../nbs/09_gallery/10_inventory.ipynb #fa76872c

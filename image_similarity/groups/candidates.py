@@ -22,7 +22,9 @@ from PIL import ExifTags, Image
 from ..images.progress import progress_bar
 
 from .hashing import near_hashes, oriented_hashes
-from ..images.opening import FORMATS, ImageError, open_image
+from ..images.errors import ImageError
+from ..images.formats import decoders
+from ..images.opening import open_image
 from ..metrics.similarity import normalize
 
 # %% ../../nbs/08_groups/05_candidates.ipynb #51e385c5
@@ -52,7 +54,7 @@ AT_LEAST = 256 # pixels of the smaller side to which a JPEG may be decoded: twic
 
 def _upright_size(path) -> tuple[int, int]:
     "Width and height from the header, as seen."
-    with Image.open(path, formats=FORMATS) as image:
+    with Image.open(path, formats=decoders()) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         width, height = image.size
         return (height, width) if turned else (width, height)

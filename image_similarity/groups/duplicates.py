@@ -21,7 +21,8 @@ from ..images.progress import progress_bar
 
 from .alignment import Alignment, View, align
 from .candidates import AT_LEAST, Signature, hash_candidates, neighbour_candidates, read_signatures
-from ..images.opening import BadImages, ImageError, open_image
+from ..images.errors import BadImages, ImageError
+from ..images.opening import open_image
 from .sheets import Band, Tile, contact_sheet
 
 if TYPE_CHECKING: # it takes long to load

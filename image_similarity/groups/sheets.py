@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from ..images.opening import ImageError
+from ..images.errors import ImageError
 from ..explain.results import thumbnail
 
 # %% ../../nbs/08_groups/02_sheets.ipynb #2e9a5182

@@ -1,4 +1,6 @@
-from .opening import ImageError, image_files, label_func, open_image
+from .errors import ImageError
+from .opening import open_image
+from .listing import image_files, label_func
 from .zip_entries import ArchiveError, ArchiveLimits
 from .datasets import LabelledImages, labelled_images
 from .oxford import oxford_pets

@@ -13,7 +13,6 @@ from fastai.data.transforms import Normalize
 from fastai.torch_core import default_device
 from fastai.vision.core import PILImage
 from fasttransform import Transform
-from PIL import Image
 
 from ..encoders.encoder import Encoder
 from ..encoders.preprocessing import open_for, resize_to
@@ -27,7 +26,7 @@ class RGBImage(PILImage):
     def create(cls, file):
         """Args:
             file: path, bytes, file object, or an image already open"""
-        return cls(file.convert("RGB") if isinstance(file, Image.Image) else open_image(file)) # pyright: ignore[reportCallIssue] (fastai's images take one)
+        return cls(open_image(file)) # pyright: ignore[reportCallIssue] (fastai's images take one)
 
 # %% ../../nbs/06_learners/03_blocks.ipynb #0dc53359
 class OpenFor(Transform):

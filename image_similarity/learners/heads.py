@@ -27,7 +27,7 @@ from ..encoders.encoder import Embedded
 from ..encoders.random_state import random_state
 from ..images.datasets import draw_pairs
 from ..images.progress import is_watched, progress_bar
-from ..images.opening import BadImages
+from ..images.errors import BadImages
 
 # %% ../../nbs/06_learners/02_heads.ipynb #ea135ba2
 def stack_views(embedded: Embedded, rows: slice | np.ndarray = slice(None)) -> torch.Tensor:

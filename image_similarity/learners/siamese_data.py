@@ -25,7 +25,7 @@ from .blocks import FitEncoder, OpenFor, RGBImage, loader_workers, normalize_for
 from ..images.datasets import LabelledImages
 from ..encoders.encoder import Encoder
 from ..encoders.random_state import random_state
-from ..images.opening import label_func
+from ..images.listing import label_func
 
 # %% ../../nbs/06_learners/08_siamese_data.ipynb #87a3eb44
 class SiameseImage(fastuple):

@@ -18,7 +18,7 @@ from ..images.progress import progress_bar
 
 from ..encoders.encoder import Encoder, embed
 from ..encoders.preprocessing import open_for
-from ..images.opening import ImageError
+from ..images.errors import ImageError
 
 # %% ../../nbs/11_matching/06_image_items.ipynb #6d1d23fc
 def pool_images(pooled: np.ndarray) -> np.ndarray:

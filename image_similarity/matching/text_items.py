@@ -18,7 +18,7 @@ import pandas as pd
 from ..encoders.clip import CLIP, OpenCLIPEncoder
 from ..gallery.encoder import compared_rows
 from ..encoders.imagenet import imagenet_logits
-from ..images.opening import SUFFIXES
+from ..images.formats import SUFFIXES
 from .image_items import ImageItems
 from ..metrics.similarity import normalize
 from ..encoders.text_image import CONSE, ConSEEncoder

@@ -23,7 +23,8 @@ from .collection import Opened
 from ..groups.candidates import AT_LEAST
 from ..groups.duplicates import THRESHOLD
 from ..gallery.encoder import compared_rows
-from ..images.opening import ImageError, open_image
+from ..images.errors import ImageError
+from ..images.opening import open_image
 from ..encoders.mixtures import Mixture, words
 from .protocol import (CollectionInfo, Found, ItemInfo, ItemPage, LabelCount, MatchAnswer, Prediction, QueryInfo,
                                        Recommendations, Refused, SearchAnswer, SearchOptions)

@@ -29,7 +29,7 @@ from . import job_routes
 from . import search_routes
 from .collection import Collections, Looks
 from .gates import COOKIE, SHORTEST, Counted, Gate, Metrics, is_token, session
-from ..images.opening import ImageError
+from ..images.errors import ImageError
 from .incoming import Service, one_error, service_of
 from .job_runner import JobRunner
 from .jobs import Jobs

@@ -25,7 +25,7 @@ from filelock import FileLock
 from .batching import Batcher, look_at_each
 from ..gallery.gallery import Gallery, is_gallery
 from ..gallery.encoder import PooledEncoder, text_side
-from ..images.opening import BadImages, ImageError
+from ..images.errors import BadImages, ImageError
 from .protocol import Limits, Refused
 
 # %% ../../nbs/13_service/04_collection.ipynb #89ebf67f

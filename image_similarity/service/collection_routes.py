@@ -19,7 +19,7 @@ from starlette.datastructures import UploadFile
 from .answers import collection_info, item_page, known_item, shown_item
 from ..gallery.catalogue import Item
 from .collection import Collection, add_pictures, encoders
-from ..images.opening import ImageError
+from ..images.errors import ImageError
 from .incoming import CollectionName, Id, conditions, errors, form_of, opened_of, options_of, service_of
 from .pictures import WHOLE, jpeg, keep_file, kept_jpeg, shown_name
 from .protocol import (AddedItem, AddedItems, AddOptions, CollectionInfo, CollectionList, ItemInfo, ItemPage, NewCollection,

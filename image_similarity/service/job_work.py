@@ -24,7 +24,7 @@ from ..images.archives import Unpacked
 from ..gallery.catalogue import Item
 from .collection import Collection, Collections, add_pictures
 from ..images.console import one_line
-from ..images.opening import BadImages, ImageError
+from ..images.errors import BadImages, ImageError
 from .jobs import Jobs
 from .pictures import keep_file
 from .protocol import Refused

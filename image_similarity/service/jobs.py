@@ -18,7 +18,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..images.opening import BadImages
+from ..images.errors import BadImages
 from .protocol import JobInfo, Refused
 
 # %% ../../nbs/13_service/08_jobs.ipynb #46632c0d

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
-from ..images.opening import MAX_PIXELS
+from ..images.memory import MAX_PIXELS
 
 # %% ../../nbs/13_service/01_protocol.ipynb #a50fa2a7
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from small_clip import write_small_clip
 
 from image_similarity import Gallery, MatchPredictor, semantic_search
 from image_similarity.drawing.pets import sample_pets
-from image_similarity.images.opening import image_files
+from image_similarity.images.listing import image_files
 
 DATA = Path(os.environ.get("IMAGE_SIMILARITY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (30, 40, 200), "white": (240, 240, 240), "black": (15, 15, 15), "yellow": (230, 220, 40)}

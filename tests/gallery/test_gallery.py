@@ -18,7 +18,8 @@ from image_similarity.gallery import adding
 from image_similarity.encoders.encoder import Embedded, fingerprint
 from image_similarity.gallery.gallery import Gallery, is_gallery
 from image_similarity.gallery.sqlite import SqliteCatalogue
-from image_similarity.images.opening import BadImages, ImageError, open_image
+from image_similarity.images.errors import BadImages, ImageError
+from image_similarity.images.opening import open_image
 from image_similarity.metrics.similarity import METRICS, similarity, top_k
 
 TESTS = Path(__file__).resolve().parent

@@ -16,7 +16,8 @@ from PIL import Image
 
 from image_similarity.images.archives import receiving, unpack
 from image_similarity.images.datasets import labelled_images
-from image_similarity.images.opening import ImageError, image_files
+from image_similarity.images.errors import ImageError
+from image_similarity.images.listing import image_files
 from image_similarity.images.zip_entries import ArchiveError, ArchiveLimits, ArchiveTooLarge, zip_entries
 
 settings.register_profile("steady", deadline=None, derandomize=True)

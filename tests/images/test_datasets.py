@@ -19,7 +19,7 @@ from PIL import Image
 
 from image_similarity.images.datasets import (LabelledImages, all_pairs, draw_pairs, hold_out, labelled_images,
                                        split_by_class)
-from image_similarity.images.opening import label_func
+from image_similarity.images.listing import label_func
 from image_similarity.images.oxford import oxford_pets
 from image_similarity.images.tables import by_file, read_table
 

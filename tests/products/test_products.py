@@ -13,7 +13,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from image_similarity import ProductMatcher, create_encoder, sample_pets
-from image_similarity.images.opening import image_files
+from image_similarity.images.listing import image_files
 from image_similarity.products.model import conditional_logit, fit_products
 from image_similarity.products.sides import SIDES, ComparedProducts, measures
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.errors import Unsatisfiable
 from PIL import Image
 
-from image_similarity.images.opening import MAX_PIXELS
+from image_similarity.images.memory import MAX_PIXELS
 
 TOKEN = "correct-horse-battery-staple"
 settings.register_profile("service", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
