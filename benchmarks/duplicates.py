@@ -16,7 +16,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import faiss
@@ -46,8 +46,9 @@ SIZE = None  # of the encoder's input: its own
 
 def make_small() -> None:
     "Run as briefly as can be."
-    global SEEDS, N_TRAINING, N_COPIED, SIZE
+    global SEEDS, N_TRAINING, N_COPIED, SIZE, bootstrap_interval
     SEEDS, N_TRAINING, N_COPIED, SIZE = (0,), 2, 2, 64
+    bootstrap_interval = partial(bootstrap_interval, n_resamples=20)
 
 
 # Copies of a photo.

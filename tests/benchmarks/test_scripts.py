@@ -28,6 +28,7 @@ def test_every_script_is_run_here():
 @pytest.mark.parametrize("name, options, part", RUNS, ids=["-".join([name, *options[1:2]]) for name, options, _ in RUNS])
 def test_a_script_runs_alone(name, options, part, with_data, drawn, tmp_path):
     if with_data and part is None: pytest.skip("it reads no pictures")
+    if with_data and "runtimes" in options: pytest.skip("it reads what the other parts of gallery.py read, and compiles for a minute")
     (tmp_path / "tmp").mkdir() # nothing of another run lies there
     out, data = tmp_path / "out" / f"{name}.json", ["--data", str(drawn / part)] if with_data else []
     done = subprocess.run([sys.executable, str(BENCHMARKS / f"{name}.py"), "--small", *options, *data, "--json", str(out)],
