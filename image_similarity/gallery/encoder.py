@@ -11,7 +11,6 @@ __all__ = ['GalleryEncoder', 'compared_rows', 'PooledEncoder', 'unreadable', 'as
 
 # %% ../../nbs/09_gallery/07_encoder.ipynb #25ee68e4
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,13 +67,15 @@ class PooledEncoder:
         encoder: "Encoder",
     ):
         self.encoder, self.width, self.settled = encoder, 2 * encoder.nf, False
+        self._fingerprint: str | None = None
         self._runtime: Eager | OpenVino | None = None
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Of its weights, and of how pictures are read."""
+        """Of its weights as they were at first, and of how pictures are read."""
         from image_similarity.encoders.encoder import fingerprint
-        return fingerprint(self.encoder)
+        if self._fingerprint is None: self._fingerprint = fingerprint(self.encoder)
+        return self._fingerprint
 
     def settle(self) -> None:
         "Promise that nobody changes the weights any more: once a faster runtime than torch is found, it stays, which saves making sure of them for each look."
@@ -145,7 +146,7 @@ def load_gallery_encoder(folder: Path, saved: dict) -> GalleryEncoder:
         saved: what `save` gave"""
     if saved.get("kind") == "clip":
         from image_similarity.encoders.clip import OpenCLIPEncoder
-        return OpenCLIPEncoder.load(folder, saved)
+        return OpenCLIPEncoder.load(folder, saved) # pyright: ignore[reportReturnType] its cached properties are properties
     if saved.get("kind") != "encoder": raise ValueError(f"{folder}: looks at pictures with {saved.get('kind')}, which this version does not know; give the encoder (encoder=…)")
     from image_similarity.encoders.model_files import load_encoder
     return PooledEncoder(load_encoder(folder, saved))
@@ -158,7 +159,7 @@ def text_side(encoder: GalleryEncoder) -> "TextImageEncoder":
     both: Any = encoder
     if hasattr(both, "encode_texts"): return both
     from image_similarity.encoders.text_image import ConSEEncoder
-    try: return ConSEEncoder(both.encoder)
+    try: return ConSEEncoder(both.encoder) # pyright: ignore[reportReturnType] its cached properties are properties
     except (AttributeError, ValueError) as e:
         raise ValueError(f"{encoder}: its pictures cannot be searched by text; make the gallery with the packaged encoder, or with "
                          "OpenCLIPEncoder() (pip install 'image_similarity[clip]')") from e

@@ -137,7 +137,8 @@ class ExactVectors:
         threads = faiss.omp_get_max_threads() if len(queries) == 1 and len(blocks) > 1 else 1 # of many queries, each gets a thread of FAISS's own
         parts = list(map(work, blocks) if threads == 1 else _single_searchers(threads).map(work, blocks))
         parts = parts or [(np.zeros((len(queries), 0), int), np.zeros((len(queries), 0), np.float32))]
-        found, scores = best_of_found(*(np.concatenate(p, axis=1) for p in zip(*parts)), k)
+        found, scores = (np.concatenate(p, axis=1) for p in zip(*parts))
+        found, scores = best_of_found(found, scores, k)
         if self.metric == "l2": scores = exact_scores(queries, rows, found, "l2") # FAISS gives squares, of many queries rounded ones
         return found, scores
 
