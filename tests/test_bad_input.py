@@ -404,8 +404,8 @@ def test_weights_of_another_encoder(small, model, refused):
 
 def test_saving_over_something_else_is_refused(small, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="no model folder"): small.finder.save(tmp_path)
-    with pytest.raises(ValueError, match="no model folder"): small.finder.save(tmp_path / "thesis.txt")
+    with pytest.raises(ValueError, match="not a model folder"): small.finder.save(tmp_path)
+    with pytest.raises(ValueError, match="not a model folder"): small.finder.save(tmp_path / "thesis.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 

@@ -124,7 +124,7 @@ def test_figures():
     with undisturbed():
         fit_calibration(logits, match)
         bootstrap_interval(lambda drawn: logits[drawn].mean(), 200, 50)
-        image_bootstrap(rng.integers(0, 20, (200, 2)), lambda weight: float((logits * weight).sum()), 20, 50)
+        image_bootstrap(np.stack(np.triu_indices(21, 1), 1)[:200], lambda weight: float((logits * weight).sum()), 21, 50)
 
 
 def test_a_match_predictor(small):

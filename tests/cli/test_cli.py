@@ -275,7 +275,7 @@ def test_evaluate_warns_when_all_pictures_are_known(call, small, tmp_path):
 def test_train_refuses_a_place_that_is_something_else_at_once(call, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     code, out, err = call("train", tmp_path / "no pictures", "--out", tmp_path)
-    assert (code, out, err.count("\n")) == (2, "", 1) and "no model folder" in err
+    assert (code, out, err.count("\n")) == (2, "", 1) and "not a model folder" in err
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
@@ -309,5 +309,5 @@ def test_demo_refuses_a_folder_that_is_something_else(call, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "thesis.txt").touch()
     code, out, err = call("demo", "--out", tmp_path)
-    assert (code, out) == (2, "") and err.startswith("error: ") and "no model folder" in err
+    assert (code, out) == (2, "") and err.startswith("error: ") and "not a model folder" in err
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
