@@ -86,7 +86,7 @@ def explain_function(node, lines: list[str], comments: dict[int, str]) -> None:
         if number in comments and on_line:
             last = ", ".join(a.arg for a in on_line)
             texts[last] = comments[number]
-        elif number in comments and node.returns and number >= end: texts["Returns"], last = comments[number], "Returns"
+        elif number in comments and (node.returns and number >= end or lines[number - 1].lstrip().startswith(")")): texts["Returns"], last = comments[number], "Returns"
         elif number in comments and last: texts[last] += " " + comments[number] # goes on, on a line of its own
     if not texts or (body == node.lineno): return
     first = node.body[0]

@@ -34,6 +34,10 @@ def test_a_result_alone_is_the_docstring():
         'class A:\n    @property\n    def n(self) -> int:\n        """How many."""\n        return 1'
 
 
+def test_a_result_without_a_type_is_explained_too():
+    assert with_docstrings("def f(\n    x, # number\n): # figure\n    return x") == 'def f(x):\n    """Args:\n        x: number\n    Returns: figure"""\n    return x'
+
+
 def test_a_body_on_the_last_line_of_the_signature_stays():
     assert with_docstrings("def f(\n    x, # number\n): return x") == 'def f(x):\n    """Args:\n        x: number"""\n    return x'
 

@@ -44,7 +44,8 @@ def open_gallery(folder: Path):
     """Raises `FileNotFoundError` where there is none: only `index` makes one.
 
     Args:
-        folder: of a gallery that is there `Gallery`"""
+        folder: of a gallery that is there
+    Returns: `Gallery`"""
     from image_similarity.gallery.gallery import Gallery, is_gallery
     if not is_gallery(folder): raise FileNotFoundError(f"{folder}: there is no gallery; `image_similarity index IMAGES --gallery {folder}` makes one")
     return Gallery(folder)

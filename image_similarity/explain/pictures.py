@@ -49,7 +49,8 @@ def draw_map(axis, image: Image.Image, relevance: np.ndarray, limit: float, titl
         image: the whole picture, RGB
         relevance: (h, w), over its central square
         limit: relevance at the end of the colours; shared by maps that are to be compared
-        title: above the picture what a colour bar is made from"""
+        title: above the picture
+    Returns: what a colour bar is made from"""
     left, upper, right, lower = center_box(*image.size)
     pixels = np.asarray(image, dtype=np.float32) / 255
     calm = .4 * pixels + .6 * pixels.mean(2, keepdims=True)        # less colour, so that the map's colours are the map's
@@ -81,7 +82,8 @@ def draw_maps(images: list[Image.Image], maps: list[np.ndarray], titles: list[st
         maps: one (h, w) for each
         titles: above each picture
         heading: above all of them
-        figure: matplotlib figure to draw on; None for a new one, which belongs to nobody the figure"""
+        figure: matplotlib figure to draw on; None for a new one, which belongs to nobody
+    Returns: the figure"""
     from matplotlib.figure import Figure
     figure = figure or Figure()
     shapes = [min(max(image.width / image.height, .5), 2.) for image in images] # a strip of a picture is no strip of a figure

@@ -109,7 +109,8 @@ def draw_results(query, results: Sequence[Result], columns: int = 6):
     Args:
         query: that was searched for; None for a vector
         results: best first
-        columns: pictures in a row matplotlib figure"""
+        columns: pictures in a row
+    Returns: matplotlib figure"""
     from matplotlib.figure import Figure
     tiles = [] if query is None else [(query, "query" if isinstance(query, Mixture) else f"query: {_name(query)}", "tab:blue")]
     tiles += [(r.path, r.caption(), "0.8") for r in results]
@@ -164,7 +165,8 @@ class Results(Sequence):
 
         Args:
             columns: pictures in a row
-            path: save the figure there matplotlib figure"""
+            path: save the figure there
+        Returns: matplotlib figure"""
         figure = draw_results(self.query, self.items, columns)
         if path: figure.savefig(path, dpi=110)
         return figure

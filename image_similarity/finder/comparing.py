@@ -64,6 +64,7 @@ def show_pair(encoder: Encoder, query: str | Path | bytes | Image.Image, match: 
         encoder: who looks at them
         query: drawn on the left
         match: drawn on the right
-        probability: of a match matplotlib axes"""
+        probability: of a match
+    Returns: matplotlib axes"""
     from image_similarity.learners.siamese_data import SiameseImage # needs fastai
     return SiameseImage(open_for(query, encoder), open_for(match, encoder), f"{probability * 100:.2f}% Similarity").show()

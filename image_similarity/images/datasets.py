@@ -98,7 +98,8 @@ def show_samples(data: LabelledImages, rows: int = 2, columns: int = 6, seed: in
         data: where the pictures are drawn from
         rows: rows of the grid
         columns: columns of the grid
-        seed: another seed shows others the matplotlib figure"""
+        seed: another seed shows others
+    Returns: the matplotlib figure"""
     import matplotlib.pyplot as plt
 
     chosen = np.sort(np.random.default_rng(seed).permutation(len(data))[:rows * columns])

@@ -66,7 +66,8 @@ def read_settings(presets: str | None = None, hyperparameters: dict | None = Non
 
     Args:
         presets: a key of `known_presets`
-        hyperparameters: fields of `kind`, which go before the preset's of `kind`"""
+        hyperparameters: fields of `kind`, which go before the preset's
+    Returns: of `kind`"""
     if presets is not None and presets not in known_presets: raise ValueError(f"presets={presets!r}: choose one of {', '.join(known_presets)}")
     known = asdict(kind())
     for name in hyperparameters or {}:

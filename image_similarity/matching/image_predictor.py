@@ -176,7 +176,8 @@ def predict(self: MatchPredictor, data, as_pandas: bool | None = None, id_mappin
         data: data frame, dict, or path of a CSV file
         as_pandas: None: a series for a frame, an array for anything else
         id_mappings: for each column that holds ids: id to path
-        threshold: probability from which a pair is called a match; None for that of the held-out pairs (rows,) label values; missing, with a warning, where an image cannot be read"""
+        threshold: probability from which a pair is called a match; None for that of the held-out pairs
+    Returns: (rows,) label values; missing, with a warning, where an image cannot be read"""
     if threshold is not None and not 0 < threshold < 1: raise ValueError(f"threshold={threshold}: a probability between 0 and 1 is wanted")
     table = pair_table(data)
     pairs, logits = self._logits(table, id_mappings)
@@ -199,7 +200,8 @@ def predict_proba(
         as_multiclass: a column for each label value; False: the probability of a match only
         as_pandas: None: a frame or series for a frame, an array for anything else
         id_mappings: for each column that holds ids: id to path
-        prior: share of matches among the pairs asked about (rows, 2) or (rows,), NaN, with a warning, where an image cannot be read"""
+        prior: share of matches among the pairs asked about
+    Returns: (rows, 2) or (rows,), NaN, with a warning, where an image cannot be read"""
     if not 0 < prior < 1: raise ValueError(f"prior={prior}: the share of matches, above 0 and below 1")
     table = pair_table(data)
     pairs, logits = self._logits(table, id_mappings)

@@ -79,7 +79,8 @@ def extract_embedding(
         signature: "query" or "response"; None: the one whose column is there, query first
         id_mappings: for each column that holds ids: id to path
         as_tensor: a torch tensor
-        as_pandas: a data frame with the index of the data (rows, nf) float32, rows of length 1; NaN, with a warning, where an image cannot be read"""
+        as_pandas: a data frame with the index of the data
+    Returns: (rows, nf) float32, rows of length 1; NaN, with a warning, where an image cannot be read"""
     table = pair_table(data)
     found = self.embed_column(table, self.column_for(table, signature), id_mappings)
     return torch.from_numpy(found) if as_tensor else as_given(found, data, as_pandas)
@@ -104,7 +105,8 @@ def evaluate(
         cutoffs: for a ranking: how many results are looked at
         similarity_type: for a ranking: see `semantic_search`
         id_mappings: for each column that holds ids: id to path
-        chunk_size: for a ranking: queries that are scored together `{metric: value}`, or that and the predictions"""
+        chunk_size: for a ranking: queries that are scored together
+    Returns: `{metric: value}`, or that and the predictions"""
     metrics = [metrics] if isinstance(metrics, str) else metrics
     if query_data is None and response_data is None: return self._evaluate_pairs(pair_table(data), metrics, return_pred, id_mappings)
     if query_data is None or response_data is None: raise ValueError("for a ranking give both, query_data and response_data; metrics are given by name: metrics=…")

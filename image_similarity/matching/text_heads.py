@@ -119,7 +119,8 @@ class TextImageData:
         """Pictures drawn anew in each round, with all texts that fit them.
 
         Args:
-            n: pictures in each pictures, texts, and (texts, pictures) bool: which fit; without end"""
+            n: pictures in each
+        Returns: pictures, texts, and (texts, pictures) bool: which fit; without end"""
         with_text = np.unique(self.image)
         while True:
             order = rng.permutation(with_text)

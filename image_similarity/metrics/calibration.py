@@ -161,7 +161,8 @@ def reliability_curve(probabilities, targets, n_bins: int = 15, sample_weight=No
         probabilities: (P,) probabilities of a match
         targets: (P,) 1 for a match, 0 otherwise
         n_bins: bins of equal width
-        sample_weight: (P,) weights, such as `even_odds_weights` DataFrame with a row per bin that has weight: probability, match_rate, share"""
+        sample_weight: (P,) weights, such as `even_odds_weights`
+    Returns: DataFrame with a row per bin that has weight: probability, match_rate, share"""
     import pandas as pd # loaded when used: the figures do not need it
     p, targets, weight = pair_arrays(probabilities, targets, sample_weight)
     bins = _bins(p, n_bins)
@@ -180,7 +181,8 @@ def plot_reliability(probabilities, targets, n_bins: int = 15, sample_weight=Non
         n_bins: bins of equal width
         sample_weight: (P,) weights, such as `even_odds_weights`
         ax: matplotlib axes to draw on; new ones when not given
-        label: name of the curve in the legend the axes"""
+        label: name of the curve in the legend
+    Returns: the axes"""
     if ax is None:
         import matplotlib.pyplot as plt
         ax = plt.subplots(figsize=(4, 4), layout='constrained')[1]

@@ -235,7 +235,8 @@ def overlays(opened: Opened, query, match):
     """Raises `Refused` when there is nothing that could be explained, `ImageError` or `FileNotFoundError` for a picture.
 
     Args:
-        query: anything that `open_image` takes two RGBA images: the maps alone, of the query and of the match"""
+        query: anything that `open_image` takes
+    Returns: two RGBA images: the maps alone, of the query and of the match"""
     from image_similarity.explain.maps import pair_maps # needs torch
     if opened.finder is not None: return pair_maps(opened.finder.encoder, opened.finder.scorer, query, match).overlays()
     encoder = opened.batcher and getattr(opened.gallery.encoder, "encoder", None)

@@ -52,7 +52,8 @@ class Looks:
         """What texts are compared by. Raises `ValueError` for an encoder without a text side, `ImportError` when it needs more than is installed.
 
         Args:
-            encoder: `GalleryEncoder` its `TextImageEncoder`"""
+            encoder: `GalleryEncoder`
+        Returns: its `TextImageEncoder`"""
         with self._lock:
             if encoder.fingerprint not in self._texts: self._texts[encoder.fingerprint] = text_side(encoder)
             return self._texts[encoder.fingerprint]

@@ -164,7 +164,8 @@ def refusal(error: Refused, scope):
     """How a refusal is told: as JSON; who opens the page without a token is sent to the form.
 
     Args:
-        scope: of the request a response (ASGI)"""
+        scope: of the request
+    Returns: a response (ASGI)"""
     if error.code == "unauthorized" and scope["path"] == "/" and scope["method"] == "GET": return RedirectResponse("/login", 303)
     return JSONResponse({"code": error.code, "message": error.detail}, error.status_code, error.headers)
 

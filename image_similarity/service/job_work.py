@@ -89,7 +89,8 @@ def read_views(files: list[Path], encoder, tell: Callable[[str, float], None], f
 
     Args:
         encoder: `Encoder`
-        first, last: percent at the beginning and at the end `Embedded`, with augmented views; `kept` says which files"""
+        first, last: percent at the beginning and at the end
+    Returns: `Embedded`, with augmented views; `kept` says which files"""
     from image_similarity.encoders.encoder import Embedded, embed
     augment, parts, bad = min(4, max(1, 5000 // len(files) - 1)), [], BadImages()
     for start in range(0, len(files), SLICE):
@@ -152,7 +153,8 @@ def put_in_place(collection: Collection, classifier, siamese):
     """Make a collection a model.
 
     Args:
-        classifier, siamese: learners the `SimilarityFinder`"""
+        classifier, siamese: learners
+    Returns: the `SimilarityFinder`"""
     from image_similarity.finder.finder import SimilarityFinder
     from image_similarity.encoders.model_files import replace_folder
     beside = collection.folder.with_name(f".{collection.name}.new")
