@@ -6,8 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/14_cli/gallery.html.md
 
 # %% auto #0
 __all__ = ['Folder', 'Place', 'Where', 'Sheet', 'AsJson', 'SHEET_FORMATS', 'FIGURE_FORMATS', 'gallery_app', 'check_figure',
-           'open_gallery', 'conditions', 'read_metadata', 'index', 'info', 'check', 'remove', 'export', 'duplicates',
-           'clusters']
+           'open_gallery', 'conditions', 'index', 'info', 'check', 'remove', 'export', 'duplicates', 'clusters']
 
 # %% ../../nbs/14_cli/01_gallery.ipynb #197187c5
 import json as to_json
@@ -70,24 +69,6 @@ def _as_number(text: str) -> list:
     except ValueError: return []
     return [value] if isinstance(value, (bool, int, float)) else []
 
-# %% ../../nbs/14_cli/01_gallery.ipynb #c3bff6a1
-def read_metadata(table: Path, files: list[Path], folder: Path) -> tuple[list, list]:
-    """Raises `ValueError` or `FileNotFoundError` for a table that does not fit the files.
-
-    Args:
-        table: CSV
-        folder: where the files were looked for
-    Returns: a label and a dict of metadata for each file; None where there is no row"""
-    from image_similarity.images.datasets import FILE_COLUMNS, LABEL_COLUMNS
-    from image_similarity.images.tables import by_file, column, read_table
-    rows = read_table(table)
-    names = column(rows, FILE_COLUMNS, str(table))
-    file_column = next(n for n in rows[0] if n.lower() in FILE_COLUMNS)
-    label_column = next((n for l in LABEL_COLUMNS for n in rows[0] if n.lower() == l), None)
-    facts = [{n: v for n, v in row.items() if n not in (file_column, label_column) and v} for row in rows]
-    labels = [row[label_column] or None for row in rows] if label_column else [None] * len(rows)
-    return by_file(names, labels, files, folder, str(table)), by_file(names, facts, files, folder, str(table))
-
 # %% ../../nbs/14_cli/01_gallery.ipynb #0a55c30a
 def index(
     images: Annotated[Path, typer.Argument(help="Folder of pictures, with its subfolders, or a picture.", metavar="IMAGES", show_default=False)],
@@ -98,13 +79,13 @@ def index(
     model: Annotated[Path, typer.Option(metavar="MODEL", show_default=False, help="Take the encoder of this model, so that the model can search the gallery.")] = None,
 ):
     "Add pictures to a gallery, which is made if it is not there. Known pictures are passed over, so it may be stopped and run again."
-    from image_similarity.gallery.adding import chosen_files, labels_for
+    from image_similarity.gallery.adding import chosen_files, labels_for, metadata_for
     from image_similarity.gallery.gallery import Gallery
-    (files, _), metadata = chosen_files(images), None
-    if labels not in (None, "name", "folder"): labels, metadata = read_metadata(Path(labels), files, images)
-    labels = labels_for(files, labels) # raises before there is a gallery
+    files, folder = chosen_files(images)
+    known = metadata_for(files, labels, folder) if labels not in (None, "name", "folder") else None
+    named = labels_for(files, labels, folder) # raises before there is a gallery
     kept = Gallery(gallery, _encoder(arch, model))
-    added = kept.add(files, labels, metadata)
+    added = kept.add(files, named, known)
     report(added.bad)
     say(f"{added.new:,} new, {added.changed:,} changed, {added.moved:,} moved, {added.unchanged:,} as before; {len(kept):,} in {shown_path(gallery)}")
 

@@ -38,7 +38,8 @@ class SiameseImage(fastuple):
 
         Args:
             ctx: matplotlib axes to draw on; None makes them
-            kwargs: for `imshow`: fastai hands on whatever it was given the axes"""
+            kwargs: for `imshow`: fastai hands on whatever it was given
+        Returns: the axes"""
         im1, im2, *more = self
         sides = [_as_array(im) for im in (im1, im2)]
         height = min(s.shape[0] for s in sides)
@@ -79,7 +80,8 @@ def show_pairs(pairs: Sequence, columns: int = 3, colours: Sequence[str] | None 
         pairs: of `SiameseImage`
         columns: pairs in a row
         colours: of the titles
-        axes: matplotlib axes, one a pair; None makes them the axes, one a pair"""
+        axes: matplotlib axes, one a pair; None makes them
+    Returns: the axes, one a pair"""
     if axes is None:
         import matplotlib.pyplot as plt
         columns = max(1, min(columns, len(pairs)))
