@@ -8,7 +8,7 @@ OUT ?= demo
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test install dev export readme pictures benchmark clean
+.PHONY: help demo test check soak install dev export readme pictures benchmark clean
 
 help:  ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,12 @@ demo: install  ## draw some pets, train on them, search, and leave pictures of t
 test: dev  ## check that notebooks, modules and README agree, then run the notebooks and the tests
 	@.ci/test.sh
 
+check: dev  ## in a minute or so: export, pages, lint, types, and the fast tests of the rooms that changed since main
+	@.ci/check.sh
+
+soak: dev  ## run what computes with networks as other processors would, and the tests that take their time
+	@.ci/soak.sh
+
 install:  ## make .venv and install the package in it
 	@.ci/install.sh
 
@@ -28,7 +34,7 @@ dev:  ## the same, with what is needed to work on the notebooks
 export: dev  ## write the modules from the notebooks, and clean the notebooks
 	@export PATH="$(CURDIR)/$(BIN):$$PATH"; nbdev-export && nbdev-clean
 
-readme: dev  ## run nbs/index.ipynb and write README.md from it
+readme: dev  ## run nbs/index.ipynb, and write README.md and the other pages that are made from something else
 	@export PATH="$(CURDIR)/$(BIN):$$PATH"; \
 	jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace nbs/index.ipynb && \
 	nbdev-clean --fname nbs/index.ipynb && python .ci/render_readme.py

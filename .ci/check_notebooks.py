@@ -34,7 +34,7 @@ def contents(root: Path) -> dict:
 def export_and_clean(root: Path):
     "Write the modules anew from the notebooks, then clean the notebooks."
     for module in (root / "image_similarity").rglob("*.py"):
-        if module.name != "__init__.py":
+        if module.name not in ("__init__.py", "__main__.py"):
             module.unlink()
     environment = {k: v for k, v in os.environ.items() if k != "IN_TEST"}  # nbdev-export does nothing under nbdev-test
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"

@@ -22,7 +22,6 @@ stay as they are.
 """
 import ast
 import io
-import re
 import textwrap
 import tokenize
 from collections.abc import Iterator

@@ -1,24 +1,36 @@
-"""Render README.md from nbs/index.ipynb, or check that the two agree: render_readme.py [--check]
+"""Write every page that is made from something else, or check that they are up to date: render_readme.py [--check]
 
-Nothing is executed: the outputs are those stored in the notebook. As on the documentation site, a cell whose directive is
-`#| hide` is left out, one with `#| echo: false` shows only its output, and directives never show. Relative links and
-pictures are written as seen from the root of the repository.
+README.md comes from nbs/index.ipynb, docs/measured.md from benchmarks/results/, docs/chapters.md from the first lines of the
+notebooks, docs/rooms.svg and a table in ARCHITECTURE.md from the imports.
+
+Nothing is executed for the README: the outputs are those stored in the notebook. As on the documentation site, a cell whose
+directive is `#| hide` is left out, one with `#| echo: false` shows only its output, and directives never show. Relative links
+and pictures become addresses in the repository, so that they work on PyPI too.
 """
 import argparse
 import os
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
+import page_chapters
+import page_measured
+import page_rooms
+import picture_rooms
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = ROOT / "nbs" / "index.ipynb"
 README = ROOT / "README.md"
 
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+PLACE = f"{REPOSITORY}/blob/main/"  # of a file, as a page
+RAW = PLACE.replace("https://github.com/", "https://raw.githubusercontent.com/").replace("/blob/", "/")  # of its bytes
+
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*(?P<name>[\w-]+)(?P<value>.*)$")
-LINK = re.compile(r"(?P<before>\]\(|\b(?:src|href)=\")(?P<target>[^)\"\s]+)")
+LINK = re.compile(r"(?P<before>!\[[^\]]*\]\(|\]\(|\b(?:src|href)=\")(?P<target>[^)\"\s]+)")
 FENCE = re.compile(r"^(```.*?^```[ \t]*$)", re.MULTILINE | re.DOTALL)
 
 
@@ -71,19 +83,19 @@ def prepare(notebook):
     return notebook
 
 
-def from_root(target: str) -> str:
-    "A link as seen from nbs/, as seen from the root of the repository."
+def address(target: str, picture: bool = False) -> str:
+    "A link as seen from nbs/, as an address in the repository."
     if re.match(r"[a-z][a-z0-9+.-]*:|#|/", target, re.IGNORECASE):
         return target
     path, hash_, anchor = target.partition("#")
-    return Path(os.path.normpath(Path("nbs") / path)).as_posix() + hash_ + anchor
+    return (RAW if picture else PLACE) + Path(os.path.normpath(Path("nbs") / path)).as_posix() + hash_ + anchor
 
 
 def tidy(markdown: str) -> str:
-    "Relative links from the root, no runs of blank lines, no trailing spaces; code blocks stay as they are."
+    "Relative links as addresses, no runs of blank lines, no trailing spaces; code blocks stay as they are."
     parts = FENCE.split(markdown)
     for i in range(0, len(parts), 2):  # the odd ones are the code blocks
-        parts[i] = LINK.sub(lambda m: m["before"] + from_root(m["target"]), parts[i])
+        parts[i] = LINK.sub(lambda m: m["before"] + address(m["target"], m["before"].startswith(("!", "src"))), parts[i])
         parts[i] = re.sub(r"[ \t]+$", "", parts[i], flags=re.MULTILINE)
         parts[i] = re.sub(r"\n{3,}", "\n\n", parts[i])
     return "".join(parts).strip() + "\n"
@@ -97,18 +109,29 @@ def render(index: Path = INDEX) -> str:
     return note + tidy(markdown)
 
 
+def pages() -> dict[Path, str]:
+    "Every page that is made from something else, as it should be."
+    return {README: render(), ROOT / "docs" / "measured.md": page_measured.page(), ROOT / "docs" / "chapters.md": page_chapters.page(),
+            ROOT / "docs" / "rooms.svg": picture_rooms.picture(), page_rooms.PAGE: page_rooms.page()}
+
+
+def stale() -> list[str]:
+    "The pages that are not what they are made from."
+    return [file.relative_to(ROOT).as_posix() for file, text in pages().items() if not file.exists() or file.read_text(encoding="utf-8") != text]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when they disagree")
-    args = parser.parse_args()
-    text = render()
-    if not args.check:
-        README.write_text(text, encoding="utf-8")
-        print("README.md is rendered from nbs/index.ipynb.")
-    elif not README.exists() or README.read_text(encoding="utf-8") != text:
-        sys.exit("README.md is not what nbs/index.ipynb renders to. Run: make readme")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a page is out of date")
+    if not parser.parse_args().check:
+        for file, text in pages().items():
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        print("Written:", *(file.relative_to(ROOT) for file in pages()))
+    elif found := stale():
+        sys.exit(f"Out of date: {', '.join(found)}. Run: make readme")
     else:
-        print("README.md agrees with nbs/index.ipynb.")
+        print("README.md, ARCHITECTURE.md and docs/ agree with what they are made from.")
 
 
 if __name__ == "__main__":

@@ -10,21 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from image_similarity.drawing.pets import sample_pets
+from _data import PHOTOS
 from image_similarity.encoders.encoder import create_encoder, embed, fingerprint
 from image_similarity.images.opening import image_files
 from image_similarity.metrics.similarity import normalize, similarity, top_k
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 BLOCK = 10_000
-PHOTOS = ["imagenet_sample", "clothing", "pets/images"]  # folders of DATA, 2,544 photos
+FOLDERS = ["imagenet_sample", "clothing", "pets/images"]  # folders of the data, 2,544 photos
 
 
-def photo_pooled(data=DATA) -> np.ndarray:
-    "(photos, 2·nf): `pooled` of every photo in `PHOTOS`, of drawn pets where there is no `data`; kept in the temporary folder."
+def photo_pooled(data=PHOTOS) -> np.ndarray:
+    "(photos, 2·nf): `pooled` of every photo in `FOLDERS`; kept in the temporary folder."
     encoder = create_encoder()
-    folders = [folder for name in PHOTOS if (folder := Path(data) / name).is_dir()]
-    folders = folders or [sample_pets(Path(tempfile.gettempdir()) / "drawn-pets", n_breeds=16, n_per_breed=40) / "images"]
+    folders = [folder for name in FOLDERS if (folder := Path(data) / name).is_dir()]
+    if not folders: raise FileNotFoundError(f"{data}: holds none of {', '.join(FOLDERS)}")
     files = [file for folder in folders for file in image_files(folder)]
     kept = Path(tempfile.gettempdir()) / f"photos-{len(files)}-{fingerprint(encoder)}.npy"
     if not kept.exists():
@@ -58,7 +57,7 @@ def photo_model(data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return pooled, near, jitter_basis(pooled, near)
 
 
-def realistic_blocks(n: int, seed: int = 0, data=DATA) -> Iterator[np.ndarray]:
+def realistic_blocks(n: int, seed: int = 0, data=PHOTOS) -> Iterator[np.ndarray]:
     """`n` rows in blocks of `BLOCK`; block after block the same for the same seed, however many are asked for.
 
     A row begins at a photo, drawn at random. It goes a random part of the way, at most half, to one of the photo's eight nearest
@@ -85,6 +84,6 @@ def realistic_blocks(n: int, seed: int = 0, data=DATA) -> Iterator[np.ndarray]:
         yield rows
 
 
-def realistic_rows(n: int, seed: int = 0, data=DATA) -> np.ndarray:
+def realistic_rows(n: int, seed: int = 0, data=PHOTOS) -> np.ndarray:
     "The blocks of `realistic_blocks` in one array, (n, 2·nf) float32: 10 kB a row with the default encoder."
     return np.concatenate(list(realistic_blocks(n, seed, data)))

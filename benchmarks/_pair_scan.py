@@ -8,7 +8,6 @@ loop of `IndexFlatIP` (for one query that is a single thread, whatever the numbe
 on all threads.
 """
 import argparse
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 import torch
-from _million import DATA, photo_pooled, realistic_blocks
+from _data import PHOTOS, add_arguments, data_folder
+from _million import photo_pooled, realistic_blocks
 from _report import interval, report, row
 from numba import njit
 
@@ -29,10 +29,10 @@ from image_similarity.learners.siamese_head import SiameseHead, calibrate, fit_s
 from image_similarity.metrics.similarity import top_k
 
 
-def trained_scorer(data=DATA, seed: int = 0) -> PairScorer:
+def trained_scorer(data=PHOTOS, seed: int = 0) -> PairScorer:
     "The head of a Siamese network as `siamese_learner` trains it, on the pets among the photos that the items are made of."
     pets = Path(data) / "pets" / "images"
-    files = image_files(pets if pets.is_dir() else Path(tempfile.gettempdir()) / "drawn-pets" / "images")
+    files = image_files(pets)
     views = torch.from_numpy(photo_pooled(data)[-len(files):])[None] # the pets come last
     targets = np.unique([label_func(file) for file in files], return_inverse=True)[1]
     make_head = lambda: SiameseHead(views.shape[-1] // 2, hidden=256)
@@ -118,7 +118,7 @@ def same_rows(codes: PairIndex, queries: np.ndarray) -> list[dict]:
             row("siamese_int8_second_looks", *interval(looked), better="lower", against=f"{len(codes):,} items")]
 
 
-def pair_scan_rows(n: int = 1_000_000, n_queries: int = 1000, repeats: int = 11, data=DATA) -> list[dict]:
+def pair_scan_rows(n: int = 1_000_000, n_queries: int = 1000, repeats: int = 11, data=PHOTOS) -> list[dict]:
     "The rows of this benchmark. A million items take 9 GB of memory."
     scorer = trained_scorer(data)
     buffer, rows = one_buffer(scorer, realistic_blocks(n, data=data), n)
@@ -130,14 +130,14 @@ def pair_scan_rows(n: int = 1_000_000, n_queries: int = 1000, repeats: int = 11,
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", help="write the figures to this file")
-    parser.add_argument("--data", default=DATA, help="a folder with pictures; drawn ones where it is not there")
+    add_arguments(parser, "imagenet_sample, clothing and pets")
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=11, help="turns of each side")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="cores to use")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    report(pair_scan_rows(args.items, args.queries, args.repeats, args.data), args.json)
+    report(pair_scan_rows(args.items, args.queries, args.repeats, data_folder(args)), args.json)
 
 
 if __name__ == "__main__":

@@ -111,9 +111,9 @@ def level_rows(right: dict[str, np.ndarray], odds: np.ndarray, level: str) -> li
     return [*rows, row(f"product_ece{ending}", ece, better="lower")]
 
 
-def product_rows(data: Path, folder: Path) -> list[dict]:
-    "All rows of products; `folder` takes the damaged photos."
-    matcher, table, rows = ProductMatcher(encoder=create_encoder()), catalogue(data), []
+def product_rows(data: Path, folder: Path, size: int | None = None) -> list[dict]:
+    "All rows of products; `folder` takes the damaged photos, `size` is that of the encoder's input, None for its own."
+    matcher, table, rows = ProductMatcher(encoder=create_encoder(size=size)), catalogue(data), []
     ours = matcher.embed(table)
     for level in ("middle", "light", "heavy"):
         rows += level_rows(*answers(matcher, ours, matcher.embed(damaged(table, LEVELS[level], folder / level))), level)

@@ -146,9 +146,9 @@ def read_all(files: list[Path], encoder) -> None:
         list(pool.map(lambda file: preprocess(file, encoder), files))
 
 
-def embed_rows(files: list[Path], repeats: int) -> list[dict]:
-    "Ours from the files beside the peers on ready tensors."
-    encoder = create_encoder()
+def embed_rows(files: list[Path], repeats: int, size: int | None = None) -> list[dict]:
+    "Ours from the files beside the peers on ready tensors; `size` is that of the encoder's input, None for its own."
+    encoder = create_encoder(size=size)
     pictures, pixels = (torch.stack([look(file, encoder) for file in files]) for look in (preprocess, to_pixels))
     embed(files * (1 + 128 // len(files)), encoder, progress=False)  # so that it is converted
     arms = {"files": lambda: into_gallery(files, encoder), "reading": lambda: read_all(files, encoder), "ours": lambda: pooled_of(encoder, pixels), **peer_arms(encoder, pictures)}
@@ -168,19 +168,19 @@ COLD = [sys.executable, "-c", "import torch, timm"]
 FIND = [sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "find"]
 
 
-def cold_rows(repeats: int) -> list[dict]:
+def cold_rows(repeats: int, size: int | None = None) -> list[dict]:
     "`find` as a process of its own, beside one that imports torch and timm. The encoder has been converted before, by `embed_rows`."
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         images = sample_pets(folder / "pets", n_breeds=4, n_per_breed=8) / "images"
         data = labelled_images(images, valid_pct=0.25)
-        model = fit_finder(data, create_encoder(), augment=1, epochs=1)[0].save(folder / "model")
+        model = fit_finder(data, create_encoder(size=size), augment=1, epochs=1)[0].save(folder / "model")
         commands = {"imports": COLD, "find": [*FIND, str(data.files[data.valid[0]]), "--model", str(model)]}
         times = in_turns({name: lambda c=c: subprocess.run(c, check=True, stdout=subprocess.DEVNULL) for name, c in commands.items()}, repeats)
     return [row("cold_find_ratio", *interval(times["find"] / times["imports"]), goal=1.5, better="lower", against="python -c 'import torch, timm'"),
             row("cold_find_seconds", *interval(times["find"]), better="lower")]
 
 
-def runtime_rows(data: Path, repeats: int = 7, n_files: int = 160) -> list[dict]:
+def runtime_rows(data: Path, repeats: int = 7, n_files: int = 160, size: int | None = None) -> list[dict]:
     "All rows; `data` holds pets/images."
-    return embed_rows(image_files(Path(data) / "pets" / "images")[:n_files], repeats) + cold_rows(repeats)
+    return embed_rows(image_files(Path(data) / "pets" / "images")[:n_files], repeats, size) + cold_rows(repeats, size)

@@ -16,7 +16,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import faiss
@@ -28,6 +28,7 @@ from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.metrics import adjusted_rand_score
 from tqdm import tqdm
 
+from _data import add_arguments, data_folder
 from _report import interval_row, report, row
 from image_similarity.groups.alignment import View, align
 from image_similarity.groups.clusters import Clusters, embedding_neighbours, find_clusters
@@ -39,6 +40,15 @@ from image_similarity.metrics.intervals import bootstrap_interval
 from image_similarity.metrics.similarity import normalize
 
 SEEDS = (0, 1, 2)  # of k-means
+N_TRAINING, N_COPIED = 40, 30  # photos that are copied: for choosing thresholds, and of ImageNet's
+SIZE = None  # of the encoder's input: its own
+
+
+def make_small() -> None:
+    "Run as briefly as can be."
+    global SEEDS, N_TRAINING, N_COPIED, SIZE, bootstrap_interval
+    SEEDS, N_TRAINING, N_COPIED, SIZE = (0,), 2, 2, 64
+    bootstrap_interval = partial(bootstrap_interval, n_resamples=20)
 
 
 # Copies of a photo.
@@ -138,7 +148,7 @@ def training_pictures(data: Path, folder: Path) -> Pictures:
     pictures, rng = Pictures(), np.random.default_rng(1)
     photos = image_files(data / "flickr8k_sample")
     for file in [*photos, *image_files(data / "fashion_clothes")[::3]]: pictures.add(file, str(file), "original")
-    for file in photos[:40]: pictures.add_copies(file, str(file), folder, rng)
+    for file in photos[:N_TRAINING]: pictures.add_copies(file, str(file), folder, rng)
     add_bursts(pictures, data, "train", up_to=90)
     return pictures
 
@@ -155,7 +165,7 @@ def measured_pictures(data: Path, folder: Path) -> Pictures:
         pictures.add_copies(file, photo, folder, rng)
     photos = image_files(data / "imagenet_sample")
     for file in photos: pictures.add(file, str(file), "original")
-    for i in np.sort(rng.permutation(len(photos))[:30]): pictures.add_copies(photos[i], str(photos[i]), folder, rng)
+    for i in np.sort(rng.permutation(len(photos))[:N_COPIED]): pictures.add_copies(photos[i], str(photos[i]), folder, rng)
     for file in image_files(data / "pets" / "images"): pictures.add(file, str(file))
     add_bursts(pictures, data, "test", up_to=180)
     return pictures
@@ -372,23 +382,24 @@ def duplicate_rows(pictures: Pictures, unit: np.ndarray, hashes: np.ndarray, thr
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with imagededup/, pets/, clothing/ and the others")
+    add_arguments(parser, "imagededup/, pets/, clothing/ and the others")
     parser.add_argument("--json", type=Path, help="write the rows there")
     parser.add_argument("--choose", action="store_true", help="show what other thresholds would do on the training pictures, and stop")
     args = parser.parse_args()
-    encoder = create_encoder()
+    if args.small: make_small()
+    data, encoder = data_folder(args), create_encoder(size=SIZE)
     with tempfile.TemporaryDirectory() as folder:
-        training = training_pictures(args.data, Path(folder))
+        training = training_pictures(data, Path(folder))
         unit = embeddings_of(training.files, encoder, "training")
         if args.choose: return choose(training, unit)
         thresholds = tuned(training, unit, np.stack([imagededup_hash(f) for f in training.files]))
     with tempfile.TemporaryDirectory() as folder:
-        measured = measured_pictures(args.data, Path(folder))
+        measured = measured_pictures(data, Path(folder))
         unit = embeddings_of(measured.files, encoder, "measured")
         rows = duplicate_rows(measured, unit, np.stack([imagededup_hash(f) for f in measured.files]), thresholds)
     sets = []
     for name in ("clothing", "pets"):
-        files, labels = labelled(args.data, name)
+        files, labels = labelled(data, name)
         sets.append(Sorted.of(name, files, embeddings_of(files, encoder, name), labels))
     report(rows + cluster_rows(sets), args.json)
 

@@ -1,4 +1,4 @@
-"""What a gallery of a million pictures costs, and how the cost grows: gallery.py [--json OUT] [--data DIR] [--items N] [--only GROUP ...]
+"""What a gallery of a million pictures costs, and how the cost grows: gallery.py [--json OUT] [--data DIR] [--small] [--items N] [--only GROUP ...]
 
 The rows of the gallery are made from real photos' `pooled` (`_million.py` says how), 2,560 numbers each, of which 1,280 are compared. The gallery
 lies in the temporary folder: 19 GB at a million items, removed at the end; FAISS's copy makes it 11 GB of memory. On the way there, at 1,000, 10,000 and 100,000 items, it stops to be measured.
@@ -23,7 +23,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pandas as pd
-from _million import DATA, realistic_blocks, realistic_rows
+from _data import add_arguments, data_folder
+from _million import realistic_blocks, realistic_rows
 from _report import interval, measured_before, report, row
 from matplotlib.figure import Figure
 
@@ -132,7 +133,7 @@ def growth_rows(filler: Filler, small: Filler, sizes: list[int], queries: np.nda
         line, recalls, turns = measured(filler, n, queries, repeats)
         lines.append(line)
     rows = search_rows(filler.gallery, queries, search_repeats)
-    small.grow_to(10_000)
+    small.grow_to(min(10_000, sizes[-1]))
     rows += adding_rows(filler, small, 2 * repeats + 1)
     rows += [row("approx_recall_at_10", *interval(recalls, np.mean), goal=0.97, against=f"exact search, {sizes[-1]:,} items, {len(queries)} new queries"),
              row("approx_speedup", *interval(turns[:, 0] / turns[:, 1]), goal=5, against="exact search, one query")]
@@ -202,20 +203,22 @@ def gallery_rows(n: int, data, results: Path | None, repeats: int = 5, search_re
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", help="write the figures to this file, and a CSV and a picture beside it")
-    parser.add_argument("--data", default=DATA, help="a folder with imagenet_sample, clothing and pets; drawn pictures where it is not there")
-    parser.add_argument("--items", type=int, default=1_000_000)
+    add_arguments(parser, "imagenet_sample, clothing and pets")
+    parser.add_argument("--items", type=int, help="of the largest gallery: a million")
     parser.add_argument("--only", nargs="*", choices=["gallery", "pairs", "runtimes"], default=["pairs", "runtimes", "gallery"])
     args = parser.parse_args()
+    data, small, results = data_folder(args), args.small, Path(args.json).parent if args.json else None
+    items = args.items or (2_000 if small else 1_000_000)
 
     rows = []
     if "pairs" in args.only:
         from _pair_scan import pair_scan_rows
-        rows += pair_scan_rows(args.items, data=args.data)
+        rows += pair_scan_rows(items, 20, 2, data) if small else pair_scan_rows(items, data=data)
     if "runtimes" in args.only:
         from _runtimes import runtime_rows
-        rows += runtime_rows(Path(args.data))
+        rows += runtime_rows(data, 1, 8, 64) if small else runtime_rows(data)
     if "gallery" in args.only:
-        rows += gallery_rows(args.items, args.data, Path(args.json).parent if args.json else None)
+        rows += gallery_rows(items, data, results, 1, 2) if small else gallery_rows(items, data, results)
     report(rows + measured_before(args.json, {row["name"] for row in rows}), args.json)
 
 

@@ -33,13 +33,14 @@ import torch
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import ContrastiveLoss
 
+from _data import add_arguments, data_folder
 from _report import interval_row, measured_before, report
 from image_similarity.metrics.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error, fit_calibration
 from image_similarity.images.datasets import all_pairs, draw_pairs
 from image_similarity.encoders.encoder import Encoder, create_encoder, embed
 from image_similarity.encoders.preprocessing import preprocess
 from image_similarity.metrics.intervals import Interval, pair_weights, percentile_interval
-from image_similarity.matching.items import ImageItems
+from image_similarity.matching.image_items import ImageItems
 from image_similarity.matching.predictor import MatchPredictor
 from image_similarity.metrics.pairs import auc_statistic, balanced_accuracy, best_threshold
 from image_similarity.scoring.scorers import embedding
@@ -47,7 +48,15 @@ from image_similarity.scoring.scorers import embedding
 N_TRAIN, N_FOLDS, RESAMPLES, SEED = 4000, 2, 200, 0
 QUICKER = {"augment": 1, "epochs": 3} # than the defaults, so that all of it takes ten minutes
 STEP = 30 # degrees between two views of an object
+SIZE = None # of the encoder's input: its own
 SETS = ("coil100", "clothing", "pets", "pets_unseen")
+
+
+def make_small() -> None:
+    "Run as briefly as can be."
+    global N_TRAIN, RESAMPLES, SIZE
+    N_TRAIN, RESAMPLES, SIZE = 60, 10, 64
+    QUICKER["epochs"] = 1
 
 
 # What is asked: files with labels, training ones and others.
@@ -167,7 +176,7 @@ def answers(name: str, folder: Path, encoder: Encoder) -> list[Answer]:
     found, seconds, column = [], None, ImageItems(encoder)
     for task in TASKS[name](folder):
         predictor = MatchPredictor("Image1", "Image2", "Label", hyperparameters={**QUICKER, "held_out": task.held_out})
-        predictor._column = column
+        predictor.matcher.pretrained = column
         start = time.monotonic()
         predictor.fit(task.train_table(), progress=False)
         seconds = seconds or time.monotonic() - start
@@ -235,13 +244,14 @@ def rows_of(name: str, found: list[Answer]) -> list[dict]:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with coil100, clothing and pets")
+    add_arguments(parser, "coil100, clothing and pets")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="which sets to measure")
     parser.add_argument("--json", type=Path, help="write the rows there")
     args = parser.parse_args()
-    encoder, rows = create_encoder(), []
+    if args.small: make_small()
+    folder, encoder, rows = data_folder(args), create_encoder(size=SIZE), []
     for name in args.sets:
-        rows += rows_of(name, answers(name, args.data, encoder))
+        rows += rows_of(name, answers(name, folder, encoder))
         report(rows + measured_before(args.json, {row["name"] for row in rows}), args.json) # kept, whatever happens to the next set
 
 

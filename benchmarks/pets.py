@@ -11,6 +11,7 @@ import argparse
 import csv
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,14 @@ from fastai.vision.augment import Resize, aug_transforms
 from fastai.vision.data import ImageBlock
 from fastai.vision.learner import create_head, default_split
 
+from _data import add_arguments, data_folder
 from _report import interval_row, report, row
 from image_similarity.learners.blocks import RGBImage
 from image_similarity.metrics.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error
 from image_similarity.learners.classifier import class_scorer, classifier_learner
 from image_similarity.images.datasets import LabelledImages, all_pairs
 from image_similarity.encoders.encoder import Embedded, create_encoder, embed
+from image_similarity.encoders.weights import DEFAULT_ENCODER
 from image_similarity.metrics.intervals import bootstrap_interval, image_bootstrap
 from image_similarity.metrics.ranking import average_precision_at_r, query_recall_at_k, relevance
 from image_similarity.metrics.pairs import auc_statistic, balanced_accuracy
@@ -39,9 +42,18 @@ from image_similarity.learners.siamese import SiameseModel, pair_scorer, siamese
 from image_similarity.learners.siamese_data import SiameseTransform
 from image_similarity.learners.siamese_head import siamese_loss
 
-SEEDS, AUGMENT = (0, 1, 2), 4
+SEEDS, AUGMENT, ARTICLE_SIZE, ARTICLE_EPOCHS = (0, 1, 2), 4, 224, 3
+SIZES = {} # of the inputs of other encoders, where they are not their own
 GOALS = {"accuracy": 0.92, "recall_at_1": 0.92, "map_at_r": 0.90, "auc_seen": 0.994, "auc_seen_same_species": 0.988,
          "auc_unseen": 0.975, "auc_unseen_same_species": 0.945, "accuracy_seen": 0.965, "accuracy_unseen": 0.925}
+
+
+def make_small() -> None:
+    "Run as briefly as can be."
+    global SEEDS, AUGMENT, ARTICLE_SIZE, ARTICLE_EPOCHS, bootstrap_interval, image_bootstrap
+    SEEDS, AUGMENT, ARTICLE_SIZE, ARTICLE_EPOCHS = (0,), 1, 64, 1
+    bootstrap_interval, image_bootstrap = (partial(f, n_resamples=20) for f in (bootstrap_interval, image_bootstrap))
+    SIZES.update({DEFAULT_ENCODER: 64, "tf_efficientnet_lite2": 64})
 
 
 @dataclass(frozen=True)
@@ -145,7 +157,7 @@ def our_b(pets: Pets, encoder, seed: int) -> tuple[PairScorer, float]:
 # The article's recipe: lite0 at 224, a frozen body, three epochs, one seed.
 
 def article_body():
-    return create_encoder(size=224)
+    return create_encoder(size=ARTICLE_SIZE)
 
 
 def article_classifier(pets: Pets, rows):
@@ -153,11 +165,11 @@ def article_classifier(pets: Pets, rows):
     body, label = article_body(), dict(zip(pets.files, pets.labels))
     files = [pets.files[i] for i in rows]
     block = DataBlock((ImageBlock(RGBImage), CategoryBlock(vocab=sorted(set(pets.labels[rows])))), get_items=lambda _: files, get_y=label.get,
-                      splitter=lambda _: (list(range(len(files))), [0]), item_tfms=Resize(224),
+                      splitter=lambda _: (list(range(len(files))), [0]), item_tfms=Resize(ARTICLE_SIZE),
                       batch_tfms=[*aug_transforms(), Normalize.from_stats(body.mean, body.std)])
     dls = block.dataloaders(None, bs=32, num_workers=0)
     model = torch.nn.Sequential(body, create_head(body.nf, len(dls.vocab), ps=0.5))
-    return _three_epochs(Learner(dls, model, loss_func=CrossEntropyLossFlat(), splitter=default_split))
+    return _trained(Learner(dls, model, loss_func=CrossEntropyLossFlat(), splitter=default_split))
 
 
 def article_siamese(pets: Pets, rows):
@@ -166,16 +178,16 @@ def article_siamese(pets: Pets, rows):
     files = [pets.files[i] for i in rows]
     splits = (list(range(len(files))), [0, 1])
     tls = TfmdLists(files, SiameseTransform(files, splits, label.get), splits=splits)
-    dls = tls.dataloaders(bs=32, after_item=[Resize(224), ToTensor()], num_workers=0,
+    dls = tls.dataloaders(bs=32, after_item=[Resize(ARTICLE_SIZE), ToTensor()], num_workers=0,
                           after_batch=[IntToFloatTensor(), *aug_transforms(), Normalize.from_stats(body.mean, body.std)])
     model = SiameseModel(body, create_head(body.nf * 2, 1, ps=0.5))
-    return _three_epochs(Learner(dls, model, loss_func=siamese_loss, splitter=siamese_splitter))
+    return _trained(Learner(dls, model, loss_func=siamese_loss, splitter=siamese_splitter))
 
 
-def _three_epochs(learn: Learner) -> Learner:
+def _trained(learn: Learner) -> Learner:
     with no_random(42), learn.no_bar(), learn.no_logging():
         learn.freeze()
-        learn.fit_one_cycle(3, 2e-3)
+        learn.fit_one_cycle(ARTICLE_EPOCHS, 2e-3)
     learn.model.eval()
     return learn
 
@@ -278,11 +290,12 @@ def mean_statistics(seeds: list[dict]) -> dict:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/pets"), help="folder with split.csv and images/")
+    add_arguments(parser, "split.csv and images/", "pets")
     parser.add_argument("--json", type=Path, help="write the rows there")
     args = parser.parse_args()
-    encoder, larger = create_encoder(), create_encoder("tf_efficientnet_lite2")
-    pets, larger_pets = read_pets(args.data, encoder), read_pets(args.data, larger)
+    if args.small: make_small()
+    encoder, larger = (create_encoder(name, size=SIZES.get(name)) for name in (DEFAULT_ENCODER, "tf_efficientnet_lite2"))
+    pets, larger_pets = (read_pets(data_folder(args), e) for e in (encoder, larger))
 
     pair_sets = {"seen": PairSet.among(pets, np.flatnonzero(pets.test & pets.seen)), "unseen": PairSet.among(pets, np.flatnonzero(~pets.seen))}
     ours, lite2 = Ours.measured(pets, encoder, pair_sets), Ours.measured(larger_pets, larger, pair_sets)

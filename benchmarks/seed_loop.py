@@ -1,4 +1,4 @@
-"""How much faster `SimilarityFinder.predict` is than the loop of the article, with the same answer: seed_loop.py [--json OUT] [--data DIR]
+"""How much faster `SimilarityFinder.predict` is than the loop of the article, with the same answer: seed_loop.py [--json OUT] [--data DIR] [--small]
 
 The article "Image Similarity Finder" compares a query with fifteen files of the predicted class by a loop: each time it opens both images,
 sends both through the network, one pair a batch, and keeps the encoder's activations with a hook. `ArticleFinder` is that loop. It is given
@@ -12,20 +12,19 @@ that it chooses by itself. Everything is in float32, and on one core unless --th
 the machine makes both sides wait, and by turns.
 """
 import argparse
-import tempfile
 import time
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import torch
+from _data import add_arguments, data_folder
 from _report import interval, report, row
 from fastai.callback.hook import Hook
 
 from image_similarity.learners.blocks import OpenFor
 from image_similarity.learners.classifier import classifier_learner
 from image_similarity.images.datasets import LabelledImages, labelled_images
-from image_similarity.drawing.pets import sample_pets
 from image_similarity.encoders.encoder import create_encoder, embed, runtime_for
 from image_similarity.finder.finder import SimilarityFinder
 from image_similarity.learners.siamese import siamese_learner
@@ -107,11 +106,9 @@ def compare(theirs: ArticleFinder, ours: SimilarityFinder, query: Path, compare_
     return theirs_took, ours_took, difference(theirs, ours)
 
 
-def pictures(folder: str | None) -> LabelledImages:
-    "Eight breeds with enough pictures that fifteen can be compared: drawn ones, or those of `folder`."
-    if folder is None:
-        return labelled_images(sample_pets(Path(tempfile.mkdtemp()) / "pets", n_breeds=8, n_per_breed=20) / "images")
-    data = labelled_images(Path(folder) / "images", split=Path(folder) / "split.csv")
+def pictures(folder: Path) -> LabelledImages:
+    "The eight breeds of a folder with the most pictures, so that fifteen can be compared."
+    data = labelled_images(folder / "images", split=folder / "split.csv")
     counts = {c: sum(data.labels[i] == c for i in data.train) for c in data.classes}
     largest = sorted(counts, key=counts.get, reverse=True)[:8]
     return data.take([label in largest for label in data.labels])
@@ -153,17 +150,19 @@ def measure(data: LabelledImages, encoder, repeats: int, suffix: str = "", compa
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", help="write the figures to this file")
-    parser.add_argument("--data", help="a folder with images/ and split.csv; drawn pictures if not given")
+    add_arguments(parser, "images/ and split.csv", "pets", photos=False)
     parser.add_argument("--repeats", type=int, default=15, help="how many queries, each timed once")
     parser.add_argument("--threads", type=int, default=1, help="cores to use")
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    data = pictures(args.data)
+    data = pictures(data_folder(args))
+    size, small = (224, {}) if not args.small else (64, {"compare_n": 3})
+    repeats = 2 if args.small else args.repeats
     torch.manual_seed(0)
     with patch("image_similarity.encoders.runtimes.only_torch", lambda network: "like the loop"):
-        rows = measure(data, create_encoder("resnet34", weights="random", size=224), args.repeats)
-    rows += measure(data, create_encoder(), args.repeats, "_default", tolerance=1e-4)
+        rows = measure(data, create_encoder("resnet34", weights="random", size=size), repeats, **small)
+    rows += measure(data, create_encoder(size=size if args.small else None), repeats, "_default", tolerance=1e-4, **small)
     report(rows, args.json)
 
 

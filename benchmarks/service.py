@@ -1,4 +1,4 @@
-"""What a service costs beside the bare encoder and FAISS, and whether it lasts: service.py [--json OUT] [--data DIR] [--soak SECONDS] [--only load soak]
+"""What a service costs beside the bare encoder and FAISS, and whether it lasts: service.py [--json OUT] [--data DIR] [--small] [--soak SECONDS] [--only load soak]
 
 - load: 1, 8 and 32 clients ask `image_similarity serve`, each with its next photo as soon as it has an answer. Beside it, by turns, the same photos through
   the same encoder in this process, as fast as it can: `embed` of all of them, then one search of raw FAISS. Both decode every JPEG. The clients run in
@@ -26,6 +26,7 @@ from pathlib import Path
 import faiss
 import httpx
 import numpy as np
+from _data import add_arguments, data_folder
 from _report import interval, measured_before, report, row
 from PIL import Image
 
@@ -34,15 +35,18 @@ from image_similarity.encoders.encoder import create_encoder, embed
 from image_similarity.gallery.gallery import Gallery
 from image_similarity.gallery.encoder import compared_rows
 
-DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 CLIENTS, SECONDS, TURNS = (1, 8, 32), 4, 5
 
 
+def make_small() -> None:
+    "Run as briefly as can be."
+    global CLIENTS, SECONDS, TURNS
+    CLIENTS, SECONDS, TURNS = (2,), 1, 1
+
+
 def photos(data: Path, n: int) -> list[Path]:
-    "Real photos where there are any, drawn pets where not."
-    folder = data / "imagenet_sample"
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in (".jpg", ".jpeg")) if folder.is_dir() else []
-    return files[:n] or sorted((sample_pets(Path(tempfile.mkdtemp()), n_breeds=8, n_per_breed=12, size=320) / "images").iterdir())
+    "The first so many."
+    return sorted(f for f in (data / "imagenet_sample").rglob("*") if f.suffix.lower() in (".jpg", ".jpeg"))[:n]
 
 
 @contextmanager
@@ -300,13 +304,14 @@ def soak_rows(folder: Path, files: list[Path], seconds: float) -> list[dict]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", help="write the figures to this file")
-    parser.add_argument("--data", default=DATA, type=Path, help="a folder with imagenet_sample; drawn pictures where it is not there")
-    parser.add_argument("--soak", default=600, type=float, help="seconds of soaking")
+    add_arguments(parser, "imagenet_sample")
+    parser.add_argument("--soak", type=float, help="seconds of soaking: 600")
     parser.add_argument("--only", nargs="*", choices=["load", "soak"], default=["load", "soak"])
     args = parser.parse_args()
 
-    files, rows = photos(args.data, 1000), []
-    for name, measure in (("load", lambda folder: load_rows(folder, files)), ("soak", lambda folder: soak_rows(folder, files, args.soak))):
+    if args.small: make_small()
+    files, soak, rows = photos(data_folder(args), 1000), args.soak or (3 if args.small else 600), []
+    for name, measure in (("load", lambda folder: load_rows(folder, files)), ("soak", lambda folder: soak_rows(folder, files, soak))):
         folder = Path(tempfile.mkdtemp(prefix="service-benchmark-"))
         try:
             if name in args.only:

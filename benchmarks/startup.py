@@ -37,9 +37,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--small", action="store_true", help="one turn: the figures mean nothing")
     args = parser.parse_args()
 
-    times = measure({"bare": BARE, "import": IMPORT, "help": HELP}, args.repeats)
+    times = measure({"bare": BARE, "import": IMPORT, "help": HELP}, 1 if args.small else args.repeats)
     rows = [row("python_seconds", *interval(times["bare"]), better="lower"),
             row("import_seconds", *interval(times["import"]), goal=0.3, better="lower"),
             row("import_seconds_added", *interval(times["import"] - times["bare"]), better="lower", against="python -c pass"),

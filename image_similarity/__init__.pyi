@@ -1,7 +1,8 @@
 from . import images, drawing, metrics, encoders, scoring, learners, explain, groups, gallery, finder, matching, products, service, cli
 from .images.opening import ImageError, image_files, label_func, open_image
 from .images.zip_entries import ArchiveError, ArchiveLimits
-from .images.datasets import LabelledImages, labelled_images, oxford_pets
+from .images.datasets import LabelledImages, labelled_images
+from .images.oxford import oxford_pets
 from .drawing.pets import sample_pets
 from .metrics.ranking import map_at_r, recall_at_k
 from .metrics.pairs import pair_auc, threshold_for_precision
@@ -30,7 +31,7 @@ from .finder.evaluation import Evaluation, evaluate
 from .finder.training import fit_finder
 from .finder.onnx_export import export_onnx
 from .matching.predictor import MatchPredictor
-from .matching.semantic import semantic_search
+from .matching.search import semantic_search
 from .products.matcher import ProductMatcher
 from .service.app import create_app
 from .service.client import Client

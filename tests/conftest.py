@@ -1,11 +1,26 @@
 "What several test files share."
 import importlib
 import sys
+import time
 from functools import lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--at-most", type=float, metavar="SECONDS", help="begin no test after so many seconds, and say how many were left out: for `make check`")
+
+
+def pytest_configure(config):
+    config.begun = time.monotonic()
+    config.addinivalue_line("markers", "soak: takes long and is rarely red, so `make soak` runs it and `make test` does not")
+
+
+def pytest_runtest_setup(item):
+    limit = item.config.getoption("--at-most")
+    if limit is not None and time.monotonic() - item.config.begun > limit: pytest.skip("no time left for it: make test")
 
 
 def few_pairs(patch):

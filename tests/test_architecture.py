@@ -169,10 +169,12 @@ def project(check, tmp_path):
     return tmp_path, check.differences
 
 
+@pytest.mark.soak
 def test_modules_are_what_the_notebooks_export_and_notebooks_are_clean(check):
     assert check.differences(ROOT) == []
 
 
+@pytest.mark.soak
 def test_an_edited_a_missing_and_a_foreign_module_are_noticed(project):
     root, differences = project
     with (root / NAME / "images" / "opening.py").open("a") as file:
@@ -184,6 +186,7 @@ def test_an_edited_a_missing_and_a_foreign_module_are_noticed(project):
         [f"{NAME}/images/opening.py", f"{NAME}/metrics/similarity.py", f"{NAME}/stray.py"]
 
 
+@pytest.mark.soak
 def test_a_notebook_that_is_not_clean_is_noticed(project):
     root, differences = project
     path = root / "nbs" / "01_images/01_opening.ipynb"
@@ -231,7 +234,7 @@ def test_no_public_name_is_a_room_or_a_chapter():
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no_such_name"):
-        image_similarity.no_such_name
+        _ = image_similarity.no_such_name
 
 
 # --- what is loaded when

@@ -1,5 +1,4 @@
 """Whatever is wrong with files, folders and models: one clear line, or the right result. From the package and from the command line."""
-import io
 import json
 import os
 import shutil
@@ -331,7 +330,7 @@ def test_a_damaged_part(model, part, damage):
     if damage == "missing": file.unlink()
     else: file.write_bytes({"empty": b"", "cut off": content[:len(content) * 2 // 3], "garbage": os.urandom(500)}[damage])
     with pytest.raises((ValueError, FileNotFoundError), match=f"{part}.*(train again|missing|damaged)"):
-        SimilarityFinder.load(model).clearn # the heads are read when a learner is asked for
+        _ = SimilarityFinder.load(model).clearn # the heads are read when a learner is asked for
 
 
 def edit(model, **changes):
@@ -466,6 +465,7 @@ for last in range(1, 100):
 """
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux", reason="two folders change places in one step where the system can do it")
 def test_kill_9_while_saving_leaves_the_old_model_or_the_new(small, model):
     "The process is killed before each of the calls by which saving changes the disk, one after the other."
@@ -511,7 +511,7 @@ def test_a_model_with_another_gallery_keeps_its_heads_and_its_learners(small, mo
     again = SimilarityFinder.load(saved)
     assert [r.score for r in again.search(small.query)] == pytest.approx([r.score for r in finder.search(small.query)], abs=1e-4)
     assert torch.allclose(finder.clearn.predict(small.query)[2], small.finder.clearn.predict(small.query)[2], atol=1e-4)
-    with pytest.raises(ValueError, match="saved: its gallery holds no picture of a class that the model knows"): again.slearn
+    with pytest.raises(ValueError, match="saved: its gallery holds no picture of a class that the model knows"): _ = again.slearn
 
 
 # --- items that go during a search

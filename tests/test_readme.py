@@ -50,11 +50,12 @@ def test_hidden_cells_are_left_out_and_silent_ones_show_their_output_only(tmp_pa
     assert not re.search("secret|whisper|code = 2|mute|```|Markdown object", text)
 
 
-def test_links_are_seen_from_the_root(tmp_path):
-    text = rendered(tmp_path, "[a](01_images/01_opening.ipynb#top) [b](../LICENSE) ![c](images/x.png) [d](https://example.org/a) [e](#f)",
+def test_links_and_pictures_are_addresses_that_work_anywhere(tmp_path):
+    text = rendered(tmp_path, "[a](01_images/01_opening.ipynb#top) [b](../LICENSE) ![c](images/x.png) [d](https://example.org/a) [e](#f) [![h](images/h.svg)](../NOTES.md)",
                     "<img src=\"images/y.png\" width=\"9\">", "```md\n[kept](as_it_is.md)\n```", ("1", [shown("![g](images/z.png)")]))
-    for wanted in ("[a](nbs/01_images/01_opening.ipynb#top)", "[b](LICENSE)", "![c](nbs/images/x.png)", "[d](https://example.org/a)",
-                   "[e](#f)", "<img src=\"nbs/images/y.png\" width=\"9\">", "[kept](as_it_is.md)", "![g](nbs/images/z.png)"):
+    page, raw = ("https://github.com/image-similarity/image_similarity/blob/main/", "https://raw.githubusercontent.com/image-similarity/image_similarity/main/")
+    for wanted in (f"[a]({page}nbs/01_images/01_opening.ipynb#top)", f"[b]({page}LICENSE)", f"![c]({raw}nbs/images/x.png)", "[d](https://example.org/a)", "[e](#f)",
+                   f"[![h]({raw}nbs/images/h.svg)]({page}NOTES.md)", f"<img src=\"{raw}nbs/images/y.png\" width=\"9\">", "[kept](as_it_is.md)", f"![g]({raw}nbs/images/z.png)"):
         assert wanted in text
 
 
@@ -64,12 +65,18 @@ def test_a_picture_in_an_output_is_refused(tmp_path):
         rendered(tmp_path, ("plot()", [picture]))
 
 
-def test_every_link_and_picture_in_the_readme_exists():
+def test_every_link_and_picture_in_the_readme_leads_somewhere_on_github_and_on_pypi():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    targets = [m["target"] for m in render_readme.LINK.finditer(render_readme.FENCE.sub("", text))]
-    local = [t.partition("#")[0] for t in targets if not re.match(r"https?:|mailto:|#", t)]
-    assert "LICENSE" in local
-    assert [t for t in local if not (ROOT / t).exists()] == []
+    targets = [m["target"].partition("#")[0] for m in render_readme.LINK.finditer(render_readme.FENCE.sub("", text))]
+    assert [t for t in targets if not t.startswith("https://")] == []
+    ours = [t.removeprefix(place) for t in targets for place in (render_readme.PLACE, render_readme.RAW) if t.startswith(place)]
+    assert {"LICENSE", "docs/chapters.md", "docs/measured.md", "ARCHITECTURE.md", "nbs/images/page.png"} <= set(ours)
+    assert [t for t in ours if not (ROOT / t).exists()] == []
+    assert [t for t in targets if "image_similarity" in t and t.partition("/main/")[2] not in ours] == []
+
+
+def test_the_readme_is_one_screen():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
 def test_tables_and_lists_are_made_from_what_is_in_the_repository_now(monkeypatch):
@@ -81,6 +88,6 @@ def test_tables_and_lists_are_made_from_what_is_in_the_repository_now(monkeypatc
     names = {} # as in a notebook, a cell sees what those before it have defined
     for cell in silent:
         now = []
-        monkeypatch.setattr("IPython.display.display", lambda shown: now.append(shown.data))
+        monkeypatch.setattr("IPython.display.display", lambda shown, now=now: now.append(shown.data))
         exec(compile(cell.source, "index.ipynb", "exec"), names)
         assert now == [output.data["text/markdown"] for output in cell.outputs], "out of date; run: make readme"

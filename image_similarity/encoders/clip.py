@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
+from ..images.progress import progress_bar
 
 from .encoder import Embedded, none_readable
 from ..images.opening import BadImages, ImageError, open_image
@@ -118,7 +118,7 @@ class OpenCLIPEncoder:
 
     def _encode(self, images: list, progress: bool) -> EncodedImages:
         bad, kept, vectors = BadImages(), [], [np.zeros((0, self.dim), np.float32)]
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads, tqdm(desc="reading images", total=len(images), disable=not progress, unit=" images") as bar:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads, progress_bar(None, "reading images", len(images), shown=progress) as bar:
             for start in range(0, len(images), self.batch_size):
                 looks = list(threads.map(self._open, images[start:start + self.batch_size]))
                 bad += [look for look in looks if isinstance(look, ImageError)]

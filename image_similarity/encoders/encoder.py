@@ -25,7 +25,7 @@ import timm
 import torch
 from PIL import Image
 from torch import nn
-from tqdm.auto import tqdm
+from ..images.progress import progress_bar
 
 from .preprocessing import open_for, random_box, resize_to
 from .random_state import random_state
@@ -292,7 +292,7 @@ def embed(
     work = ((seeded[i:i + size], runtime, encoder, augment) for i in range(0, len(files), size))
     n_threads = min(4, os.cpu_count() or 1, max(1, -(-len(files) // size)))
     looks = (look for chunk in _in_order(_look_at, work, n_threads, ahead=2 * n_threads) for look in chunk)
-    for i, look in enumerate(tqdm(looks, description, total=len(files), disable=not progress, unit=" images")):
+    for i, look in enumerate(progress_bar(looks, description, len(files), shown=progress)):
         if isinstance(look, Exception):
             bad.append(look if isinstance(look, ImageError) else ImageError(files[i], "there is no such file"))
             continue

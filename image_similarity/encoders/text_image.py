@@ -11,7 +11,7 @@ __all__ = ['CONSE', 'PROMPTS', 'EncodedImages', 'TextImageEncoder', 'ConSEEncode
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -81,6 +81,14 @@ class TextImageEncoder(Protocol):
 # %% ../../nbs/04_encoders/10_text_image.ipynb #52b21d58
 CONSE = "conse" # what a manifest calls it
 
+@lru_cache(maxsize=2)
+def _class_vectors(definitions: bool) -> np.ndarray: # (1000, dim), read-only
+    "ImageNet's classes as texts: seconds of computing, the same for every encoder of a process."
+    texts = [f"{name}: {meaning}" for name, meaning in zip(class_names(), class_definitions())] if definitions else class_names()
+    vectors = SentenceEncoder().encode(texts)
+    vectors.flags.writeable = False
+    return vectors
+
 class ConSEEncoder:
     "The packaged image encoder and the packaged language model, joined without training (ConSE, Norouzi et al. 2013)."
 
@@ -99,11 +107,8 @@ class ConSEEncoder:
         self.sentences = SentenceEncoder()
         self.dim = self.sentences.dim
 
-    @cached_property
-    def class_vectors(self) -> np.ndarray:
-        """(1000, dim)."""
-        if not self.options["definitions"]: return self.sentences.encode(class_names())
-        return self.sentences.encode([f"{name}: {meaning}" for name, meaning in zip(class_names(), class_definitions())])
+    @property
+    def class_vectors(self) -> np.ndarray: return _class_vectors(self.options["definitions"]) # (1000, dim)
 
     @cached_property
     def linear_map(self) -> np.ndarray:

@@ -143,7 +143,7 @@ def _class_figures(answers: Answers, vocab: list[str], n_resamples: int, seed: i
     known = np.isin(answers.labels, vocab)
     if not known.any(): return {}, {"accuracy": f"the classifier knows none of the classes ({', '.join(sorted(set(answers.labels))[:3])}, …)"}, []
     right = (np.array(vocab)[answers.posterior.argmax(1).numpy()] == answers.labels)[known]
-    notes = [] if known.all() else [f"accuracy is over {known.sum():,} image{'s'[:known.sum() != 1]}: the classifier does not know the class of the others"]
+    notes = [] if known.all() else [f"accuracy is over {known.sum():,} image{'s'[:int(known.sum() != 1)]}: the classifier does not know the class of the others"]
     return {"accuracy": _mean_interval(right, n_resamples, seed)}, {}, notes
 
 # %% ../../nbs/10_finder/07_evaluation.ipynb #3f7efb02
@@ -154,7 +154,7 @@ def _search_figures(answers: Answers, n_resamples: int, seed: int) -> tuple[dict
         why = "the gallery has no other image of any of the classes"
         return {}, {"recall_at_1": why, "map_at_r": why}, []
     per_image = {"recall_at_1": query_recall_at_k(answers.scores, answers.relevant), "map_at_r": average_precision_at_r(answers.scores, answers.relevant)}
-    notes = [] if have.all() else [f"search is over {have.sum():,} image{'s'[:have.sum() != 1]}: the gallery has none of the class of the others"]
+    notes = [] if have.all() else [f"search is over {have.sum():,} image{'s'[:int(have.sum() != 1)]}: the gallery has none of the class of the others"]
     return {name: _mean_interval(values, n_resamples, seed) for name, values in per_image.items()}, {}, notes
 
 # %% ../../nbs/10_finder/07_evaluation.ipynb #82532a84

@@ -8,7 +8,6 @@ Docs: https://image-similarity.github.io/image_similarity/10_finder/training.htm
 __all__ = ['Fitted', 'fit_finder', 'check_place']
 
 # %% ../../nbs/10_finder/08_training.ipynb #1f682eb0
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -43,7 +42,7 @@ def fit_finder(data: LabelledImages, encoder: Encoder, augment: int = 4, log: Te
         log: where to say what was done; None for stderr
         fit: for both learners, such as `epochs`"""
     with timed(f"read {len(data):,} pictures with {encoder.name}", log):
-        embedded = embed(data.files, encoder, augment=augment, progress=sys.stderr.isatty())
+        embedded = embed(data.files, encoder, augment=augment, progress=log is None)
     report(bad := embedded.bad)
     data, embedded = data.take(embedded.places), part_of(embedded, np.arange(len(embedded.files)))
     if not len(data.train): raise ValueError("all readable pictures are held out: none is left to learn from")

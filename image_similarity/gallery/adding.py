@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from .catalogue import Catalogue, Item, NoSuchItem
 from .encoder import GalleryEncoder, kept_width
 from .paths import item_path
 from ..images.opening import BadImages, ImageError, folder_label, image_files, label_func
-from ..images.datasets import FILE_COLUMNS, LABEL_COLUMNS
+from ..images.labels import FILE_COLUMNS, LABEL_COLUMNS
+from ..images.progress import progress_bar
 from ..images.tables import by_file, column, read_table
 
 # %% ../../nbs/09_gallery/08_adding.ipynb #9fe9e5da
@@ -195,7 +195,7 @@ def add_files(
         metadata: for each file, laid over what is known
         progress: show a bar on stderr"""
     report = Added()
-    with tqdm(total=len(files), desc="adding pictures", unit=" images", disable=not progress) as bar:
+    with progress_bar(None, "adding pictures", len(files), shown=progress) as bar:
         for start in range(0, len(files), BATCH):
             part = slice(start, start + BATCH)
             plan = planned(catalogue, files[part], labels[part], metadata[part])

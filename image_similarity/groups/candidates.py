@@ -19,7 +19,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 from PIL import ExifTags, Image
-from tqdm.auto import tqdm
+from ..images.progress import progress_bar
 
 from .hashing import near_hashes, oriented_hashes
 from ..images.opening import FORMATS, ImageError, open_image
@@ -81,7 +81,7 @@ def read_signatures(files: Iterable[str | Path], progress: bool = True) -> list[
     Returns: one for each file: what was read, or why it could not be"""
     files = list(files)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        return list(tqdm(pool.map(_read_or_error, files), "looking for copies", total=len(files), disable=not progress, unit=" images"))
+        return list(progress_bar(pool.map(_read_or_error, files), "looking for copies", len(files), shown=progress))
 
 # %% ../../nbs/08_groups/05_candidates.ipynb #e9739fc0
 HASH_DISTANCE = 11 # bits that the hashes of candidates may differ in

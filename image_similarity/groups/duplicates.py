@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from PIL import Image
 from scipy.cluster.hierarchy import DisjointSet
-from tqdm.auto import tqdm
+from ..images.progress import progress_bar
 
 from .alignment import Alignment, View, align
 from .candidates import AT_LEAST, Signature, hash_candidates, neighbour_candidates, read_signatures
@@ -203,7 +203,7 @@ def link_copies(
                         None if split is None else int((distinct < split).sum()))
     linked = DisjointSet(range(len(signatures)))
     for i, j in same: linked.merge(i, j)
-    for i, j in tqdm(distinct[pairs].tolist(), "comparing", disable=not progress, unit=" pairs"):
+    for i, j in progress_bar(distinct[pairs].tolist(), "comparing", unit="pairs", shown=progress):
         if linked.connected(i, j): continue
         found = align(look(signatures[i].path), look(signatures[j].path), threshold)
         if found and found.agreement >= threshold: linked.merge(i, j)

@@ -1,6 +1,7 @@
 from .opening import ImageError, image_files, label_func, open_image
 from .zip_entries import ArchiveError, ArchiveLimits
-from .datasets import LabelledImages, labelled_images, oxford_pets
+from .datasets import LabelledImages, labelled_images
+from .oxford import oxford_pets
 
 __all__ = [
     "ArchiveError",

@@ -58,7 +58,7 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
         given: what was asked for
         known: what there is
     Returns: to put behind an error; "" when nothing is near"""
-    near = difflib.get_close_matches(given, [*known], 1, .8)
+    near = difflib.get_close_matches(str(given), [*known], 1, .8)
     return f"; did you mean {near[0]}?" if near else ""
 
 # %% ../../nbs/01_images/03_console.ipynb #c8a6204f

@@ -80,7 +80,7 @@ def _decode(source, path, at_least):
 def _check_file(path):
     "Only a regular file is opened: a pipe would wait for ever."
     kind = os.stat(path).st_mode
-    if stat.S_ISDIR(kind): raise ImageError(path, "is a directory, a picture is wanted")
+    if stat.S_ISDIR(kind): raise ImageError(path, "is a directory, not a picture")
     if not stat.S_ISREG(kind): raise ImageError(path, "is not a regular file")
 
 # %% ../../nbs/01_images/01_opening.ipynb #9147b75f
@@ -96,7 +96,7 @@ def open_image(file: str | Path | bytes | io.IOBase, at_least: int | None = None
     Returns: RGB, upright, width x height as seen"""
     path = Path(file) if isinstance(file, (str, os.PathLike)) else None
     if path is None and not isinstance(file, (bytes, bytearray)) and not hasattr(file, "read"):
-        raise TypeError(f"{file!r}: a path, the bytes of an image, or an open binary file is wanted")
+        raise TypeError(f"{file!r}: give a path, the bytes of an image, or an open binary file")
     try:
         if path is not None: _check_file(path)
         return _decode(io.BytesIO(file) if isinstance(file, (bytes, bytearray)) else path or file, path, at_least)
@@ -127,10 +127,10 @@ def image_files(folder: str | Path) -> list[Path]:
     Returns: sorted, so that a run can be repeated"""
     folder = Path(folder)
     if not folder.exists(): raise FileNotFoundError(f"{folder}: there is no such folder")
-    if not folder.is_dir(): raise ValueError(f"{folder}: is a file, a folder of images is wanted")
+    if not folder.is_dir(): raise ValueError(f"{folder}: is a file; give a folder of images")
     def refused(error: OSError):
         if Path(error.filename) == folder: raise error
-        warnings.warn(f"{error.filename}: {error.strerror.lower()}; the pictures in it are left out")
+        warnings.warn(f"{error.filename}: {(error.strerror or 'cannot be read').lower()}; the pictures in it are left out")
 
     found = []
     for where, folders, names in os.walk(folder, onerror=refused):

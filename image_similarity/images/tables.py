@@ -26,7 +26,7 @@ def read_table(file: str | Path) -> list[dict[str, str]]:
     Returns: a dict for each row, every cell a stripped string"""
     file = Path(file)
     if not file.exists(): raise FileNotFoundError(f"{file}: there is no such file")
-    if not file.is_file(): raise ValueError(f"{file}: is a folder, a CSV file is wanted")
+    if not file.is_file(): raise ValueError(f"{file}: is a folder; give a CSV file")
     try: text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as e: raise ValueError(f"{file}: not a CSV in UTF-8 (byte {e.start}); save it as CSV UTF-8") from e
     except OSError as e: raise ValueError(f"{file}: cannot be read ({e.strerror})") from e
@@ -123,7 +123,7 @@ def by_file(names: list[str], values: list, files: list[Path], folder: str | Pat
     where = _locate(names, files, folder, source)
     lost = [name for name, at in zip(names, where) if at is None]
     if lost and (folder is not None or len(lost) == len(names)): # a list of files is a choice, and may leave rows over
-        raise FileNotFoundError(f"{source}: {len(lost)} of {len(names)} files are not there, the first is {lost[0]}"
+        raise FileNotFoundError(f"{source}: {len(lost)} of {len(names)} file{'s'[:len(names) != 1]} missing, the first is {lost[0]}"
                                 f" (looked in {folder if folder is not None else 'the list of files'})")
     result = [None] * len(files)
     for n, (at, value) in enumerate(zip(where, values), 2):

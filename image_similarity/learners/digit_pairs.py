@@ -10,7 +10,6 @@ __all__ = ['TURNS', 'warped', 'small_moves', 'moved', 'stroke_widths', 'digit_ba
 
 # %% ../../nbs/06_learners/14_digit_pairs.ipynb #5431e08a
 from . import fastai_import # noqa: F401 (first: it silences what fastai's own imports warn of)
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ import fastai.callback.schedule # noqa: F401 (adds Learner.fit_one_cycle)
 
 from ..encoders.random_state import random_state
 from ..images.datasets import all_pairs
+from .heads import telling
 from .digits import Digits, letters, random_figures
 from ..metrics.pairs import balanced_accuracy, best_threshold
 from .metric_learning import embedding_learner
@@ -171,7 +171,7 @@ def digit_learner(
         batches, nothing = digit_batches(digits), DataLoader([], bs=1, num_workers=0)
         learn = embedding_learner(DataLoaders(batches, nothing), encoder=DigitNet(width), loss=loss)
         learn.metrics = []
-        with nullcontext() if progress else learn.no_bar(), nullcontext() if progress else learn.no_logging(): learn.fit_one_cycle(epochs, lr)
+        with telling(learn, progress): learn.fit_one_cycle(epochs, lr)
     return learn
 
 # %% ../../nbs/06_learners/14_digit_pairs.ipynb #b2e87b05

@@ -1,5 +1,5 @@
 from .predictor import MatchPredictor
-from .semantic import semantic_search
+from .search import semantic_search
 
 __all__ = [
     "MatchPredictor",

@@ -24,7 +24,7 @@ def match_groups(pairs: Pairs) -> np.ndarray:
     Args:
         pairs: labelled
     Returns: (n,) group of each item; one that matches nothing is a group of its own"""
-    i, j = pairs.first[pairs.match], pairs.second[pairs.match]
+    i, j = pairs.first[pairs.known_match], pairs.second[pairs.known_match]
     n = len(pairs.items)
     return connected_components(coo_matrix((np.ones(len(i), bool), (i, j)), shape=(n, n)), directed=False)[1]
 
@@ -36,7 +36,7 @@ def contradictions(pairs: Pairs, group: np.ndarray) -> np.ndarray:
         pairs: labelled
         group: (n,) from `match_groups`
     Returns: (P,) bool"""
-    return ~pairs.match & (group[pairs.first] == group[pairs.second])
+    return ~pairs.known_match & (group[pairs.first] == group[pairs.second])
 
 # %% ../../nbs/11_matching/02_groups.ipynb #57a671d7
 class PairSource:
@@ -47,7 +47,7 @@ class PairSource:
             pairs: labelled
             group: (n,) from `match_groups`: draw what follows as well; None: only what the table has"""
         self.pairs, self.group = pairs, group
-        self.matches, self.others = np.flatnonzero(pairs.match), np.flatnonzero(~pairs.match)
+        self.matches, self.others = np.flatnonzero(pairs.known_match), np.flatnonzero(~pairs.known_match)
         if group is None: return
         self.size = np.bincount(group)
         self.order, self.start = np.argsort(group, kind="stable"), np.cumsum(self.size) - self.size

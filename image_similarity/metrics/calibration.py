@@ -100,7 +100,7 @@ def fit_calibration(logits, targets, sample_weight=None) -> Calibration:
     from sklearn.linear_model import LogisticRegression # loaded when used: applying a calibration does not need it
     logits, targets, weight = pair_arrays(logits, targets, sample_weight)
     kept = targets[weight > 0]
-    if kept.all() or not kept.any(): raise ValueError(f"{kept.sum()} matches among {len(kept)} pairs: calibration needs both kinds")
+    if kept.all() or not kept.any(): raise ValueError(f"{kept.sum()} match{'es' * (kept.sum() != 1)} among {len(kept)} pair{'s' * (len(kept) != 1)}: calibration needs both kinds")
     if not np.isfinite(logits).all() or logits.min() == logits.max():
         raise ValueError("the logits are all equal or not finite: check the model that made them")
     centre, spread = logits.mean(), logits.std()
@@ -116,7 +116,7 @@ def _bins(probabilities:np.ndarray, n_bins:int) -> np.ndarray:
     "The bin of each probability; bin b holds the values above b/n_bins, up to and including (b+1)/n_bins."
     if n_bins < 1: raise ValueError(f"n_bins={n_bins}: one bin at least")
     outside = probabilities[(probabilities < 0) | (probabilities > 1)]
-    if len(outside): raise ValueError(f"{outside[0]:.3g} is no probability: turn logits into probabilities with a Calibration")
+    if len(outside): raise ValueError(f"{outside[0]:.3g} is not a probability: turn logits into probabilities with a Calibration")
     return np.clip(np.digitize(probabilities, np.linspace(0, 1, n_bins + 1), right=True) - 1, 0, n_bins - 1)
 
 # %% ../../nbs/03_metrics/05_calibration.ipynb #1566a817
@@ -151,7 +151,7 @@ def ece_noise_floor(probabilities, n_bins: int = 15, n_sim: int = 1000, seed: in
     for _ in range(n_sim):
         targets = rng.random(len(p)) < truth
         simulated.append(expected_calibration_error(p, targets, n_bins, np.where(targets, match, other)))
-    return percentile_interval(np.mean(simulated), simulated)
+    return percentile_interval(float(np.mean(simulated)), simulated)
 
 # %% ../../nbs/03_metrics/05_calibration.ipynb #18d3dc7d
 def reliability_curve(probabilities, targets, n_bins: int = 15, sample_weight=None):

@@ -13,19 +13,21 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sklearn.metrics import (accuracy_score, average_precision_score, f1_score, log_loss, precision_score, recall_score)
 
+from ..images.console import did_you_mean
 from .calibration import even_odds_weights, expected_calibration_error
 from .pairs import balanced_accuracy, pair_auc
 
 # %% ../../nbs/03_metrics/07_pair_figures.ipynb #904dd1d8
+# pyright: ignore comments below: scikit-learn annotates zero_division as a string, and takes numbers
 PAIR_METRICS: dict[str, Callable] = {
     "auc": lambda p, called, match: pair_auc(p, match),
     "roc_auc": lambda p, called, match: pair_auc(p, match), # the same, as AutoMM calls it
     "average_precision": lambda p, called, match: average_precision_score(match, p),
     "accuracy": lambda p, called, match: accuracy_score(match, called),
     "balanced_accuracy": lambda p, called, match: balanced_accuracy(called, match),
-    "precision": lambda p, called, match: precision_score(match, called, zero_division=0.),
-    "recall": lambda p, called, match: recall_score(match, called, zero_division=0.),
-    "f1": lambda p, called, match: f1_score(match, called, zero_division=0.),
+    "precision": lambda p, called, match: precision_score(match, called, zero_division=0.), # pyright: ignore[reportArgumentType]
+    "recall": lambda p, called, match: recall_score(match, called, zero_division=0.), # pyright: ignore[reportArgumentType]
+    "f1": lambda p, called, match: f1_score(match, called, zero_division=0.), # pyright: ignore[reportArgumentType]
     "log_loss": lambda p, called, match: log_loss(match, p, labels=[False, True]),
     "ece": lambda p, called, match: expected_calibration_error(p, match, sample_weight=even_odds_weights(match)),
 }
@@ -40,5 +42,5 @@ def pair_figures(probabilities: np.ndarray, called: np.ndarray, match: np.ndarra
         match: (P,) bool: is one
         metrics: keys of `PAIR_METRICS`"""
     for name in metrics:
-        if name not in PAIR_METRICS: raise ValueError(f"metric {name!r} is unknown for pairs: choose from {', '.join(PAIR_METRICS)}")
+        if name not in PAIR_METRICS: raise ValueError(f"metric {name!r} is unknown for pairs: choose from {', '.join(PAIR_METRICS)}{did_you_mean(name, PAIR_METRICS)}")
     return {name: float(PAIR_METRICS[name](probabilities, called, match)) for name in metrics}

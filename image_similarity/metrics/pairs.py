@@ -1,4 +1,4 @@
-"""How good is a yes-or-no about a pair, and where to put the threshold.
+"""How good is a yes-or-no about two images, and where to put the threshold.
 
 Docs: https://image-similarity.github.io/image_similarity/03_metrics/pairs.html.md"""
 
@@ -8,8 +8,8 @@ Docs: https://image-similarity.github.io/image_similarity/03_metrics/pairs.html.
 __all__ = ['pair_arrays', 'auc_statistic', 'pair_auc', 'balanced_accuracy', 'best_threshold', 'threshold_for_precision']
 
 # %% ../../nbs/03_metrics/03_pairs.ipynb #p725834b
-import warnings
 from collections.abc import Callable
+
 import numpy as np
 
 # %% ../../nbs/03_metrics/03_pairs.ipynb #c8bc15ad
@@ -35,7 +35,8 @@ def pair_arrays(scores, targets, sample_weight=None) -> tuple[np.ndarray, np.nda
 def _both_kinds(targets:np.ndarray) -> None:
     "Raise `ValueError` when all pairs match or none does."
     if targets.all() or not targets.any():
-        raise ValueError(f"all {len(targets)} pairs {'match' if targets.all() else 'are non-matches'}: both kinds are needed")
+        which = f"all {len(targets)} pairs {'match' if targets.all() else 'are non-matches'}" if len(targets) > 1 else "there is one pair only"
+        raise ValueError(f"{which}: both kinds are needed")
 
 # %% ../../nbs/03_metrics/03_pairs.ipynb #0764e2af
 def auc_statistic(scores, targets) -> Callable[[np.ndarray], float]:

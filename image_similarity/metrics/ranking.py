@@ -1,4 +1,4 @@
-"""How good is a ranking, how good is a yes-or-no about a pair, and where to put the threshold.
+"""How good is a ranking: recall, average precision, nDCG and the reciprocal rank.
 
 Docs: https://image-similarity.github.io/image_similarity/03_metrics/ranking.html.md"""
 
@@ -11,8 +11,10 @@ __all__ = ['relevance', 'without_self', 'ranked_hits', 'mean_over_queries', 'que
 
 # %% ../../nbs/03_metrics/02_ranking.ipynb #d725834b
 import warnings
-from collections.abc import Callable
+
 import numpy as np
+
+from ..images.console import did_you_mean
 
 # %% ../../nbs/03_metrics/02_ranking.ipynb #fedd950a
 def relevance(query_labels, gallery_labels, exclude_self: bool = False) -> np.ndarray:
@@ -65,8 +67,10 @@ def mean_over_queries(values) -> float:
         values: (Q,), NaN where a query has no relevant item"""
     values = np.asarray(values, dtype=np.float64)
     n_empty = int(np.isnan(values).sum())
-    if n_empty == len(values): raise ValueError(f"none of the {len(values)} queries has a relevant item: compare the labels of queries and gallery")
-    if n_empty: warnings.warn(f"{n_empty} of {len(values)} queries have no relevant item and are left out of the mean", stacklevel=3)
+    if n_empty == len(values):
+        whose = f"none of the {n_empty} queries has a" if n_empty > 1 else "the query has no"
+        raise ValueError(f"{whose} relevant item: compare the labels of queries and gallery")
+    if n_empty: warnings.warn(f"{n_empty} of {len(values)} queries {'have' if n_empty > 1 else 'has'} no relevant item and {'are' if n_empty > 1 else 'is'} left out of the mean", stacklevel=3)
     return float(np.nanmean(values))
 
 # %% ../../nbs/03_metrics/02_ranking.ipynb #ef98f2c7
@@ -85,7 +89,7 @@ def query_recall_at_k(scores, relevant, k: int = 1, convention: str = 'hit') -> 
         convention: 'hit': any right answer; 'fraction': share of all right answers
     Returns: (Q,), NaN for a query with no relevant item"""
     if k < 1: raise ValueError(f"k={k}: look at one result at least")
-    if convention not in ('hit', 'fraction'): raise ValueError(f"convention={convention!r}: choose 'hit' or 'fraction'")
+    if convention not in ('hit', 'fraction'): raise ValueError(f"convention={convention!r}: choose 'hit' or 'fraction'{did_you_mean(convention, ('hit', 'fraction'))}")
     hits, n_relevant = ranked_hits(scores, relevant)
     found = hits[:, :k].sum(axis=-1)
     if convention == 'fraction': return _per_query(found, n_relevant)

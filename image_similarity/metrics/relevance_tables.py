@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ..images.console import did_you_mean
 from .ranking import average_precision, mean_over_queries, query_ndcg_at_k, query_recall_at_k, reciprocal_rank
 from .similarity import similarity
 
@@ -71,7 +72,7 @@ def rank_figures(
         chunk_size: queries that are scored together
     Returns: "recall@1", …, "map", "mrr" """
     for name in metrics:
-        if name not in RANK_METRICS: raise ValueError(f"metric {name!r} is unknown for a ranking: choose from {', '.join(RANK_METRICS)}")
+        if name not in RANK_METRICS: raise ValueError(f"metric {name!r} is unknown for a ranking: choose from {', '.join(RANK_METRICS)}{did_you_mean(name, RANK_METRICS)}")
     wanted = {_title(name, k): (RANK_METRICS[name], k) for name in metrics for k in (cutoffs if name not in WITHOUT_CUTOFF else [None])}
     values = {title: [] for title in wanted}
     for start in range(0, len(queries), chunk_size):

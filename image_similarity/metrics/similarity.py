@@ -10,6 +10,8 @@ __all__ = ['METRICS', 'normalize', 'distance', 'similarity', 'top_k']
 # %% ../../nbs/03_metrics/01_similarity.ipynb #8ad84dbc
 import numpy as np
 
+from ..images.console import did_you_mean
+
 # %% ../../nbs/03_metrics/01_similarity.ipynb #6537802c
 METRICS = {'cosine': 'cosine of the angle between two rows, from -1 to 1',
            'dot': 'dot product: like cosine, but long rows score higher',
@@ -40,7 +42,7 @@ def normalize(x) -> np.ndarray:
 # %% ../../nbs/03_metrics/01_similarity.ipynb #2aea7f48
 def _both(queries, gallery, metric:str) -> tuple[np.ndarray, np.ndarray]:
     "Check what can be wrong with the arguments of `similarity` and `distance`."
-    if metric not in METRICS: raise ValueError(f"metric={metric!r} is unknown: choose one of {', '.join(METRICS)}")
+    if metric not in METRICS: raise ValueError(f"metric={metric!r} is unknown: choose one of {', '.join(METRICS)}{did_you_mean(metric, METRICS)}")
     q, g = _rows(queries, 'queries'), _rows(gallery, 'gallery')
     if q.shape[1] != g.shape[1]:
         raise ValueError(f"queries of shape {q.shape} and gallery of shape {g.shape} differ in their number of columns: "

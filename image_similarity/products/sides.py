@@ -44,7 +44,8 @@ class TitleTerms:
 
     @staticmethod
     def counts(kind: str, titles: list[str]) -> csr_matrix:
-        return HashingVectorizer(n_features=N_HASHES, norm=None, alternate_sign=False, dtype=np.float32, **_SPLITTERS[kind]).transform(titles)
+        options = {"norm": None, "alternate_sign": False, "dtype": np.float32, **_SPLITTERS[kind]}
+        return csr_matrix(HashingVectorizer(n_features=N_HASHES, **options).transform(titles))
 
     @classmethod
     def fit(cls, titles: list[str]) -> "TitleTerms":
@@ -61,7 +62,7 @@ class TitleTerms:
         Returns: (n, N_HASHES), rows of length 1; zeros for an empty title"""
         weighting = TfidfTransformer(sublinear_tf=True)
         weighting.idf_ = getattr(self, kind)
-        return weighting.transform(self.counts(kind, titles))
+        return csr_matrix(weighting.transform(self.counts(kind, titles)))
 
 # %% ../../nbs/12_products/02_sides.ipynb #7f87708f
 @dataclass(frozen=True, eq=False)

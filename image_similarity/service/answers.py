@@ -19,7 +19,7 @@ import numpy as np
 
 from ..groups.alignment import View, align
 from ..gallery.catalogue import Item, NoSuchItem
-from .collection import Collection, Opened
+from .collection import Opened
 from ..groups.candidates import AT_LEAST
 from ..groups.duplicates import THRESHOLD
 from ..gallery.encoder import compared_rows
@@ -168,8 +168,8 @@ def _found(opened: Opened, query: Query, n: int, options: SearchOptions) -> list
 
 def _check(opened: Opened, query: Query, options: SearchOptions) -> None:
     "Raises `Refused` for what this collection cannot do."
-    if options.candidates is not None and opened.finder is None: raise Refused("invalid", f"candidates={options.candidates}: {opened.folder.name} has no model; leave it away, or train one")
-    if options.approximate and opened.finder is not None: raise Refused("invalid", "approximate: a model looks at every item; leave it away")
+    if options.candidates is not None and opened.finder is None: raise Refused("invalid", f"candidates={options.candidates}: {opened.folder.name} has no model; leave it out, or train one")
+    if options.approximate and opened.finder is not None: raise Refused("invalid", "approximate: a model compares every item, no shortlist; leave it out")
 
 def search(
     opened: Opened,

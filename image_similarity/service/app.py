@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import get_args
 
-from fastapi import FastAPI, Form, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -28,7 +28,7 @@ from . import collection_routes
 from . import job_routes
 from . import search_routes
 from .collection import Collections, Looks
-from .gates import COOKIE, SHORTEST, Counted, Gate, Metrics, is_token, refusal, session
+from .gates import COOKIE, SHORTEST, Counted, Gate, Metrics, is_token, session
 from ..images.opening import ImageError
 from .incoming import Service, one_error, service_of
 from .job_runner import JobRunner
@@ -135,7 +135,7 @@ def create_app(root: str | Path, token: str | None = None, limits: Limits = Limi
         root: folder of the collections, made if it is not there
         token: that callers have to know; None lets in whoever reaches the loopback
         hosts: names under which the service is reached, beside the loopback's"""
-    if token is not None and len(token) < SHORTEST: raise ValueError(f"a token of {len(token)} characters can be guessed; take {SHORTEST} or more, such as `openssl rand -hex 24` gives")
+    if token is not None and len(token) < SHORTEST: raise ValueError(f"a token of {len(token)} characters can be guessed; use {SHORTEST} or more, such as `openssl rand -hex 24` gives")
     metrics = Metrics()
     collections = Collections(root, Looks(limits.waiting, metrics.batches.observe))
     jobs = Jobs(collections.root / ".service" / "jobs")
@@ -169,12 +169,12 @@ def alone(root: Path):
     "One service for a folder: two would do its jobs twice. Raises `ValueError` when another is at work."
     lock = FileLock(root / ".service" / "service.lock")
     try: lock.acquire(timeout=0)
-    except Timeout as e: raise ValueError(f"{root}: another service is at work there; stop it, or serve another folder") from e
+    except Timeout as e: raise ValueError(f"{root}: another service is running there; stop it, or serve another folder") from e
     try: yield
     finally: lock.release()
 
 def _open_all(collections: Collections) -> None:
     "So that the first query need not wait for the encoder."
     for name in collections.names():
-        try: collections[name].now().batcher
+        try: _ = collections[name].now().batcher # loads it
         except Refused as e: logging.getLogger("image_similarity").warning(e.detail)

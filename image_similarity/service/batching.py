@@ -17,7 +17,6 @@ from threading import Condition, Thread
 import numpy as np
 
 from ..gallery.encoder import GalleryEncoder
-from ..images.opening import ImageError
 from .protocol import Refused
 
 # %% ../../nbs/13_service/02_batching.ipynb #0af60f0a

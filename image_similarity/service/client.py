@@ -10,92 +10,188 @@ __all__ = ['Client']
 # %% ../../nbs/13_service/16_client.ipynb #961ec917
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 
 # %% ../../nbs/13_service/16_client.ipynb #b68db881
+def _given(**options) -> dict: return {name: value for name, value in options.items() if value is not None} # the others are left to the service
+
+def _bytes(picture: str | Path | bytes) -> bytes: return picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+
 class Client:
     "A service, seen from Python. Every method raises `ValueError` with what the service says when it refuses, and `httpx.HTTPError` when it cannot be reached."
 
     def __init__(self, address: str = "http://127.0.0.1:8000", token: str | None = None, timeout: float = 60):
         """Args:
+            address: of the service
             token: if the service wants one
             timeout: seconds"""
         self.http = httpx.Client(base_url=f"{address}/v1", headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=timeout)
 
-    def _ask(self, method: str, path: str, **request) -> dict | None:
+    def _ask(self, method: str, path: str, **request) -> dict:
         answer = self.http.request(method, path, **request)
         if answer.is_error: raise ValueError(answer.json()["message"] if "json" in answer.headers.get("content-type", "") else f"{answer.status_code} {answer.reason_phrase}")
-        return answer.json() if answer.content else None
+        return answer.json() if answer.content else {}
 
-    def collections(self) -> list[dict]: return self._ask("GET", "/collections")["collections"]
-    def collection(self, name: str) -> dict: return self._ask("GET", f"/collections/{name}")
-    def create(self, name: str, encoder: str | None = None) -> dict: return self._ask("PUT", f"/collections/{name}", json={"encoder": encoder})
-    def delete(self, name: str) -> None: self._ask("DELETE", f"/collections/{name}")
+    def collections(self) -> list[dict]:
+        "All collections, by name."
+        return self._ask("GET", "/collections")["collections"]
 
-    def add(self, name: str, files: Iterable[str | Path], **options) -> dict:
+    def collection(self, name: str) -> dict:
+        """One collection, with its labels and what it can be filtered by.
+
+        Args:
+            name: of the collection"""
+        return self._ask("GET", f"/collections/{name}")
+
+    def create(self, name: str, encoder: str | None = None) -> dict:
+        """Make a collection, unless it is there.
+
+        Args:
+            name: of the new collection
+            encoder: one of those that the service has; None for its first"""
+        return self._ask("PUT", f"/collections/{name}", json={"encoder": encoder})
+
+    def delete(self, name: str) -> None:
+        """Delete a collection and the pictures that were sent to it.
+
+        Args:
+            name: of the collection"""
+        self._ask("DELETE", f"/collections/{name}")
+
+    def add(self, name: str, files: Iterable[str | Path], label: str | None = None, metadata: dict | None = None) -> dict:
         """Add pictures.
 
         Args:
             name: of the collection
-            options: `label`, `metadata`: of all of them"""
+            files: pictures
+            label: of all of them
+            metadata: of all of them: names to texts, numbers or truth values"""
         with ExitStack() as stack:
             parts = [("files", (Path(f).name, stack.enter_context(open(f, "rb")))) for f in files]
-            return self._ask("POST", f"/collections/{name}/items", files=parts, data={"options": json.dumps(options)})
+            return self._ask("POST", f"/collections/{name}/items", files=parts, data={"options": json.dumps(_given(label=label, metadata=metadata))})
 
-    def remove(self, name: str, item: int) -> None: self._ask("DELETE", f"/collections/{name}/items/{item}")
+    def remove(self, name: str, item: int) -> None:
+        """Take an item out.
 
-    def items(self, name: str, where: dict | None = None):
-        "All items that meet the conditions, one after the other."
+        Args:
+            name: of the collection
+            item: its id"""
+        self._ask("DELETE", f"/collections/{name}/items/{item}")
+
+    def items(self, name: str, where: dict | None = None) -> Iterator[dict]:
+        """All items that meet the conditions, one after the other.
+
+        Args:
+            name: of the collection
+            where: conditions: label or metadata to a value, or to a list of which any will do"""
         after = 0
         while after is not None:
             page = self._ask("GET", f"/collections/{name}/items", params={"after": after, "limit": 500, **({"where": json.dumps(where)} if where else {})})
             yield from page["items"]
             after = page["next"]
 
-    def search(self, name: str, query, **options) -> dict:
+    def search(
+        self, name: str, query: str | Path | bytes | int | list[dict], top_k: int | None = None, where: dict | None = None, approximate: bool | None = None,
+        candidates: str | None = None, threshold: float | None = None, hide_duplicates: bool | None = None,
+    ) -> dict:
         """The most similar items.
 
         Args:
+            name: of the collection
             query: path or bytes of a picture, the id of an item, or a list of the parts of a mixture
-            options: `top_k`, `where`, `threshold`, `hide_duplicates`, ..."""
-        if isinstance(query, int): return self._ask("POST", f"/collections/{name}/search", json={"item": query, **options})
-        if isinstance(query, list): return self._ask("POST", f"/collections/{name}/search", json={"mixture": query, **options})
-        return self._ask("POST", f"/collections/{name}/search", content=_bytes(query), headers={"Content-Type": "application/octet-stream"}, params={"options": json.dumps(options)})
+            top_k: how many results
+            where: conditions, as `items` takes them
+            approximate: much faster in large galleries, and misses some
+            candidates: of a model: 'weighted', 'class' or 'all'
+            threshold: leave out results below it
+            hide_duplicates: leave out near-duplicates of the query and of better results"""
+        options = _given(top_k=top_k, where=where, approximate=approximate, candidates=candidates, threshold=threshold, hide_duplicates=hide_duplicates)
+        path = f"/collections/{name}/search"
+        if isinstance(query, int): return self._ask("POST", path, json={"item": query, **options})
+        if isinstance(query, list): return self._ask("POST", path, json={"mixture": query, **options})
+        return self._ask("POST", path, content=_bytes(query), headers={"Content-Type": "application/octet-stream"}, params={"options": json.dumps(options)})
 
-    def search_text(self, name: str, text: str, **options) -> dict: return self._ask("POST", f"/collections/{name}/search", json={"text": text, **options})
+    def search_text(
+        self, name: str, text: str, top_k: int | None = None, where: dict | None = None, approximate: bool | None = None, threshold: float | None = None,
+        hide_duplicates: bool | None = None,
+    ) -> dict:
+        """The items most similar to a text.
 
-    def match(self, name: str, first, second) -> dict:
-        """Args:
-            name, first, second: paths or bytes"""
+        Args:
+            name: of the collection
+            text: what a picture shows
+            top_k: how many results
+            where: conditions, as `items` takes them
+            approximate: much faster in large galleries, and misses some
+            threshold: leave out results below it
+            hide_duplicates: leave out near-duplicates of better results"""
+        options = _given(top_k=top_k, where=where, approximate=approximate, threshold=threshold, hide_duplicates=hide_duplicates)
+        return self._ask("POST", f"/collections/{name}/search", json={"text": text, **options})
+
+    def match(self, name: str, first: str | Path | bytes, second: str | Path | bytes) -> dict:
+        """How sure it is that two pictures show the same.
+
+        Args:
+            name: of the collection
+            first: path or bytes of a picture
+            second: path or bytes of another"""
         return self._ask("POST", f"/collections/{name}/match", files={"first": _bytes(first), "second": _bytes(second)})
 
-    def recommendations(self, name: str, item: int, **options) -> dict: return self._ask("GET", f"/collections/{name}/items/{item}/recommendations", params=options)
-    def duplicates(self, name: str, **options) -> dict: return self._ask("GET", f"/collections/{name}/duplicates", params=options)
+    def recommendations(self, name: str, item: int, top_k: int | None = None, diversity: float | None = None) -> dict:
+        """Similar to an item, but not the same photo, and not all alike.
+
+        Args:
+            name: of the collection
+            item: its id
+            top_k: how many results
+            diversity: 0: by similarity alone, 1: as different from each other as can be"""
+        return self._ask("GET", f"/collections/{name}/items/{item}/recommendations", params=_given(top_k=top_k, diversity=diversity))
+
+    def duplicates(self, name: str, threshold: float | None = None, limit: int | None = None, where: dict | None = None) -> dict:
+        """Which items show the same photo, and which one to keep.
+
+        Args:
+            name: of the collection
+            threshold: how well two pictures must agree to count as copies, 0 to 1
+            limit: groups
+            where: conditions on the items that are compared"""
+        return self._ask("GET", f"/collections/{name}/duplicates", params=_given(threshold=threshold, limit=limit, where=json.dumps(where) if where else None))
 
     def train(self, name: str, archive: str | Path, labels: str = "auto") -> dict:
         """Send an archive; see `wait`.
 
         Args:
+            name: of the collection, made if it is not there
             archive: a zip
             labels: or 'folder', 'csv', 'none'
         Returns: the job"""
         with open(archive, "rb") as stream:
             return self._ask("POST", f"/collections/{name}/train", content=stream, headers={"Content-Type": "application/zip"}, params={"labels": labels})
 
-    def job(self, id: str) -> dict: return self._ask("GET", f"/jobs/{id}")
-    def cancel(self, id: str) -> dict: return self._ask("POST", f"/jobs/{id}/cancel")
+    def job(self, id: str) -> dict:
+        """How far a job is.
+
+        Args:
+            id: of the job"""
+        return self._ask("GET", f"/jobs/{id}")
+
+    def cancel(self, id: str) -> dict:
+        """End a job that waits or runs.
+
+        Args:
+            id: of the job"""
+        return self._ask("POST", f"/jobs/{id}/cancel")
 
     def wait(self, id: str, every: float = .5) -> dict:
         """Wait for a job.
 
         Args:
+            id: of the job
             every: seconds between two looks
         Returns: the job that has ended"""
         while (job := self.job(id))["state"] in ("queued", "running"): time.sleep(every)
         return job
-
-def _bytes(picture) -> bytes: return picture if isinstance(picture, bytes) else Path(picture).read_bytes()

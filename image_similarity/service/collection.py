@@ -96,7 +96,7 @@ class Opened:
         Returns: where to have pictures looked at"""
         with self._lock:
             if self._batcher is None:
-                if not self.sees: raise Refused("invalid", f"{self.folder.name}: holds imported vectors, and no encoder that could look at pictures; search by item")
+                if not self.sees: raise Refused("invalid", f"{self.folder.name}: holds imported vectors and has no encoder to look at pictures with; search by item")
                 self.gallery.encoder, self._batcher = self.looks.shared(self.gallery.encoder)
             return self._batcher
 
@@ -113,7 +113,7 @@ class Opened:
 
     def ready_for_text(self) -> None:
         "Let the gallery compare texts as others do. Raises what `Looks.text` raises."
-        self.batcher # the encoder that all share
+        _ = self.batcher # the encoder that all share
         self.gallery.text = self.looks.text(self.gallery.encoder)
 
 def mark_of(folder: Path) -> tuple:
@@ -130,7 +130,8 @@ class Collection:
     def __init__(self, root: Path, name: str, looks: Looks):
         """Args:
             root: of the service"""
-        self.name, self.folder, self.looks, self._opened, self._opening = name, root / name, looks, None, threading.Lock()
+        self.name, self.folder, self.looks, self._opening = name, root / name, looks, threading.Lock()
+        self._opened: Opened | None = None
         self.pictures = root / ".service" / "pictures" / name
         self._write, self._file_lock = threading.Lock(), FileLock(root / ".service" / "locks" / f"{name}.lock", thread_local=False)
 
@@ -143,15 +144,17 @@ class Collection:
     def now(self) -> Opened:
         "What there is to search. Raises `Refused` when the collection is gone or damaged."
         if (opened := self.current()) is not None: return opened
-        if not self._opening.acquire(blocking=self._opened is None): return self._opened # another thread opens the new one
+        before = self._opened
+        if not self._opening.acquire(blocking=before is None) and before is not None: return before # another thread opens the new one
         try: return self.current() or self._open()
         finally: self._opening.release()
 
     def _open(self) -> Opened:
         if not is_gallery(self.folder): raise Refused("not_found", f"{self.name}: there is no such collection")
-        try: self._opened = Opened(self.folder, self.looks)
+        try: opened = Opened(self.folder, self.looks)
         except (ValueError, OSError, ImportError) as e: raise Refused("internal", f"{self.name}: cannot be opened ({e})") from e
-        return self._opened
+        self._opened = opened
+        return opened
 
     @contextmanager
     def writing(self) -> Iterator[Opened]:
@@ -180,7 +183,7 @@ def add_pictures(
         files: where they lie, and what they are called
         labels: None leaves the label as it is
     Returns: ids, those that were known, and what is no picture"""
-    opened.batcher # complains, and has the gallery use the encoder that all share
+    _ = opened.batcher # complains, and has the gallery use the encoder that all share
     known = set(opened.gallery.catalogue.items_by_path(files))
     extra = [{**({} if file in known else {"file": name}), **metadata[file]} for file, name in files.items()] # what is known keeps its name
     bad = opened.gallery.add(list(files), [labels[file] for file in files], extra, progress=False).bad
@@ -221,7 +224,7 @@ class Collections:
         collection = self._of(name)
         with collection._write, collection._file_lock:
             if is_gallery(collection.folder): return _same_encoder(collection, encoder)
-            if collection.folder.exists() and any(collection.folder.iterdir()): raise Refused("conflict", f"{name}: a folder of that name is there, and holds something else")
+            if collection.folder.exists() and any(collection.folder.iterdir()): raise Refused("conflict", f"{name}: a folder of that name exists and is not a collection")
             _empty_gallery(collection.folder, encoder or encoders()[0])
         return True
 
@@ -234,7 +237,7 @@ def encoders() -> list[str]:
 
 def _same_encoder(collection: Collection, encoder: str | None) -> bool:
     made_with = (collection.now().made_with or {}).get("name")
-    if encoder not in (None, made_with): raise Refused("conflict", f"{collection.name}: is there already, with {made_with}; delete it first, or choose another name")
+    if encoder not in (None, made_with): raise Refused("conflict", f"{collection.name}: already exists, with {made_with}; delete it first, or choose another name")
     return False
 
 def _empty_gallery(folder: Path, encoder: str) -> None:

@@ -8,6 +8,8 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/connections
 __all__ = ['LONGEST_HEAD', 'Connection']
 
 # %% ../../nbs/13_service/07_connections.ipynb #267bb0db
+import asyncio
+
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .gates import PATIENCE
@@ -17,14 +19,15 @@ LONGEST_HEAD = 65_536 # bytes
 
 class Connection(HttpToolsProtocol):
     "HTTP as uvicorn speaks it (`http=Connection`), with heads that come to an end."
+    _deadline: asyncio.TimerHandle | None = None # when the head has to be there
 
     def connection_made(self, transport):
         super().connection_made(transport)
-        self._begun, self._deadline = 0, None
+        self._begun = 0                                  # messages so far
         self._await_head()
 
     def connection_lost(self, exc):
-        self._deadline.cancel()
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def on_message_begin(self):
@@ -34,7 +37,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self):
         self._awaited = False
-        self._deadline.cancel()
+        self._stop_waiting()
         super().on_headers_complete()
 
     def data_received(self, data):
@@ -45,8 +48,11 @@ class Connection(HttpToolsProtocol):
         if self._length > LONGEST_HEAD: self._refuse(b"431 Request Header Fields Too Large")
 
     def _await_head(self):
-        if self._deadline is not None: self._deadline.cancel()
+        self._stop_waiting()
         self._awaited, self._length, self._deadline = True, 0, self.loop.call_later(PATIENCE, self._refuse, b"408 Request Timeout")
+
+    def _stop_waiting(self):
+        if self._deadline is not None: self._deadline.cancel()
 
     def _refuse(self, status: bytes):
         if self.transport.is_closing(): return

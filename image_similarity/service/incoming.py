@@ -13,10 +13,10 @@ __all__ = ['CollectionName', 'Id', 'T', 'Service', 'service_of', 'opened_of', 'e
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Path, Request
 from pydantic import TypeAdapter, ValidationError
@@ -28,6 +28,7 @@ from .collection import Collections, Opened
 from .gates import Metrics
 from .job_runner import JobRunner
 from .jobs import Jobs
+from ..images.console import did_you_mean
 from ..encoders.mixtures import Mixture, picture
 from .protocol import ErrorInfo, Limits, Refused, SearchOptions, SearchRequest, WeightedPart, Where
 
@@ -55,7 +56,7 @@ async def opened_of(request: Request, name: str) -> Opened:
 CollectionName = Annotated[str, Path(description="Of a collection.", pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", examples=["pets"])]
 Id = Annotated[int, Path(description="Of an item.", ge=1, lt=2**63)]
 
-def errors(*statuses: int) -> dict:
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What may go wrong, for the OpenAPI document.
 
     Args:
@@ -63,12 +64,14 @@ def errors(*statuses: int) -> dict:
     return {status: {"model": ErrorInfo} for status in (400, 401, 403, 404, 408, 413, 422, 503, *statuses)}
 
 # %% ../../nbs/13_service/11_incoming.ipynb #418fafed
-def one_error(errors: list[dict]) -> Refused:
+def one_error(errors: Sequence[Mapping[str, Any]], known: Iterable[str] = ()) -> Refused:
     """The first thing that is wrong.
 
     Args:
-        errors: pydantic's"""
+        errors: pydantic's
+        known: names that there are, for one that there is not"""
     first = errors[0]
+    if first["type"] == "extra_forbidden": return Refused("invalid", f"{first['loc'][-1]}: there is no such option{did_you_mean(str(first['loc'][-1]), known)}")
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
     broken = first["type"] in ("json_invalid", "value_error.jsondecode")
     return Refused("bad_request" if broken else "invalid", (f"{where}: " if where and not broken else "") + first["msg"].removeprefix("Value error, "))
@@ -79,15 +82,20 @@ def from_json(kind: type[T], text: str | bytes) -> T:
     """Raises `Refused`.
 
     Args:
-        kind: a model, or any type that pydantic knows"""
-    try: return TypeAdapter(kind).validate_json(text)
-    except ValidationError as e: raise one_error(e.errors(include_url=False)) from e
+        kind: a model"""
+    return _read(TypeAdapter(kind), text, getattr(kind, "model_fields", ()))
+
+def _read(adapter: TypeAdapter[T], text: str | bytes, known: Iterable[str] = ()) -> T:
+    try: return adapter.validate_json(text)
+    except ValidationError as e: raise one_error(e.errors(include_url=False), known) from e
+
+_CONDITIONS: TypeAdapter[dict] = TypeAdapter(Where)
 
 def conditions(text: str | None) -> dict | None:
     """Args:
         text: JSON
     Returns: as `Gallery.items` takes them"""
-    return None if text is None else from_json(Where, text)
+    return None if text is None else _read(_CONDITIONS, text)
 
 # %% ../../nbs/13_service/11_incoming.ipynb #1f9b223f
 def content_type(request: Request) -> str: return request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -95,9 +103,9 @@ def content_type(request: Request) -> str: return request.headers.get("content-t
 def is_picture(kind: str) -> bool: return kind.startswith("image/") or kind == "application/octet-stream"
 
 @asynccontextmanager
-async def form_of(request: Request, max_files: int = 2):
+async def form_of(request: Request, max_files: int = 2) -> AsyncIterator[FormData]:
     "A form, for as long as it is looked at."
-    if content_type(request) != "multipart/form-data": raise Refused("unsupported_media_type", f"{content_type(request) or 'no content type'}: multipart/form-data is wanted")
+    if content_type(request) != "multipart/form-data": raise Refused("unsupported_media_type", f"{content_type(request) or 'no content type'}: send multipart/form-data")
     async with request.form(max_files=max_files, max_fields=4) as form: yield form
 
 async def part_of(form: FormData, name: str) -> bytes:
@@ -116,7 +124,7 @@ def _not_empty(picture: bytes) -> bytes:
 def options_of(form: FormData, kind: type[T]) -> T:
     """What the part `options` says; the defaults where there is none."""
     text = form.get("options", "{}")
-    if not isinstance(text, str): raise Refused("invalid", "options: JSON is wanted, not a file")
+    if not isinstance(text, str): raise Refused("invalid", "options: send JSON, not a file")
     return from_json(kind, text)
 
 def from_base64(
@@ -153,10 +161,11 @@ async def known_query(
     "What JSON asks for. Raises `Refused`, `ImageError`."
     if asked.item is not None: return await run_in_threadpool(item_query, opened, asked.item)
     if asked.text is not None: return text_query(asked.text)
-    terms = [(part.weight, await _term(opened, part)) for part in asked.mixture]
+    terms = [(part.weight, await _term(opened, part)) for part in asked.mixture or []]
     return Query("mixture", sum((weight * term for weight, term in terms), Mixture(())))
 
 async def _term(opened: Opened, part: WeightedPart) -> Mixture:
     if part.text is not None: return text_query(part.text).content
     if part.item is not None: return picture((await run_in_threadpool(known_item, opened, part.item)).id)
+    assert part.image is not None # one of the three is given
     return picture(await looked_at(opened, from_base64(part.image)))

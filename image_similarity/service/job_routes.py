@@ -30,9 +30,9 @@ ZIP = {"requestBody": {"required": True, "content": {"application/zip": {"schema
 
 @router.post("/collections/{name}/train", status_code=202, responses=errors(409, 415), openapi_extra=ZIP)
 async def train(request: Request, response: Response, name: CollectionName,
-                labels: Annotated[Literal["auto", "folder", "csv", "none"], Query(description="Where labels are: auto is csv if there is one, else folder if there are two, else none.")] = "auto") -> JobInfo:
+                labels: Annotated[Literal["auto", "folder", "csv", "none"], Query(description="Where the labels are: auto means csv if there is one, otherwise folder if there are two or more, otherwise none.")] = "auto") -> JobInfo:
     "Add the pictures of a zip, and train a model if they have labels. The collection is made if it is not there."
-    if content_type(request) not in ("application/zip", "application/x-zip-compressed", "application/octet-stream"): raise Refused("unsupported_media_type", "application/zip is wanted")
+    if content_type(request) not in ("application/zip", "application/x-zip-compressed", "application/octet-stream"): raise Refused("unsupported_media_type", "send application/zip")
     service, id = service_of(request), new_id()
     place = service.jobs.place(id)
     place.mkdir()
@@ -69,8 +69,7 @@ JobId = Annotated[str, PathParameter(description="Of a job.", max_length=64)]
 @router.get("/jobs")
 def jobs(request: Request, collection: Annotated[str | None, Query(max_length=64)] = None) -> JobList:
     "Jobs, newest first."
-    jobs = service_of(request).jobs
-    return JobList(jobs=jobs.find() if collection is None else jobs.find("collection = ?", [collection]))
+    return JobList(jobs=service_of(request).jobs.find(collection))
 
 @router.get("/jobs/{id}")
 def job(request: Request, id: JobId) -> JobInfo:
@@ -79,5 +78,5 @@ def job(request: Request, id: JobId) -> JobInfo:
 
 @router.post("/jobs/{id}/cancel", responses=errors(409))
 def cancel(request: Request, id: JobId) -> JobInfo:
-    "End a job that waits or runs. Pictures that were added stay."
+    "End a waiting or running job. Pictures that were already added stay."
     return service_of(request).runner.cancel(id)

@@ -26,14 +26,18 @@ class JobRunner:
     def __init__(self, root: Path, jobs: Jobs):
         """Args:
             root: of the service"""
-        self.root, self.jobs, self._wake, self._lock, self._stopping, self._running = root, jobs, threading.Event(), threading.Lock(), False, None
+        self.root, self.jobs, self._wake, self._lock, self._stopping = root, jobs, threading.Event(), threading.Lock(), False
+        self._running: tuple[str, subprocess.Popen] | None = None # id of the job at work, and its process
         self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
 
     def start(self) -> None:
+        "Begin, with what the last service left."
         self.jobs.recover()
         self._thread.start()
 
-    def wake(self) -> None: self._wake.set() # there is something to do
+    def wake(self) -> None:
+        "Say that there is something to do."
+        self._wake.set()
 
     def stop(self) -> None:
         "End; the job at work is put back."
@@ -44,10 +48,13 @@ class JobRunner:
         self._thread.join()
 
     def cancel(self, id: str) -> JobInfo:
-        "End a job. Raises `Refused` when it is not there, or has ended."
+        """End a job. Raises `Refused` when it is not there, or has ended.
+
+        Args:
+            id: of the job"""
         self.jobs[id]
         with self._lock:
-            if not self.jobs.end(id, "cancelled"): raise Refused("conflict", f"{id}: has ended already ({self.jobs[id].state})")
+            if not self.jobs.end(id, "cancelled"): raise Refused("conflict", f"{id}: has already ended ({self.jobs[id].state})")
             if self._running and self._running[0] == id: self._running[1].terminate()
             else: shutil.rmtree(self.jobs.place(id), ignore_errors=True)
         return self.jobs[id]
@@ -69,7 +76,7 @@ class JobRunner:
                 if self.jobs[job.id].state != "running": process.terminate()
             code = process.wait()
             with self._lock: self._running = None
-            process.stdin.close()
+            if process.stdin is not None: process.stdin.close()
         if self._stopping: return self.jobs.put_back(job.id)
         self.jobs.end(job.id, "failed", _why(code, place / "log")) # unless it has said itself how it ended
         shutil.rmtree(place, ignore_errors=True)
@@ -78,4 +85,4 @@ def _why(code: int, log: Path) -> str:
     "What to say of a process that has not said anything."
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     if code < 0: return f"the process was killed (signal {-code}), perhaps because there was too little memory; send fewer pictures at once"
-    return f"the process ended with {code}: {lines[-1] if lines else 'it said nothing'}"
+    return f"the process ended with {code}: {lines[-1] if lines else 'there was no output'}"

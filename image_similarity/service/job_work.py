@@ -15,7 +15,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,7 @@ class Done:
     "What came of a job so far."
     added: int = 0
     known: int = 0
-    skipped: BadImages = None
+    skipped: BadImages = field(default_factory=BadImages)
 
 def add_all(collection: Collection, tasks: list[Task], tell: Callable[[str, float], None], share: float = 100) -> Done:
     """Add pictures to a collection.
@@ -70,7 +70,7 @@ def add_all(collection: Collection, tasks: list[Task], tell: Callable[[str, floa
     Args:
         tell: stage, and percent
         share: percent that this is of the job"""
-    done = Done(skipped=BadImages())
+    done = Done()
     for start in range(0, len(tasks), SLICE):
         tell("adding pictures", share * start / len(tasks))
         with collection.writing() as opened:
@@ -117,7 +117,7 @@ def why_not(collection: Collection, items: list[Item], encoder) -> str | None:
     counts = {}
     for item in items: counts[item.label] = counts.get(item.label, 0) + 1
     if not isinstance(encoder, Encoder): return "the collection's encoder has no feature maps to learn from; make the collection with another one"
-    if len(counts) < 2: return f"{len(counts)} class{'es'[:2 * (len(counts) != 1)]} only; two are needed to tell apart"
+    if len(counts) < 2: return f"{len(counts)} class{'es'[:2 * (len(counts) != 1)]}; a model needs two or more to tell apart"
     if max(counts.values()) < 2: return "no class has two pictures, so there is no match to learn from"
     if any(item.path.is_relative_to(collection.folder) for item in items): return "pictures lie inside the collection's folder, which a model replaces; keep them beside it"
     return None
@@ -135,10 +135,10 @@ def train(collection: Collection, tell: Callable[[str, float], None], first: flo
     with collection.writing() as opened: items = [item for item in opened.gallery.items() if item.label]
     encoder = getattr(opened.gallery.encoder, "encoder", None)
     if why := why_not(collection, items, encoder): return why
-    labels = [item.label for item in items]
+    labels = [item.label for item in items if item.label]
     data, last = LabelledImages([item.path for item in items], labels, hold_out(labels)), first + .8 * (100 - first)
     embedded = read_views(data.files, encoder, tell, first, last)
-    data, embedded = data.take(embedded.kept), part_of(embedded, np.arange(len(embedded.files)))
+    data, embedded = data.take(embedded.places), part_of(embedded, np.arange(len(embedded.files)))
     tell("training the classifier", last)
     classifier = classifier_learner(data, encoder, embedded, progress=False)
     tell("training the pair model", last + .1 * (100 - last))

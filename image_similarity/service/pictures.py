@@ -12,15 +12,12 @@ import hashlib
 import io
 import os
 import re
-import shutil
 import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
-
-from ..images.opening import ImageError, open_image
+from ..images.opening import open_image
 from ..explain.results import thumbnail
 
 # %% ../../nbs/13_service/03_pictures.ipynb #727b2b2d

@@ -25,7 +25,7 @@ from ..images.opening import MAX_PIXELS
 # %% ../../nbs/13_service/01_protocol.ipynb #a50fa2a7
 @dataclass(frozen=True)
 class Limits:
-    """The most that a service takes in.
+    """The most that a service accepts.
 
     Args:
         query_bytes: of a search, and of anything else that is sent but the two below
@@ -76,7 +76,7 @@ class ErrorInfo(Answered):
 # %% ../../nbs/13_service/01_protocol.ipynb #cf38808f
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Scalar = Annotated[StrictStr, Field(max_length=1000)] | StrictBool | Annotated[StrictInt, Field(ge=-2**63, lt=2**63)] | Annotated[StrictFloat, Field(allow_inf_nan=False)] | None
-Where = Annotated[dict[Name, Scalar | Annotated[list[Scalar], Field(max_length=100)]], Field(max_length=20, description="Every name must hold; a list: any of these; null: has no value.")]
+Where = Annotated[dict[Name, Scalar | Annotated[list[Scalar], Field(max_length=100)]], Field(max_length=20, description="Every condition must hold; a list: any of these values; null: no value.")]
 
 class Skipped(Answered):
     file: str
@@ -105,15 +105,15 @@ class CollectionInfo(Answered):
     model_config = ConfigDict(json_schema_extra={"example": {"name": "pets", "kind": "model", "items": 240, "encoder": "tf_efficientnet_lite0", "text": False, "explain": True,
         "classes": ["Beagle", "Bengal"], "labels": [{"label": "Beagle", "items": 120}, {"label": "Bengal", "items": 120}], "metadata": {"year": [2020, 2021]}, "jobs": []}})
     name: str
-    kind: Literal["gallery", "model"] = Field(description="gallery: compares embeddings. model: tells calibrated probabilities too.")
+    kind: Literal["gallery", "model"] = Field(description="gallery: compares embeddings. model: also gives calibrated probabilities.")
     items: int
     encoder: str | None = Field(description="null for a gallery of imported vectors")
     text: bool = Field(description="Whether it can be searched by text.")
     explain: bool = Field(description="Whether it can show why two pictures are alike.")
-    classes: list[str] = Field(description="That the model knows.")
+    classes: list[str] = Field(description="Classes that the model knows.")
     labels: list[LabelCount] | None = Field(description="Most items first; null in the list of collections.")
     metadata: dict[str, list[str | int | float | bool]] | None = Field(description="Names with few distinct values, and these; null in the list of collections.")
-    jobs: list[str] = Field(description="Ids of jobs that wait or run.")
+    jobs: list[str] = Field(description="Ids of waiting and running jobs.")
 
 class CollectionList(Answered):
     collections: list[CollectionInfo]
@@ -172,11 +172,11 @@ class Part(Said):
         return self
 
 class WeightedPart(Part):
-    weight: float = Field(1., ge=-100, le=100, description="Not 0; below 0 it leads away.")
+    weight: float = Field(1., ge=-100, le=100, description="Not 0; a negative weight steers away.")
 
     @model_validator(mode="after")
     def _counts(self):
-        if self.weight == 0: raise ValueError("a weight of 0 says nothing; leave the part away")
+        if self.weight == 0: raise ValueError("a weight of 0 has no effect; leave the part out")
         return self
 
 class SearchRequest(SearchOptions):
@@ -236,7 +236,7 @@ class MatchRequest(Said):
     second: MatchPart
 
 class MatchAnswer(Answered):
-    probability: float | None = Field(description="That both show the same; null in a gallery, which has no model.")
+    probability: float | None = Field(description="Of both showing the same thing; null in a gallery, which has no model.")
     cosine: float
 
 class CopyInfo(Answered):

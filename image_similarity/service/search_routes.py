@@ -12,6 +12,7 @@ __all__ = ['router', 'BINARY', 'PICTURE', 'OPTIONS', 'PNG', 'MOST', 'search_item
 import io
 from typing import Annotated, Literal
 
+import numpy as np
 from fastapi import APIRouter, Query as QueryParameter, Request, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
@@ -45,16 +46,20 @@ async def search_items(request: Request, name: CollectionName,
                        options: Annotated[str | None, QueryParameter(description="SearchOptions, as JSON, when the body is a picture.", examples=['{"top_k": 12}'], max_length=20_000)] = None) -> Response:
     "The items most similar to a picture, an item, a text, or a mixture of them."
     opened = await opened_of(request, name)
-    asked, options = await read_query(request, options)
-    if isinstance(asked, bytes): answer = await looked_at(opened, asked, lambda pooled: search_picture(opened, asked, pooled, options))
-    else: answer = await run_in_threadpool(search, opened, await known_query(opened, asked), options)
+    asked, how = await read_query(request, options)
+    if isinstance(asked, bytes): answer = await looked_at(opened, asked, lambda pooled: search_picture(opened, asked, pooled, how))
+    else: answer = await run_in_threadpool(search, opened, await known_query(opened, asked), how)
     return Response(answer.model_dump_json(), media_type="application/json") # it is a model already: no need to check it again
 
 def search_picture(opened: Opened, picture: bytes, pooled, options: SearchOptions) -> SearchAnswer: return search(opened, Query("image", picture, pooled), options)
 
 # %% ../../nbs/13_service/13_search_routes.ipynb #b4ba7387
-async def _vector(opened: Opened, part: MatchPart):
-    if part.item is not None: return (await run_in_threadpool(item_query, opened, part.item)).pooled
+async def _vector(opened: Opened, part: MatchPart) -> np.ndarray:
+    if part.item is not None:
+        pooled = (await run_in_threadpool(item_query, opened, part.item)).pooled
+        assert pooled is not None # of an item it is known
+        return pooled
+    assert part.image is not None # one of the two is given
     return await looked_at(opened, from_base64(part.image))
 
 @router.post("/match", responses=errors(415), openapi_extra=_bodies(MatchRequest, first=PICTURE, second=PICTURE))
@@ -80,7 +85,7 @@ async def explain(request: Request, name: CollectionName,
     asked, _ = await read_query(request, None)
     match = await run_in_threadpool(known_item, opened, item)
     if not isinstance(asked, bytes):
-        if asked.item is None: raise Refused("invalid", "explain: a picture or an item is wanted as the query")
+        if asked.item is None: raise Refused("invalid", "explain: the query has to be a picture or an item")
         asked = (await run_in_threadpool(known_item, opened, asked.item)).path
     return Response(await run_in_threadpool(_overlay, opened, asked, match.path, which), media_type="image/png")
 
@@ -100,7 +105,7 @@ MOST = 5_000 # items that are compared while somebody waits
 
 @router.get("/duplicates")
 def duplicates(request: Request, name: CollectionName,
-               threshold: Annotated[float, QueryParameter(gt=0, le=1, description="How well two pictures must agree to be called copies.")] = THRESHOLD,
+               threshold: Annotated[float, QueryParameter(gt=0, le=1, description="How well two pictures must agree to count as copies.")] = THRESHOLD,
                limit: Annotated[int, QueryParameter(ge=1, le=500, description="Groups.")] = 50,
                where: Annotated[str | None, QueryParameter(description="Conditions on the items that are compared, as JSON.", examples=['{"label": "Beagle"}'], max_length=10_000)] = None) -> DuplicatesAnswer:
     "Which items show the same photo, and which one to keep. Nothing is deleted."

@@ -21,19 +21,21 @@ from ..images.console import say
 
 # %% ../../nbs/13_service/17_server.ipynb #33228a44
 def serve(
-    root: Annotated[Path, typer.Argument(help="Folder of the collections: galleries and models. Made if it is not there.", metavar="ROOT", show_default=False)],
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen. Anything but the loopback needs --token-file.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,
-    token_file: Annotated[Path, typer.Option(metavar="FILE", show_default=False, help="File with the token that callers have to know, 16 characters or more.")] = None,
-    allow_host: Annotated[list[str], typer.Option(metavar="NAME", show_default=False, help="A name under which the service is reached, such as pets.example.org.")] = None,
+    root: Annotated[Path, typer.Argument(help="Folder of the collections (galleries and models); created if it does not exist.", metavar="ROOT", show_default=False)],
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on. Anything but the loopback needs --token-file.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
+    token_file: Annotated[Path | None, typer.Option(metavar="FILE", show_default=False, help="File with the token that callers must send, 16 characters or more.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(metavar="NAME", show_default=False, help="Name under which the service is reached, such as pets.example.org. May be repeated.")] = None,
 ):
-    "Serve collections of pictures: an HTTP API, and a page to search with."
+    """Serve collections: an HTTP API and a page.
+
+    The page searches by picture and by text, and adds pictures."""
     token = None if token_file is None else read_token(token_file)
-    if token is None and host not in ("127.0.0.1", "localhost", "::1"): raise ValueError(f"--host {host}: everybody could use it; give a token (--token-file FILE), or stay at 127.0.0.1")
+    if token is None and host not in ("127.0.0.1", "localhost", "::1"): raise ValueError(f"--host {host}: anybody could use it; pass a token (--token-file FILE), or stay with 127.0.0.1")
     with listening(host, port) as (sock, address):
         from image_similarity.service.app import create_app # needs torch
         app = create_app(root, token, hosts=allow_host or ())
-        say(f"serving {root} at {address} (Ctrl-C stops it)")
+        say(f"serving {root} at {address} (press Ctrl-C to stop)")
         _server(app).run(sockets=[sock])
 
 def read_token(
@@ -59,7 +61,7 @@ def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
         try:
             sock.bind((host, port))
             sock.listen(1024) # who comes before the collections are open, waits
-        except OSError as e: raise OSError(f"cannot listen at {host}, port {port} ({(e.strerror or str(e)).lower()}); take another --port") from e
+        except OSError as e: raise OSError(f"cannot listen on {host}, port {port} ({(e.strerror or str(e)).lower()}); choose another --port") from e
         shown = f"[{host}]" if ":" in host else host
         yield sock, f"http://{shown}:{sock.getsockname()[1]}"
 

@@ -56,7 +56,8 @@ def test_help_names_every_command(call):
 def test_every_command_explains_its_options(call, command, options):
     code, out, _ = call(command, "--help")
     assert code == 0
-    assert re.findall(r"^  (--[a-z-]+)", out, re.MULTILINE) == [*options, "--help"]
+    assert re.findall(r"^  (?:-h, )?(--[a-z-]+)", out, re.MULTILINE) == [*options, "--help"]
+    assert call(command, "-h")[:2] == (0, out)
 
 
 def test_version(call):
@@ -77,6 +78,42 @@ def test_wrong_arguments_are_one_line(call, args, said):
     code, out, err = call(*args)
     assert (code, out) == (2, "")
     assert err.startswith("error: ") and said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("args, help", [(["nonsense"], ""), (["find"], " find"), (["find", "a.jpg", "--top-k", "0"], " find"), (["gallery", "nonsense"], " gallery"),
+                                        (["gallery", "info"], " gallery info"), (["find", "--model"], " find"), (["--colour"], "")])
+def test_wrong_arguments_point_to_the_help_of_their_command(call, args, help):
+    assert call(*args)[2].endswith(f" Try: image_similarity{help} --help\n")
+
+
+@pytest.mark.parametrize("args, meant", [(["serach"], "find"), (["trian"], "train"), (["gallery", "remvoe"], "remove"), (["find", "a.jpg", "--topk", "3"], "--top-k"),
+                                         (["find", "a.jpg", "--galery", "g"], "--gallery")])
+def test_what_is_misspelt_is_recognised(call, args, meant):
+    code, _, err = call(*args)
+    assert code == 2 and f"; did you mean {meant}?" in err
+
+
+def test_a_condition_that_is_misspelt_is_recognised(call, small):
+    label = small.data.classes[0]
+    for condition, said in ((f"labl={label}", "where: labl: nothing is known under that name; did you mean label?"),
+                            (f"label={label}x", f"{small.model}: no picture matches label={label}x; did you mean {label}?"),
+                            ("label=shoe", f"{small.model}: no picture matches label=shoe"), ("colour=red", f"{small.model}: no picture has colour; there is label")):
+        for command in (["find", small.query, "--model", small.model], ["find", small.query, "--gallery", small.model], ["gallery", "remove", small.model]):
+            code, out, err = call(*command, "--where", condition)
+            assert (code, out, err) == (2, "", f"error: {said}\n")
+
+
+def test_it_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "image_similarity", "find", "--topk"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "") and "did you mean --top-k? Try: image_similarity find --help" in done.stderr
+
+
+def test_a_shell_can_complete_commands_and_options():
+    def completions(words):
+        asked = {"_IMAGE_SIMILARITY_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+        return subprocess.run([sys.executable, "-m", "image_similarity"], env=os.environ | asked, capture_output=True, text=True).stdout.split()
+    assert completions("image_similarity ex") == ["export"]
+    assert completions("image_similarity find --mo") == ["--model"]
 
 
 # --- find
@@ -195,7 +232,8 @@ def test_a_mistake_of_ours_is_not_hidden(call, small, monkeypatch):
 
 
 def test_our_warnings_are_one_line_once_and_those_of_libraries_none(call, small, monkeypatch):
-    def warns(*_, said={}):
+    said = {}
+    def warns(*_):
         for _ in range(2): warnings.warn_explicit("mind\nthe gap", UserWarning, "finder.py", 1, module="image_similarity.finder.finder", registry=said)
         warnings.warn_explicit("torch is torch", UserWarning, "x.py", 1, module="torch.x")
         warnings.warn_explicit("old", DeprecationWarning, "finder.py", 1, module="image_similarity.finder.finder")

@@ -10,10 +10,11 @@ from PIL import Image
 
 from image_similarity.drawing.breeds import BREEDS, CATS, DOGS, PATTERNS, choose_breeds
 from image_similarity.drawing.pets import LEAST_SEEN, default_folder, draw_pet, sample_pets
-from image_similarity.drawing.painting import Easel, Frame, Mark, ellipse
+from image_similarity.drawing.outlines import ellipse
+from image_similarity.drawing.painting import Easel, Frame, Mark
 
 OXFORD = re.compile(r'^([A-Za-z][A-Za-z_]*)_(\d+)\.jpg$')
-SMALL = dict(n_breeds=4, n_per_breed=2, size=96)
+SMALL = {'n_breeds': 4, 'n_per_breed': 2, 'size': 96}
 
 
 def contents(folder: Path) -> dict:
@@ -134,8 +135,8 @@ def test_another_set_in_the_folder_is_not_touched(small_set):
     assert contents(small_set) == before
 
 
-@pytest.mark.parametrize('bad', [dict(n_breeds=1), dict(n_breeds=0), dict(n_breeds=len(BREEDS) + 1), dict(n_per_breed=0),
-                                 dict(n_per_breed=-3), dict(size=8), dict(size=100_000)], ids=str)
+@pytest.mark.parametrize('bad', [{'n_breeds': 1}, {'n_breeds': 0}, {'n_breeds': len(BREEDS) + 1}, {'n_per_breed': 0},
+                                 {'n_per_breed': -3}, {'size': 8}, {'size': 100_000}], ids=str)
 def test_numbers_out_of_range_say_what_to_ask_for(bad, tmp_path):
     (name, value), = bad.items()
     with pytest.raises(ValueError, match=f'{name}={value}.*ask for'): sample_pets(tmp_path / 'no', **bad)

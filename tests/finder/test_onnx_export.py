@@ -16,6 +16,7 @@ from image_similarity.images.opening import open_image
 from image_similarity.finder.onnx_export import ImageGraph, PairGraph, _write_graph, export_onnx
 
 onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.soak # exporting takes long; the chapter's notebook does it too, and compares the numbers
 
 
 @pytest.fixture(scope="module")

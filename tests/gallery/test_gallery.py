@@ -233,6 +233,7 @@ def finished(process: subprocess.Popen) -> str:
     return out
 
 
+@pytest.mark.soak
 def test_two_writers_and_a_reader_at_once(photos, tmp_path):
     Gallery(tmp_path / "g", Tiny()).add(photos[:1], progress=False)
     add = "adding.BATCH = 2\nfor _ in range(3): Gallery(sys.argv[1], Tiny()).add(sys.argv[2:], 'name', progress=False)"
@@ -304,6 +305,7 @@ def writer(shared, photos):
     for process in started: process.kill(), process.communicate()
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no users of this kind")
 def test_who_may_only_read_finds_what_a_writer_who_was_killed_had_committed(shared, photos, writer):
     first = Gallery(shared / "g", Tiny())
@@ -319,6 +321,7 @@ def test_who_may_only_read_finds_what_a_writer_who_was_killed_had_committed(shar
     assert refused.startswith("PermissionError: ") and "gallery.sqlite-wal: holds changes that only a writer can read" in refused and "open the gallery once" in refused
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no users of this kind")
 def test_who_may_only_read_opens_a_gallery_that_is_being_made(shared, photos, writer):
     writer(photos[:7])

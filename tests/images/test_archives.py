@@ -131,7 +131,7 @@ def test_the_caller_can_say_where_labels_are(accepted, refused):
 def test_what_is_unclear_is_refused(refused):
     table = "file,label\n1.jpg,cat\n"
     refused(zipped({"1.jpg": picture(), "a.csv": table, "b.csv": table}), "a.csv and b.csv: more than one table")
-    refused(zipped({"1.jpg": picture(), "a.csv": table + "2.jpg,dog\n"}), r"a.csv: 1 of 2 files are not there, the first is 2.jpg \(looked in the archive\)")
+    refused(zipped({"1.jpg": picture(), "a.csv": table + "2.jpg,dog\n"}), r"a.csv: 1 of 2 files missing, the first is 2.jpg \(looked in the archive\)")
     refused(zipped({"a/1.jpg": picture(), "b/1.jpg": picture(), "t/a.csv": table}), "row 2: 1.jpg can be the archive/a/1.jpg or the archive/b/1.jpg")
     refused(zipped({"a/1.jpg": picture(), "b/1.jpg": picture(), "c.jpg": picture()}), r"'c.jpg': lies beside the folders that give the labels \(1 such\)")
     refused(zipped({"readme.txt": "hello"}), "there is no picture in it")
@@ -304,7 +304,7 @@ def test_bytes_that_are_listed_again_and_again_are_refused(refused):
     "A kernel of zeros, and many headers that lead to it: David Fifield, A better zip bomb, 2019."
     raw = Raw().add(b"0.jpg", bytes(900_000))
     packed = len(deflate(bytes(900_000)))
-    for i in range(1, 20): raw.listed(b"0.jpg", 0, packed, 900_000, zlib.crc32(bytes(900_000)))
+    for _i in range(1, 20): raw.listed(b"0.jpg", 0, packed, 900_000, zlib.crc32(bytes(900_000)))
     refused(raw.end(), "listed twice")
 
     content, kernel = b"x" * 10, deflate(b"x" * 10)

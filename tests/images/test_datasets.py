@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from image_similarity.images.datasets import (LabelledImages, all_pairs, draw_pairs, hold_out, labelled_images, oxford_pets,
+from image_similarity.images.datasets import (LabelledImages, all_pairs, draw_pairs, hold_out, labelled_images,
                                        split_by_class)
 from image_similarity.images.opening import label_func
+from image_similarity.images.oxford import oxford_pets
 from image_similarity.images.tables import by_file, read_table
 
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -128,7 +129,7 @@ def test_what_is_no_csv_is_refused_in_one_line(tmp_path, images, data, said):
 
 def test_no_table_at_all(tmp_path, images):
     with pytest.raises(FileNotFoundError, match=r"none\.csv: there is no such file"): labelled_images(images, tmp_path / "none.csv")
-    with pytest.raises(ValueError, match="is a folder, a CSV file is wanted"): labelled_images(images, images)
+    with pytest.raises(ValueError, match="is a folder; give a CSV file"): labelled_images(images, images)
     with pytest.raises(ValueError, match="labels='names': name, folder, or the path of a CSV"): labelled_images(images, "names")
     with pytest.raises(TypeError, match="labels=None"): labelled_images(images, None)
 
@@ -140,7 +141,7 @@ def test_rows_find_their_files_by_as_much_of_the_path_as_they_give(tmp_path):
     assert found(str(files[0]), f"{tmp_path.name}/b/2.jpg") == [0, None, 1, None]
     assert found("a/1.jpg", "elsewhere/9.jpg", folder=None) == [0, None, None, None]
     with pytest.raises(ValueError, match=r"row 2: 1\.jpg can be .*a/1\.jpg or .*b/1\.jpg; give its path"): found("1.jpg", folder=None)
-    with pytest.raises(FileNotFoundError, match=r"2 of 3 files are not there, the first is c/1\.jpg"): found("c/1.jpg", "2.jpg", "3.jpg")
+    with pytest.raises(FileNotFoundError, match=r"2 of 3 files missing, the first is c/1\.jpg"): found("c/1.jpg", "2.jpg", "3.jpg")
     with pytest.raises(FileNotFoundError, match="list of files"): found("9.jpg", folder=None)
     with pytest.raises(ValueError, match="row 3: the file's name is empty"): found("2.jpg", "")
     with pytest.raises(ValueError, match="row 3: .*2.jpg is 1, and was 0 before"): found("2.jpg", "b/2.jpg")
@@ -205,7 +206,7 @@ def test_files_and_rows_that_have_no_partner(tmp_path, images):
     assert len(caught) == 1 and caught[0].filename == __file__
     assert [f.name for f in data.files] == ["Bengal_1.jpg", "pug_3.jpg"] and data.held_out.tolist() == [False, True]
     (images / "pug_3.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"some\.csv: 1 of 3 files are not there, the first is pug_3\.jpg"): labelled_images(images, some)
+    with pytest.raises(FileNotFoundError, match=r"some\.csv: 1 of 3 files missing, the first is pug_3\.jpg"): labelled_images(images, some)
 
 
 def test_a_list_of_files_may_be_a_part_of_what_the_table_knows(tmp_path, images):
@@ -360,9 +361,9 @@ def test_a_generator_goes_on_and_names_do_as_targets():
 
 @pytest.mark.parametrize("targets, options, said", [
     (["a", "a"], {}, "1 class only"), ([], {}, "no class has two|0 class"), (["a", "b"], {}, "no class has two pictures"),
-    (["a", "a", "b"], dict(share=1.5), "share=1.5"), (["a", "a", "b"], dict(n=-1), "n=-1"), ([["a", "a"]], {}, r"shape \(1, 2\)")])
+    (["a", "a", "b"], {"share": 1.5}, "share=1.5"), (["a", "a", "b"], {"n": -1}, "n=-1"), ([["a", "a"]], {}, r"shape \(1, 2\)")])
 def test_pairs_that_cannot_be_drawn(targets, options, said):
-    with pytest.raises(ValueError, match=said): draw_pairs(targets, **(dict(n=8) | options))
+    with pytest.raises(ValueError, match=said): draw_pairs(targets, **({"n": 8} | options))
 
 
 def test_one_kind_of_pair_needs_only_its_own_pictures():

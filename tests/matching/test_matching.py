@@ -1,8 +1,10 @@
 "`MatchPredictor`: tables in, right answers or clear errors out."
+import copy
 import json
+import re
+import pickle
 import shutil
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,19 +12,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
-from image_similarity.matching import training as pair_training
-from image_similarity.matching import tuning as pair_tuning
+from image_similarity.matching import image_head
+from image_similarity.matching import image_training as pair_training
+from image_similarity.matching import image_tuning as pair_tuning
 from image_similarity.images.datasets import draw_pairs, labelled_images
 from image_similarity.drawing.pets import sample_pets
 from image_similarity.encoders.encoder import create_encoder, embed, fingerprint
-from image_similarity.matching.items import ImageItems
-from image_similarity.matching.semantic import semantic_search
+from image_similarity.matching.image_items import ImageItems
+from image_similarity.matching.search import semantic_search
 from image_similarity.matching.predictor import MatchPredictor
 from image_similarity.metrics.pairs import pair_auc
-from image_similarity.matching.fit import fold_leaks
+from image_similarity.matching.image_fit import fold_leaks
 from image_similarity.matching.groups import PairSource, contradictions, item_folds, match_groups
-from image_similarity.matching.pairs import BadRows, MatchLabels, Pairs, item_contents, leak_check, read_pairs
+from image_similarity.matching.leaks import item_contents, leak_check
+from image_similarity.matching.pairs import BadRows, MatchLabels, Pairs, read_pairs
+from image_similarity.matching.settings import ImageSettings
 
 QUICK = {"augment": 1, "epochs": 2}
 
@@ -31,7 +37,7 @@ QUICK = {"augment": 1, "epochs": 2}
 def fewer_pairs():
     "Train on fewer pairs, with fewer steps: enough for a test."
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pair_training, "drawn_batches", partial(pair_training.drawn_batches, n_batches=3, n_pairs=192))
+        patch.setattr(image_head, "drawn_batches", partial(image_head.drawn_batches, n_batches=3, n_pairs=192))
         patch.setattr(pair_training, "REFINEMENTS", (None, 0, 5))
         yield
 
@@ -68,9 +74,9 @@ def encoder():
 def new(data, encoder):
     "Makes predictors."
     def make(**changes):
-        arguments = dict(query="Image1", response="Image2", label="Label", base_folder=data.files[0].parent, hyperparameters=QUICK)
+        arguments = {"query": "Image1", "response": "Image2", "label": "Label", "base_folder": data.files[0].parent, "hyperparameters": QUICK}
         predictor = MatchPredictor(**arguments | changes)
-        predictor._column = ImageItems(encoder)
+        predictor.matcher.pretrained = ImageItems(encoder)
         return predictor
     return make
 
@@ -78,7 +84,7 @@ def new(data, encoder):
 @pytest.fixture(scope="module")
 def fitted(data, train, encoder):
     predictor = MatchPredictor("Image1", "Image2", "Label", base_folder=data.files[0].parent, hyperparameters=QUICK)
-    predictor._column = ImageItems(encoder)
+    predictor.matcher.pretrained = ImageItems(encoder)
     return predictor.fit(train, progress=False)
 
 
@@ -244,7 +250,7 @@ def test_before_fit_it_is_the_plain_cosine_and_says_so(new, test, data):
 # --- what tables may be like
 
 def test_only_matches_are_learned_from_with_a_warning(new, train):
-    with pytest.warns(UserWarning, match="taken for different"):
+    with pytest.warns(UserWarning, match="taken to be different"):
         predictor = new().fit(train[train["Label"] == 1], progress=False)
     assert predictor.class_labels == [0, 1] and predictor.evaluate(train)["auc"] > .6
 
@@ -279,7 +285,9 @@ def test_a_label_never_seen_is_named_with_its_row(fitted, test):
 
 @pytest.mark.parametrize("arguments, message", [
     ({"problem_type": "ner"}, "problem_type='ner'"), ({"presets": "fast"}, "presets='fast'"),
-    ({"hyperparameters": {"method": "dot"}}, "method='dot'"), ({"hyperparameters": {"optim.lr": 1}}, "'optim.lr' is unknown")])
+    ({"hyperparameters": {"method": "dot"}}, "method='dot'"), ({"hyperparameters": {"optim.lr": 1}}, "'optim.lr' is unknown"),
+    ({"problem_type": "image_similarty"}, "did you mean image_similarity[?]"), ({"presets": "best_qualty"}, "did you mean best_quality[?]"),
+    ({"hyperparameters": {"epoch": 1}}, "did you mean epochs[?]")])
 def test_arguments_that_are_not_there(arguments, message):
     with pytest.raises(ValueError, match=message): MatchPredictor("a", "b", "c", **arguments)
 
@@ -360,6 +368,7 @@ def test_a_second_fit_continues_from_all_pairs(new, train, data):
         predictor.fit(more.assign(Label=more["Label"].map({1: "yes", 0: "no"})), progress=False)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("hyperparameters", [
     {"epochs": 10_000, "end_to_end": 0},  # the head alone would take a day
     {"epochs": 2, "end_to_end": 10_000},  # so would the encoder
@@ -373,19 +382,35 @@ def test_a_time_limit_is_honoured_within_a_tenth(new, train, hyperparameters):
     assert len(predictor.fitted.aucs) == 2
 
 
-def test_an_encoder_trained_end_to_end_is_kept_only_where_it_ranks_held_out_pairs_better(data, encoder, fitted, monkeypatch):
-    pairs, column = fitted.train_pairs, ImageItems(encoder)
+def colours(folder, n_each=8):
+    "Pictures of one colour each, of six kinds, and all their pairs: whoever looks at all tells the kinds apart."
+    kinds = [(230, 30, 30), (30, 200, 40), (30, 60, 230), (240, 220, 40), (250, 250, 250), (10, 10, 10)]
+    rng, files, thing = np.random.default_rng(0), [], np.repeat(np.arange(len(kinds)), n_each)
+    for k, kind in enumerate(thing):
+        shade = np.clip(kinds[kind] + rng.integers(-8, 9, 3), 0, 255).tolist()
+        files.append(folder / f"{k}.png")
+        Image.new("RGB", (64, 64), tuple(shade)).save(files[-1])
+    i, j = np.triu_indices(len(files), 1)
+    return Pairs([(f,) for f in files], i, j, thing[i] == thing[j], np.arange(len(i)), BadRows()), thing
+
+
+@pytest.mark.parametrize("whose, kept", [("items", True), ("things", False)])
+def test_an_encoder_trained_end_to_end_is_kept_only_where_it_ranks_held_out_pairs_better(whose, kept, encoder, monkeypatch, tmp_path, capsys):
+    "The one before finds nothing alike, or knows what is what: each by far, so that no rounding decides."
+    (pairs, thing), column = colours(tmp_path), ImageItems(encoder)
     group = match_groups(pairs)
     folds = item_folds(group, item_contents(pairs.items), "images", 3, np.random.default_rng(0))
     source, split = PairSource(pairs, group), pair_training.fold_splits(pairs, folds, group)[0]
+    settings = ImageSettings(method="cosine", epochs=1, augment=0, seed=0)
     learned = create_encoder(size=64) # stands for what training would make of the random one
     monkeypatch.setattr(pair_tuning, "tune_encoder", lambda *_, **__: learned)
-    things = np.unique(group, return_inverse=True)[1]
-    for whose, kept in ((np.arange(len(group)), True), (things, False)): # the encoder before finds nothing alike, or knows who is who
-        views = torch.eye(whose.max() + 1)[whose].tile(2)[None]
-        found = pair_tuning.fit_end_to_end(column, pairs.items, source, split, views, 0., progress=False, method="cosine", epochs=1, seed=0)
-        assert (found is not None) == kept
-        if found: assert found[1].encoder is learned and len(found[0].match) == len(split.match) and column.encoder is encoder
+    views = torch.randn(1, len(thing), 64, generator=torch.Generator().manual_seed(0)) # two halves that say nothing
+    if whose == "things": views = .01 * views + torch.eye(32)[thing].tile(2)
+    found = pair_tuning.fit_end_to_end(column, pairs.items, source, split, views, 0., settings, progress=True)
+    after, before = map(float, re.search(r"AUC of held-out pairs (\S+), before (\S+)", capsys.readouterr().err).groups())
+    assert after > before + .2 if kept else before == 1 # and nothing is better than 1
+    assert (found is not None) == kept
+    if found: assert found[1].encoder is learned and len(found[0].match) == len(split.match) and column.encoder is encoder
 
 
 def test_training_an_encoder_sees_no_held_out_image_and_leaves_the_given_one_alone(data, encoder, train):
@@ -404,14 +429,14 @@ def test_training_an_encoder_sees_no_held_out_image_and_leaves_the_given_one_alo
 def test_a_tuned_encoder_is_saved_and_the_next_fit_starts_from_the_untouched_one(new, train, test, encoder, tmp_path):
     predictor = new(hyperparameters=QUICK | {"method": "cosine"}).fit(train, progress=False)
     torch.manual_seed(1)
-    predictor._tuned = ImageItems(create_encoder("mobilenetv3_small_050", weights="random", size=64))
+    predictor.matcher.tuned = ImageItems(create_encoder("mobilenetv3_small_050", weights="random", size=64))
     loaded = MatchPredictor.load(predictor.save(tmp_path / "model"))
     column = {"Image1": test["Image1"][:3].tolist()}
     assert np.allclose(loaded.extract_embedding(column), predictor.extract_embedding(column), atol=1e-5)
     plain = new(hyperparameters=QUICK | {"method": "cosine"}).fit(train, progress=False)
     assert not np.allclose(plain.extract_embedding(column), predictor.extract_embedding(column), atol=1e-2)
     loaded.fit(train.head(10), progress=False)
-    assert loaded._tuned is None and fingerprint(loaded.column.encoder) == fingerprint(encoder)
+    assert loaded.matcher.tuned is None and fingerprint(loaded.column.encoder) == fingerprint(encoder)
 
 
 def test_too_little_time_to_read_anything_is_an_error(new, train):
@@ -423,7 +448,7 @@ def test_moved_and_missing_images_of_earlier_fits(fitted, train, data, encoder, 
     place = Path(shutil.copytree(data.files[0].parent, tmp_path / "moved"))
     predictor = MatchPredictor.load(fitted.save(tmp_path / "model"), base_folder=place)
     assert {file.parent for item in predictor.train_pairs.items for file in item} == {place}
-    predictor._column = ImageItems(encoder)
+    predictor.matcher.pretrained = ImageItems(encoder)
     gone = place / train["Image1"].iloc[0]
     gone.unlink()
     lost = int(((train["Image1"] == gone.name) | (train["Image2"] == gone.name)).sum())
@@ -439,6 +464,27 @@ def test_a_saved_predictor_is_the_same_and_can_go_on(fitted, train, test, tmp_pa
     assert not [f for f in (tmp_path / "model").iterdir() if f.suffix not in (".json", ".safetensors")]
     loaded.fit(table_of(data, range(7, 10), 40), progress=False)
     assert len(loaded.train_pairs) == len(train) + 40
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda predictor: pickle.loads(pickle.dumps(predictor))], ids=["deepcopy", "pickle"])
+def test_a_deep_copy_and_a_pickle_say_the_same_and_can_go_on(again, fitted, new, train, test, data):
+    twin = again(fitted)
+    assert np.allclose(twin.predict_proba(test), fitted.predict_proba(test), atol=1e-6) and twin.threshold(.7) == fitted.threshold(.7)
+    before = fitted.fitted
+    twin.fit(table_of(data, range(7, 10), 40), progress=False)
+    assert fitted.fitted is before and len(twin.train_pairs) == len(fitted.train_pairs) + 40
+
+
+def test_a_fit_of_a_shallow_copy_leaves_the_first_alone_and_reads_no_picture_again(new, train, monkeypatch):
+    first = new(hyperparameters=QUICK | {"method": "cosine"})
+    with pytest.warns(UserWarning, match="not fitted"): first.predict(train)
+    read = []
+    monkeypatch.setattr("image_similarity.matching.image_items.embed", lambda files, *args, **options: read.extend(files) or embed(files, *args, **options))
+    second = copy.copy(first)
+    with pytest.warns(UserWarning, match="not fitted"): second.predict(train)
+    assert not read
+    second.fit(train, progress=False)
+    assert second.fitted and not first.fitted and first.train_pairs is None
 
 
 def test_path_saves_after_each_fit(new, train, tmp_path):

@@ -26,7 +26,7 @@ def test_covers_the_truth_of_a_binomial_as_often_as_it_says():
     rng, covered = np.random.default_rng(0), 0
     for seed in range(400):
         hits = rng.random(200) < .7
-        covered += .7 in bootstrap_interval(lambda i: hits[i].mean(), 200, n_resamples=400, seed=seed)
+        covered += .7 in bootstrap_interval(lambda i, hits=hits: hits[i].mean(), 200, n_resamples=400, seed=seed)
     # 400 trials at 95 % give between 360 and 396 with overwhelming probability.
     assert 365 <= covered <= 395
 

@@ -39,7 +39,7 @@ def test_chunks_change_nothing():
 
 def test_a_query_without_an_answer_is_left_out_and_told():
     relevant = np.array([[True, False], [False, False]])
-    with pytest.warns(UserWarning, match="1 of 2 queries have no relevant item"):
+    with pytest.warns(UserWarning, match="1 of 2 queries has no relevant item"):
         assert rank_figures(np.eye(2), np.eye(2), relevant, ["recall", "mrr"], [1]) == {"recall@1": 1., "mrr": 1.}
 
 

@@ -1,7 +1,6 @@
 """The service as somebody meets it who wants it to fall: a real server, and requests made to break it."""
 import io
 import json
-import os
 import shutil
 import socket
 import struct
@@ -278,7 +277,7 @@ def test_a_name_that_is_not_ours_is_refused(service):
     two = raw(service, head(service, "GET", "/v1/collections", "Host: evil.example", "Connection: close"))
     assert status(two) in (400, 403)
     assert status(raw(service, b"GET /v1/collections HTTP/1.0\r\n\r\n")) in (400, 403)
-    whole = raw(service, f"GET http://evil.example/v1/collections HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".encode())
+    whole = raw(service, b"GET http://evil.example/v1/collections HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
     assert status(whole) in (400, 403, 404)
 
 

@@ -305,17 +305,17 @@ def test_what_is_there_twice(page, api, small):
     show(page, collection="twice")
     page.get_by_role("button", name="Duplicates").click()
     page.wait_for_selector(".copies")
-    assert page.locator(".copies h3").all_inner_texts() == ["3 times the same photo"]
+    assert page.locator(".copies h3").all_inner_texts() == ["The same photo, 3 times"]
     files, notes = (page.locator(f".copies {part}").all_inner_texts() for part in (".file", ".note"))
     group, = api.get("/v1/collections/twice/duplicates").json()["groups"]
     assert set(files) == {"whole.png", "mirrored.png", "small.jpg"} and files == [group["keep"]["file"], *(c["item"]["file"] for c in group["copies"])]
     assert notes[0].startswith("keep: ") and sorted(notes[1:]) == sorted(c["relation"] for c in group["copies"]) and any("mirrored" in note for note in notes)
     check(page)
     page.get_by_label("scanned").check()
-    page.wait_for_selector(".copies h3 >> text=2 times the same photo")
+    page.wait_for_selector(".copies h3 >> text=The same photo, 2 times")
     page.get_by_label("scanned").uncheck()
     page.get_by_label("from a phone").check()
-    page.wait_for_selector(".panel h3 >> text=No photo is there twice")
+    page.wait_for_selector(".panel h3 >> text=No duplicates")
     check(page)
     page.get_by_role("button", name="All pictures").click()
     page.get_by_label("from a phone").uncheck()
@@ -377,7 +377,7 @@ def test_a_label_a_threshold_and_clearing_them(page, api):
     assert {found for found, *_ in read(page)} == {label} and "label=" in page.url
     page.get_by_label(other).check()
     page.wait_for_function("() => new Set([...document.querySelectorAll('.grid .label')].map(l => l.textContent)).size === 2")
-    page.get_by_role("button", name="Clear all of these").click()
+    page.get_by_role("button", name="Clear filters").click()
     page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(everything))
     assert read(page) == everything
 
@@ -394,7 +394,7 @@ def test_nothing_is_similar_enough(page):
     show(page, collection="pets", item=1, threshold=1)
     assert page.locator(".panel h3").inner_text() == "Nothing is similar enough"
     check(page)
-    page.get_by_role("button", name="Show them all the same").click()
+    page.get_by_role("button", name="Show them anyway").click()
     page.wait_for_selector(f"{TILES} .sure")
 
 
@@ -530,7 +530,7 @@ def test_the_server_is_gone_and_comes_back(chromium, small, tmp_path):
             drop(page, small.query)
             for _ in range(2):
                 settled(page)
-                assert page.locator(".panel h3").inner_text() == "The server does not answer"
+                assert page.locator(".panel h3").inner_text() == "The server is not responding"
                 assert page.locator(".query-file").inner_text() == small.query.name
                 page.get_by_role("button", name="Try again").click()
             check(page)
@@ -540,10 +540,10 @@ def test_the_server_is_gone_and_comes_back(chromium, small, tmp_path):
                 assert read(page) == told(searched(api, small.query))
 
 
-@pytest.mark.parametrize("asked", [{"collection": "nowhere"}, {"collection": "pets", "item": 10**9}])
-def test_what_is_not_there(page, asked):
+@pytest.mark.parametrize("asked, title", [({"collection": "nowhere"}, "Collection not found"), ({"collection": "pets", "item": 10**9}, "Picture not found")])
+def test_what_is_not_there(page, asked, title):
     show(page, **asked)
-    assert page.locator(".panel h3").inner_text() == "That is not here"
+    assert page.locator(".panel h3").inner_text() == title
     check(page)
     page.get_by_role("button", name="Show the collection").click()
     page.wait_for_selector(TILES)
@@ -569,7 +569,7 @@ def test_a_collection_is_made_and_filled(page, api, small, tmp_path):
     (tmp_path / "notes.txt").write_text("not a picture")
     page.locator("#add-open").click()
     page.set_input_files("#add-files", [*small.data.files[:3], tmp_path / "notes.txt"])
-    page.get_by_label("Label of all of them").fill("cat")
+    page.get_by_label("Label for all of them").fill("cat")
     check(page)
     page.locator("#add-go").click()
     page.wait_for_selector("#add-outcome >> text=3 pictures added.")
@@ -577,7 +577,7 @@ def test_a_collection_is_made_and_filled(page, api, small, tmp_path):
     check(page)
     page.set_input_files("#add-files", small.data.files[:4])
     page.locator("#add-go").click()
-    page.wait_for_selector("#add-outcome >> text=1 picture added, 3 known already.")
+    page.wait_for_selector("#add-outcome >> text=1 picture added, 3 already there.")
     page.keyboard.press("Escape")
     settled(page)
     assert page.locator(f"{TILES} .file").all_inner_texts() == [f.name for f in small.data.files[:4]]
@@ -600,11 +600,11 @@ def test_training_by_a_zip(page, api, small, tmp_path, quick_jobs):
     page.locator("#add-open").click()
     page.set_input_files("#add-files", zipped(tmp_path / "evil.zip", small, labels, ("../outside.jpg", b"")))
     check(page)
-    page.get_by_role("button", name="Send and train").click()
+    page.get_by_role("button", name="Upload and train").click()
     page.wait_for_function("() => document.querySelector('#add-wrong').textContent.includes('outside.jpg')")
     check(page)
     page.set_input_files("#add-files", zipped(tmp_path / "pets.zip", small, labels, (f"{labels[0]}/notes.txt", "no picture"), (f"{labels[0]}/broken.jpg", b"\xff\xd8 torn off")))
-    page.get_by_role("button", name="Send and train").click()
+    page.get_by_role("button", name="Upload and train").click()
     page.wait_for_selector(".job progress")
     assert not page.locator("#add").is_visible()
     check(page)
@@ -613,7 +613,7 @@ def test_training_by_a_zip(page, api, small, tmp_path, quick_jobs):
     page.wait_for_selector(".job[data-state=done]", timeout=240_000)
     settled(page)
     assert f"{sum(label in labels for label in small.data.labels)} pictures added" in page.locator(".stage-name").inner_text()
-    page.get_by_text("2 files left out").click()
+    page.get_by_text("2 files skipped").click()
     left_out = " ".join(page.locator(".skipped li").all_inner_texts())
     assert "notes.txt" in left_out and "broken.jpg" in left_out
     check(page)
@@ -627,7 +627,7 @@ def test_a_training_is_cancelled(page, api, small, tmp_path):
     show(page, collection="stopped")
     page.locator("#add-open").click()
     page.set_input_files("#add-files", zipped(tmp_path / "pets.zip", small, set(small.data.labels)))
-    page.get_by_role("button", name="Send and train").click()
+    page.get_by_role("button", name="Upload and train").click()
     page.locator(".job").get_by_role("button", name="Cancel").click()
     page.wait_for_selector(".job[data-state=cancelled]")
     check(page)
@@ -683,7 +683,7 @@ def test_the_token_is_asked_for_and_the_search_goes_on_after_it(chromium, guarde
         page.get_by_label("Token").fill("not the token, but long")
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_url("**/login?failed=1")
-        assert page.locator("#failed").inner_text() == "That is not the token. Try again."
+        assert page.locator("#failed").inner_text() == "Wrong token. Try again."
         check(page)
         page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("button", name="Sign in").click()
@@ -735,7 +735,7 @@ def test_scripts_write_text_not_markup(file):
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|https?://(?!www\.w3\.org/2000/svg)", file.read_text(encoding="utf-8"))
 
 
-def test_the_wheel_holds_the_page(tmp_path):
+def test_the_wheel_holds_the_page_and_what_editors_read(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     for name in subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n"):
@@ -744,5 +744,8 @@ def test_the_wheel_holds_the_page(tmp_path):
             shutil.copy(ROOT / name, source / name)
     subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source], check=True, capture_output=True)
     wheel, = tmp_path.glob("*.whl")
-    held = {name.rsplit("/", 1)[1] for name in ZipFile(wheel).namelist() if name.startswith("image_similarity/service/static/")}
-    assert held == {file.name for file in STATIC.iterdir()}
+    held = ZipFile(wheel).namelist()
+    assert {name.rsplit("/", 1)[1] for name in held if name.startswith("image_similarity/service/static/")} == {file.name for file in STATIC.iterdir()}
+    package = STATIC.parents[1]
+    typed = {file.relative_to(package.parent).as_posix() for file in (*package.rglob("*.pyi"), package / "py.typed")}
+    assert len(typed) > 10 and typed == {name for name in held if name.endswith((".pyi", "py.typed"))}

@@ -412,6 +412,7 @@ def ended(client, id, seconds=600):
     raise AssertionError(f"not done: {job}")
 
 
+@pytest.mark.soak
 def test_an_archive_is_learned_from_while_searches_go_on(tmp_path, pets, quick_jobs):
     with client_of(tmp_path) as client:
         client.put("/v1/collections/pets")
@@ -473,7 +474,7 @@ def test_a_job_can_be_cancelled(tmp_path, pets):
 @contextmanager
 def process(root, *options):
     "`image_similarity serve` as a process of its own, and its address."
-    program = f"from image_similarity import cli, job_runner; job_runner._COMMAND = {QUICK_JOB!r}; cli.main()"
+    program = f"from image_similarity import cli; from image_similarity.service import job_runner; job_runner._COMMAND = {QUICK_JOB!r}; cli.main()"
     started = subprocess.Popen([sys.executable, "-c", program, "serve", str(root), "--port", "0", *options], stderr=subprocess.PIPE, text=True)
     try:
         line = ""

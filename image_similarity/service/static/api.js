@@ -10,7 +10,7 @@ export class ApiError extends Error {
 }
 
 const CODES = { 401: "unauthorized", 404: "not_found", 413: "too_large", 503: "busy" }; // of answers that are not JSON
-const unreachable = () => new ApiError(0, "unreachable", "The server does not answer.");
+const unreachable = () => new ApiError(0, "unreachable", "The server is not responding.");
 
 function failure(status, text) {
   let body = {};

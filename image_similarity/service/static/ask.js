@@ -77,7 +77,7 @@ function paintMix() { $("#mix-row output").textContent = percent($("#mix").value
 
 // What the classifier sees in the query.
 export function paintPredicted(predicted) {
-  if (predicted) $(".query-class").textContent = `seen as ${predicted.label}, ${percent(predicted.probability, 0)}`;
+  if (predicted) $(".query-class").textContent = `classified as ${predicted.label}, ${percent(predicted.probability, 0)}`;
 }
 
 export function urlOf(blob) {

@@ -94,7 +94,7 @@ async function paintOverlays() {
   $(".legend", dialog).hidden = !on;
   for (const overlay of dialog.querySelectorAll(".overlay")) overlay.remove();
   paintOpacity();
-  if (!on) return note(possible ? "" : query.text ? "There is nothing to show for a query with words." : "This collection’s model does not say why.");
+  if (!on) return note(possible ? "" : query.text ? "A query with words cannot be explained." : "This collection’s model cannot show why.");
   note("Working out why…");
   dialog.setAttribute("aria-busy", "true");
   try {
@@ -107,7 +107,7 @@ async function paintOverlays() {
     note("");
   } catch (error) {
     if (error.name === "AbortError") return;
-    note(error.code === "unreachable" ? "The server does not answer: switch off and on to try again." : error.message);
+    note(error.code === "unreachable" ? "The server is not responding: switch this off and on to try again." : error.message);
   } finally {
     if (!signal.aborted) dialog.removeAttribute("aria-busy");
   }

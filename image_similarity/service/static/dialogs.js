@@ -70,16 +70,16 @@ function choose(files) {
   $("#add-choose").textContent = files.length ? "Choose others" : "Choose files";
   $("#add-pictures").hidden = !files.length || zip;
   $("#add-zip").hidden = !zip;
-  $("#add-go").textContent = zip ? "Send and train" : "Add";
+  $("#add-go").textContent = zip ? "Upload and train" : "Add";
   $("#add-go").disabled = !files.length || Boolean($("#add-wrong").textContent);
 }
 
 function wrongWith(files) {
   const { limits } = page.service();
-  if (files.length > 1 && files.some(isZip)) return "A zip goes alone: choose either pictures or one zip.";
+  if (files.length > 1 && files.some(isZip)) return "A zip has to be sent on its own: choose either pictures or one zip.";
   const limit = files.length === 1 && isZip(files[0]) ? limits.archive_bytes : limits.upload_bytes;
   const large = files.find((file) => file.size > limit);
-  return large ? `${large.name} is ${bytes(large.size)}; the service takes at most ${bytes(limit)}.` : "";
+  return large ? `${large.name} is ${bytes(large.size)}; the limit is ${bytes(limit)}.` : "";
 }
 
 // Parts of at most so many files and bytes as the service takes at once.
@@ -111,7 +111,7 @@ async function send() {
     if (isZip(chosen[0])) await sendZip(name, signal); else await sendPictures(name, signal);
   } catch (error) {
     $("#add-go").disabled = false; // the files are still chosen
-    $("#add-wrong").textContent = error.name === "AbortError" ? "Cancelled." : error.code === "unreachable" ? "The server does not answer. The files are still chosen: try again." : error.message;
+    $("#add-wrong").textContent = error.name === "AbortError" ? "Cancelled." : error.code === "unreachable" ? "The server is not responding. The files are still selected: try again." : error.message;
   } finally {
     sending = null;
     $("#add-progress").hidden = $("#add-cancel").hidden = true;
@@ -120,9 +120,9 @@ async function send() {
 }
 
 async function sendZip(name, signal) {
-  busy("Sending", 0);
+  busy("Uploading", 0);
   const job = await api.train(name, chosen[0], $("#add-labels").value, (share) =>
-    share < 1 ? busy(`Sending, ${Math.floor(100 * share)}%`, share) : busy("Looking into the zip", null), signal);
+    share < 1 ? busy(`Uploading, ${Math.floor(100 * share)}%`, share) : busy("Checking the zip", null), signal);
   $("#add").close();
   page.begun(job);
 }
@@ -137,7 +137,7 @@ async function sendPictures(name, signal) {
       const size = part.reduce((sum, file) => sum + file.size, 0);
       answers.push(await api.addPictures(name, part, label, (share) => {
         const all = (sent + share * size) / total;
-        busy(share < 1 ? `Sending, ${Math.floor(100 * all)}%` : "Reading the pictures", share < 1 ? all : null);
+        busy(share < 1 ? `Uploading, ${Math.floor(100 * all)}%` : "Reading the pictures", share < 1 ? all : null);
       }, signal));
       sent += size;
       chosen = chosen.slice(part.length);
@@ -156,5 +156,5 @@ function showOutcome(answers) {
   jobs.paintSkipped(details, skipped);
   details.open = true;
   $("#add-outcome").replaceChildren(
-    el("p", {}, `${plural(items.length - known, "picture")} added${known ? `, ${known.toLocaleString("en")} known already` : ""}.`), details);
+    el("p", {}, `${plural(items.length - known, "picture")} added${known ? `, ${known.toLocaleString("en")} already there` : ""}.`), details);
 }

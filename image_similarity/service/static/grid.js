@@ -6,7 +6,7 @@ const sure = (result, comparedBy) =>
 export const inWords = (result, comparedBy) => ({
   probability: `${sure(result, comparedBy)} likely to match`,
   cosine: `cosine similarity ${sure(result, comparedBy)}`,
-  mixture: `${sure(result, comparedBy)} standard deviations above the average`,
+  mixture: `${sure(result, comparedBy)} standard deviations above average`,
 }[comparedBy]);
 export const altOf = (item) => (item.label === null ? baseName(item.file) : `${item.label}: ${baseName(item.file)}`);
 

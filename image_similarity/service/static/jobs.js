@@ -53,16 +53,16 @@ function later() {
 
 function outcome(job) {
   if (job.state === "failed") return job.message ?? "It failed.";
-  if (job.state === "cancelled") return "Cancelled. What was added before stays.";
+  if (job.state === "cancelled") return "Cancelled. Pictures already added stay.";
   const { added, known, accuracy, auc } = job.result;
   const parts = [`${plural(added, "picture")} added`];
-  if (known) parts.push(`${known.toLocaleString("en")} known already`);
-  if (typeof accuracy === "number") parts.push(`class right for ${percent(accuracy, 0)} of those held out`);
-  if (typeof auc === "number") parts.push(`matching pairs told from others with AUC ${auc.toFixed(3)}`);
+  if (known) parts.push(`${known.toLocaleString("en")} already there`);
+  if (typeof accuracy === "number") parts.push(`right class for ${percent(accuracy, 0)} of the held-out pictures`);
+  if (typeof auc === "number") parts.push(`AUC ${auc.toFixed(3)} for telling matching pairs from others`);
   return `${parts.join(", ")}.${job.message ? ` ${job.message[0].toUpperCase()}${job.message.slice(1)}.` : ""}`;
 }
 
-const TITLES = { queued: "Training waits", running: "Training", done: "Training is done", failed: "Training failed", cancelled: "Training was cancelled" };
+const TITLES = { queued: "Training is waiting", running: "Training", done: "Training finished", failed: "Training failed", cancelled: "Training cancelled" };
 
 function paint(job) {
   const before = cards.get(job.id);
@@ -85,7 +85,7 @@ function paint(job) {
 
 export function paintSkipped(details, skipped) {
   details.hidden = !skipped.length;
-  $("summary", details).textContent = `${plural(skipped.length, "file")} left out`;
+  $("summary", details).textContent = `${plural(skipped.length, "file")} skipped`;
   $("ul", details).replaceChildren(...skipped.map(({ file, reason }) => el("li", {}, el("span", { class: "file" }, file), ` ${reason}`)));
 }
 

@@ -244,15 +244,15 @@ function showAnswer(answer) {
 
 function groupOf({ keep, why, copies }, actions) {
   const notes = new Map([[keep.id, `keep: ${why}`], ...copies.map(({ item, relation }) => [item.id, relation])]);
-  return el("section", { class: "copies" }, el("h3", {}, `${copies.length + 1} times the same photo`),
+  return el("section", { class: "copies" }, el("h3", {}, `The same photo, ${copies.length + 1} times`),
     grid([keep, ...copies.map(({ item }) => item)], { ...actions, note: ({ id }) => notes.get(id) }));
 }
 
 const titleOf = () => ({ recommended: "Recommended", duplicates: "Duplicates" }[address.viewOf(state)] ?? (query ? "Most similar" : info?.name ?? "Pictures"));
 
 function noteOf(answer) {
-  if (answer.groups) return `${plural(answer.total, "photo is", "photos are")} there more than once, among ${plural(info.items, "picture")}. Nothing is deleted.`;
-  if (address.viewOf(state) === "recommended") return "Similar, but not the same photo, and not all alike.";
+  if (answer.groups) return `${plural(answer.total, "photo appears", "photos appear")} more than once among ${plural(info.items, "picture")}. Nothing is deleted.`;
+  if (address.viewOf(state) === "recommended") return "Similar to this one, but not the same photo, and different from each other.";
   if (!query) {
     const some = answer.results.length < answer.total ? `${answer.results.length.toLocaleString("en")} of ` : "";
     return `${some}${plural(answer.total, "picture")}. Choose one to find more like it.`;
@@ -291,7 +291,7 @@ const browseAll = () => go({ ...address.BLANK, collection: names?.includes(state
 async function shrinkQuery() {
   let smaller;
   try { smaller = await pictures.shrink(query.picture); } catch {
-    const failed = new api.ApiError(0, "bad_image", "This browser cannot read it either, so that it cannot make it smaller.");
+    const failed = new api.ApiError(0, "bad_image", "This browser cannot read it either, so it cannot make it smaller.");
     return showPanel(problems.problem(failed, query, service.limits, { choose, browse: browseAll }), true);
   }
   return go({ picture: await pictures.keep(smaller, query.name) }, { replace: true });

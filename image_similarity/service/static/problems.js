@@ -20,7 +20,7 @@ function command(...lines) {
 }
 
 export function noCollections({ create }) {
-  return panel("There is no collection yet", "empty", text("A collection holds pictures and the encoder or model that compares them."),
+  return panel("No collections yet", "empty", text("A collection holds pictures and the encoder or model that compares them."),
     buttons(button("New collection", create, true)));
 }
 
@@ -37,20 +37,20 @@ export function emptyCollection(collection, service, { add }) {
 
 // A search that found nothing, or a collection of which the filters leave nothing.
 export function nothing(answer, state, collection, { say, clear }) {
-  if (answer.groups) return panel("No photo is there twice", "nothing", text(`No two of the pictures of ${collection.name}${refinements(state) ? " that meet these conditions" : ""} show the same photo.`));
+  if (answer.groups) return panel("No duplicates", "nothing", text(`No two pictures in ${collection.name}${refinements(state) ? " that match these filters" : ""} show the same photo.`));
   if (answer.below_threshold) {
     const least = answer.compared_by === "probability" ? `is at least ${percent(state.threshold, 0)} likely to match` : `has a score of ${state.threshold} or more`;
     return panel("Nothing is similar enough", "nothing",
-      text(`No picture of ${collection.name} ${least}. ${plural(answer.below_threshold, "picture is", "pictures are")} less similar than that.`),
-      buttons(button("Show them all the same", () => say({ threshold: 0 }), true)));
+      text(`No picture in ${collection.name} ${least}. ${plural(answer.below_threshold, "picture is", "pictures are")} less similar than that.`),
+      buttons(button("Show them anyway", () => say({ threshold: 0 }), true)));
   }
   if (answer.hidden_duplicates) {
     return panel("Only near-duplicates", "nothing", text(`${plural(answer.hidden_duplicates, "near-duplicate is", "near-duplicates are")} hidden, and there is nothing else.`),
       buttons(button("Show near-duplicates", () => say({ hideDuplicates: false }), true)));
   }
   if (refinements(state)) {
-    return panel("No picture meets these conditions", "nothing", text(`${collection.name} has ${plural(collection.items, "picture")}, none of them with this label and metadata.`),
-      buttons(button("Clear the conditions", clear, true)));
+    return panel("No picture matches these filters", "nothing", text(`${collection.name} has ${plural(collection.items, "picture")}, none of them with these labels and metadata.`),
+      buttons(button("Clear all filters", clear, true)));
   }
   return panel("There is nothing to compare with", "nothing", text(`${collection.name} has no other picture.`));
 }
@@ -61,16 +61,16 @@ export function problem(error, query, limits, actions) {
   const choose = (main = true) => button("Choose another picture", actions.choose, main);
   const browse = button("Show the collection", actions.browse);
   switch (error.code) {
-    case "unreachable": return panel("The server does not answer", "problem",
-      text("It may be starting, or the connection is gone. Your search is kept: nothing needs to be entered again."), buttons(retry));
+    case "unreachable": return panel("The server is not responding", "problem",
+      text("It may be starting up, or the connection may be lost. Your search is kept: you need not enter it again."), buttons(retry));
     case "busy": return panel("The server is busy", "problem", text("Your search is kept. Try again in a moment."), buttons(retry));
     case "bad_image": return panel("This picture cannot be read", "problem", text(error.message), buttons(choose(), browse));
     case "too_large": return panel("This picture is too large", "problem",
-      text(error.message, query?.picture && limits ? ` It has ${bytes(query.picture.size)}; the service takes ${bytes(limits.query_bytes)} and ${limits.pixels / 1e6} megapixels.` : ""),
+      text(error.message, query?.picture && limits ? ` It has ${bytes(query.picture.size)}; the limit is ${bytes(limits.query_bytes)} and ${limits.pixels / 1e6} megapixels.` : ""),
       query?.picture ? buttons(button("Make it smaller and search", actions.shrink, true), choose(false)) : buttons(choose()));
     case "forgotten": return panel("This picture is no longer in this browser", "problem",
-      text("The address names a picture that was dropped here, or in another browser. Drop it again to search with it."), buttons(choose(), browse));
-    case "not_found": return panel("That is not here", "problem", text(error.message), buttons(browse));
-    default: return panel("That did not work", "problem", text(error.message), buttons(retry, browse));
+      text("The address refers to a picture that was dropped here earlier, or in another browser. Drop it again to search with it."), buttons(choose(), browse));
+    case "not_found": return panel(/ collection$/.test(error.message) ? "Collection not found" : "Picture not found", "problem", text(error.message), buttons(browse));
+    default: return panel("Something went wrong", "problem", text(error.message), buttons(retry, browse));
   }
 }

