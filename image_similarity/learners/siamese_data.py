@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import getitem
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,7 +135,7 @@ class PairDL(TfmdDL):
     "A loader whose pairs are drawn with what is known of each: fastai draws a batch that can show itself as a whole, without losses."
 
     def _pre_show_batch(self, b, max_n: int = 9):
-        batch, _, _ = super()._pre_show_batch(b, max_n)
+        batch: Any = super()._pre_show_batch(b, max_n)[0]
         return batch, None, L(_items(batch, max_n))
 
 def _items(batch: Sequence, max_n: int) -> list[SiameseImage]: # the pairs of a batch, one by one
@@ -153,7 +154,8 @@ def siamese_dls(data: LabelledImages, encoder: Encoder, batch_size: int = 16) ->
     splits = [data.train.tolist(), data.valid.tolist()]
     tfm = SiameseTransform(data.files, splits, partial(getitem, labels), open_image=OpenFor(encoder))
     return TfmdLists(data.files, [tfm], splits=splits).dataloaders(
-        bs=min(batch_size, max(1, len(data.train))), dl_type=PairDL, after_item=[FitEncoder(encoder), ToTensor()],
+        bs=min(batch_size, max(1, len(data.train))), dl_type=PairDL, # pyright: ignore[reportArgumentType] (fastai means the class)
+        after_item=[FitEncoder(encoder), ToTensor()],
         after_batch=[IntToFloatTensor(), normalize_for(encoder)], num_workers=loader_workers())
 
 # %% ../../nbs/06_learners/08_siamese_data.ipynb #3ee6acba
