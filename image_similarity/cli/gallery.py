@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/14_cli/gallery.html.md
 
 # %% auto #0
 __all__ = ['Folder', 'Place', 'Where', 'Sheet', 'AsJson', 'SHEET_FORMATS', 'FIGURE_FORMATS', 'OTHER_WORDS', 'gallery_app',
-           'check_figure', 'open_gallery', 'conditions', 'nothing_matches', 'read_metadata', 'index', 'Commands',
-           'info', 'check', 'remove', 'export', 'duplicates', 'clusters']
+           'check_figure', 'open_gallery', 'conditions', 'nothing_matches', 'index', 'Commands', 'info', 'check',
+           'remove', 'export', 'duplicates', 'clusters']
 
 # %% ../../nbs/14_cli/01_gallery.ipynb #197187c5
 import json as to_json
@@ -89,24 +89,6 @@ def nothing_matches(gallery: "Gallery", where: Sequence[str]) -> str:
         if name == "label" and (meant := did_you_mean(value, labels)) and value not in labels: return f"no picture matches {' and '.join(where)}{meant}"
     return f"no picture matches {' and '.join(where)}"
 
-# %% ../../nbs/14_cli/01_gallery.ipynb #c3bff6a1
-def read_metadata(table: Path, files: list[Path], folder: Path) -> tuple[list, list]:
-    """Raises `ValueError` or `FileNotFoundError` for a table that does not fit the files.
-
-    Args:
-        table: CSV
-        folder: where the files were looked for
-    Returns: a label and a dict of metadata for each file; None where there is no row"""
-    from image_similarity.images.labels import FILE_COLUMNS, LABEL_COLUMNS
-    from image_similarity.images.tables import by_file, column, read_table
-    rows = read_table(table)
-    names = column(rows, FILE_COLUMNS, str(table))
-    file_column = next(n for n in rows[0] if n.lower() in FILE_COLUMNS)
-    label_column = next((n for l in LABEL_COLUMNS for n in rows[0] if n.lower() == l), None)
-    facts = [{n: v for n, v in row.items() if n not in (file_column, label_column) and v} for row in rows]
-    labels = [row[label_column] or None for row in rows] if label_column else [None] * len(rows)
-    return by_file(names, labels, files, folder, str(table)), by_file(names, facts, files, folder, str(table))
-
 # %% ../../nbs/14_cli/01_gallery.ipynb #0a55c30a
 def index(
     images: Annotated[Path, typer.Argument(help="Folder of pictures (subfolders included), or a single picture.", metavar="IMAGES", show_default=False)],
@@ -120,13 +102,12 @@ def index(
 
     A gallery that does not exist is created. Known pictures are skipped, so it may be stopped and run again."""
     from image_similarity.gallery import Gallery
-    from image_similarity.gallery.adding import chosen_files, labels_for
-    (files, _), metadata = chosen_files(images), None
-    chosen: str | list | None = labels
-    if labels not in (None, "name", "folder"): chosen, metadata = read_metadata(Path(labels), files, images)
-    chosen = labels_for(files, chosen) # raises before there is a gallery
+    from image_similarity.gallery.adding import chosen_files, labels_for, metadata_for
+    files, folder = chosen_files(images)
+    known = metadata_for(files, labels, folder) if labels not in (None, "name", "folder") else None
+    named = labels_for(files, labels, folder) # raises before there is a gallery
     kept = Gallery(gallery, _encoder(arch, model))
-    added = kept.add(files, chosen, metadata)
+    added = kept.add(files, named, known)
     report(added.bad)
     say(f"{added.new:,} new, {added.changed:,} changed, {added.moved:,} moved, {added.unchanged:,} unchanged; {len(kept):,} in {shown_path(gallery)}")
 

@@ -30,7 +30,7 @@ from .preprocessing import open_for, random_box, resize_to
 from .random_state import random_state
 from ..images.errors import BadImages, ImageError
 from ..images.opening import READING
-from .runtimes import Eager, OpenVino, choose, only_torch, weights_state
+from .runtimes import Eager, OpenVino, choose, network_device, only_torch, weights_state
 from .weights import DEFAULT_ENCODER, PACKAGED, load_by_position, packaged_weights, read_weights
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #9dddf11c
@@ -141,7 +141,7 @@ def create_encoder(name: str = DEFAULT_ENCODER, weights: str | Path | None = Non
         raise ValueError(f"size={size}: {name} takes {cfg['input_size'][-1]} pixels only")
     encoder = Encoder(name, body, size, cfg["mean"], cfg["std"], cfg["interpolation"])
     if weights is not None and weights != "random": load_encoder_weights(encoder, weights)
-    return encoder.eval()
+    return encoder.eval().to(network_device())
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #6a4eb93b
 def load_encoder_weights(encoder: Encoder, file: str | Path) -> None:

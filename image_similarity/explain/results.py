@@ -17,13 +17,15 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from PIL import Image
 
 from ..images.console import percent
 from ..images.opening import open_image
 from ..encoders.mixtures import Mixture
+
+if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/07_explain/04_results.ipynb #6f22bd60
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Result:
         probability: that it matches the query, calibrated; None when vectors are compared, which tells no probability
         rank: 1 for the best
         query: what was searched for: path, image, bytes or `Mixture`
-        id: of the item in its gallery"""
+        id: of the item in its gallery
+        metadata: what the gallery knows of the item beside its label"""
     path: Path | None  # its file; None for a thing without a picture
     label: str | None  # its class; None when it has none
     score: float       # what the results are ranked by; higher is better
@@ -45,11 +48,12 @@ class Result:
     rank: int          # 1 for the best
     query: Any = field(default=None, repr=False, compare=False) # what was searched for: path, image, bytes or `Mixture`
     id: int | None = None # of the item in its gallery
+    metadata: dict = field(default_factory=dict, repr=False) # what the gallery knows of the item beside its label
 
     def to_record(self) -> dict:
         """For JSON and data frames."""
         record = {f: getattr(self, f) for f in ("rank", "path", "label", "score", "probability")}
-        return {**record, "path": str(self.path), **({} if self.id is None else {"id": self.id})}
+        return {**record, "path": str(self.path), **({} if self.id is None else {"id": self.id, "metadata": dict(self.metadata)})}
 
     def caption(self) -> str: return f"{self.closeness()}  {self.label or ''}" # below or above its picture
 
@@ -155,10 +159,14 @@ class Results(Sequence):
         """A dict a result, for JSON."""
         return [r.to_record() for r in self]
 
-    def to_frame(self): # DataFrame with rank, path, label, score, probability, and id if the items have one
+    def to_frame(self) -> "pd.DataFrame":
+        """Rank, path, label, score, probability; id and a column for each name of metadata where there are any."""
         import pandas as pd
+        records = self.to_records()
+        known = [record.pop("metadata", {}) for record in records]
         columns = ["rank", "path", "label", "score", "probability", *(["id"] if any(r.id is not None for r in self) else [])]
-        return pd.DataFrame(self.to_records(), columns=columns)
+        names = list(dict.fromkeys(name for one in known for name in one if name not in columns)) # ours come first
+        return pd.DataFrame([{**one, **record} for one, record in zip(known, records)], columns=[*columns, *names])
 
     def show(self, columns: int = 6, path: str | Path | None = None):
         """Draw the query and its results.

@@ -96,5 +96,5 @@ def as_results(look: Look, best: list[tuple[Item, float, float]]) -> Results:
         look: what the model sees in the query
         best: as `best_items` gives them"""
     query = Path(look.query) if isinstance(look.query, (str, os.PathLike)) else look.query
-    return Results(query, [Result(item.path, item.label, float(score), float(1 / (1 + np.exp(-logit))), rank, query, item.id)
+    return Results(query, [Result(item.path, item.label, float(score), float(1 / (1 + np.exp(-logit))), rank, query, item.id, item.metadata)
                            for rank, (item, score, logit) in enumerate(best, 1)], look.predicted)

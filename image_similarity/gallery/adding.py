@@ -24,8 +24,9 @@ from .encoder import GalleryEncoder, kept_width
 from .paths import item_path
 from ..images.errors import BadImages, ImageError
 from ..images.listing import folder_label, image_files, label_func
+from ..images.labels import FILE_COLUMNS, LABEL_COLUMNS
 from ..images.progress import progress_bar
-from ..images.tables import by_file
+from ..images.tables import by_file, column, read_table
 
 # %% ../../nbs/09_gallery/08_adding.ipynb #9fe9e5da
 def chosen_files(files: str | Path | Sequence) -> tuple[list[Path], Path | None]:
@@ -43,11 +44,12 @@ def labels_for(files: Sequence[Path], labels: Any, folder: Path | None = None) -
     """Raises `ValueError` or `TypeError` for labels that do not fit the files.
 
     Args:
-        labels: None, 'folder', 'name', a function of the file, a label for each file, or a dict from file to label
+        labels: None, 'folder', 'name', a CSV, a function of the file, a label for each file, or a dict from file to label
         folder: where files were looked for; the names in a dict may start there
     Returns: a label for each file; None says nothing"""
     if labels is None: return [None] * len(files)
-    if isinstance(labels, str) and labels not in ("folder", "name"): raise ValueError(f"labels={labels!r}: give 'folder', 'name', a function, a list or a dict")
+    if _is_table(labels): return _from_table(Path(labels), files, folder)[0]
+    if isinstance(labels, str) and labels not in ("folder", "name"): raise ValueError(f"labels={labels!r}: give 'folder', 'name', a CSV, a function, a list or a dict")
     if isinstance(labels, str): labels = folder_label if labels == "folder" else label_func
     if callable(labels): found = [labels(f) for f in files]
     elif isinstance(labels, dict): found = by_file([str(k) for k in labels], list(labels.values()), list(files), folder, "labels")
@@ -55,13 +57,28 @@ def labels_for(files: Sequence[Path], labels: Any, folder: Path | None = None) -
     if len(found) != len(files): raise ValueError(f"{len(found)} labels for {len(files)} files: give one for each")
     return [None if label is None else str(label) for label in found]
 
-def metadata_for(files: Sequence[Path], metadata: Any) -> list[dict | None]:
+def _is_table(given: Any) -> bool:
+    return isinstance(given, (str, os.PathLike)) and Path(given).suffix.lower() in (".csv", ".tsv", ".txt")
+
+def _from_table(table: Path, files: Sequence[Path], folder: Path | None) -> tuple[list[str | None], list[dict | None]]:
+    "A label and a dict of metadata for each file, None where there is no row: a column `file`, perhaps one `label`, and whatever else."
+    rows = read_table(table)
+    names = column(rows, FILE_COLUMNS, str(table))
+    file_column = next(n for n in rows[0] if n.lower() in FILE_COLUMNS)
+    label_column = next((n for l in LABEL_COLUMNS for n in rows[0] if n.lower() == l), None)
+    facts = [{n: v for n, v in row.items() if n not in (file_column, label_column) and v} for row in rows]
+    labels = [row[label_column] or None for row in rows] if label_column else [None] * len(rows)
+    return by_file(names, labels, list(files), folder, str(table)), by_file(names, facts, list(files), folder, str(table))
+
+def metadata_for(files: Sequence[Path], metadata: Any, folder: Path | None = None) -> list[dict | None]:
     """Raises `ValueError` or `TypeError` for what does not fit, or cannot be kept as JSON.
 
     Args:
-        metadata: None, a dict for every file, a function of the file, or a dict for each file
+        metadata: None, a CSV, a dict for every file, a function of the file, or a dict for each file
+        folder: where files were looked for; the names in a CSV may start there
     Returns: for each file; None says nothing"""
     if metadata is None: return [None] * len(files)
+    if _is_table(metadata): return _from_table(Path(metadata), files, folder)[1]
     found: list[Any] = [metadata(f) for f in files] if callable(metadata) else [metadata] * len(files) if isinstance(metadata, dict) else list(metadata)
     if len(found) != len(files): raise ValueError(f"metadata: {len(found)} for {len(files)} files; give one dict for all, or one for each")
     for file, one in zip(files, found):

@@ -78,7 +78,7 @@ def _results(gallery: Asked, query: Any, ids: np.ndarray, scores: np.ndarray, to
     "The best items, without those that were asked with."
     items = gallery.catalogue.items_by_id(ids[ids >= 0])
     found = [(items[id], score) for id, score in zip(ids.tolist(), scores.tolist()) if id in items and id not in but][:top_k]
-    return Results(query, [Result(item.path, item.label, score, None, rank, query, item.id) for rank, (item, score) in enumerate(found, 1)])
+    return Results(query, [Result(item.path, item.label, score, None, rank, query, item.id, item.metadata) for rank, (item, score) in enumerate(found, 1)])
 
 # %% ../../nbs/09_gallery/12_asking.ipynb #7a4b3755
 def nearest_pictures(gallery: Asked, queries: Sequence, top_k: int, where: dict | None, metric: str, approximate: bool) -> list[Results]:

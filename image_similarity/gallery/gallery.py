@@ -120,12 +120,12 @@ class Gallery:
 
         Args:
             files: a folder with its subfolders, a picture, or many pictures
-            labels: 'folder', 'name', a function of the file, a label for each file, or a dict from file to label; None leaves labels as they are
-            metadata: a dict for every file, a function of the file, or a dict for each file; laid over what is known
+            labels: 'folder', 'name', a CSV with columns file and label, a function of the file, a label for each file, or a dict from file to label; None leaves labels as they are
+            metadata: a CSV, a dict for every file, a function of the file, or a dict for each file; laid over what is known
             progress: show a bar on stderr
         Returns: how many are new, changed, moved and unchanged, and which could not be read"""
         chosen, folder = chosen_files(files)
-        return add_files(self.catalogue, lambda: encoder_at_work(self.catalogue, self.encoder), chosen, labels_for(chosen, labels, folder), metadata_for(chosen, metadata), progress)
+        return add_files(self.catalogue, lambda: encoder_at_work(self.catalogue, self.encoder), chosen, labels_for(chosen, labels, folder), metadata_for(chosen, metadata, folder), progress)
 
     def import_embeddings(self, paths: Sequence[str | Path], pooled: np.ndarray, labels: Any = None, metadata: Any = None) -> list[int]:
         """Add vectors that were computed elsewhere.

@@ -10,7 +10,7 @@ __all__ = ['BRIGHT', 'STRIP', 'srgb_transform', 'largest_value', 'ground_for', '
 # %% ../../nbs/01_images/04_colour.ipynb #ddcda49c
 import io
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageCms, ImageStat
@@ -74,7 +74,7 @@ def ground_for(im: Image.Image) -> str:
         im: mode RGBA
     Returns: "white" or "black" """
     alpha = im.getchannel("A")
-    mask = alpha.point(lambda a: 255 if a > 127 else 0)
+    mask = alpha.point([0] * 128 + [255] * 128) # what is rather opaque
     if not mask.getbbox(): return "white"
     return "black" if ImageStat.Stat(im.convert("RGB").convert("L"), mask).mean[0] > BRIGHT else "white"
 

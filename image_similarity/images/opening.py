@@ -108,7 +108,7 @@ def open_image(file: Any, at_least: int | None = None) -> Image.Image:
     if hasattr(file, "detach") and hasattr(file, "numpy"): file = file.detach().cpu().numpy() # a tensor
     if isinstance(file, np.ndarray): return _from_pixels(file)
     path = Path(file) if isinstance(file, (str, os.PathLike)) else None
-    if isinstance(file, (bytes, bytearray, memoryview)): source = io.BytesIO(file)
+    if isinstance(file, (bytes, bytearray, memoryview)): source = io.BytesIO(bytes(file))
     elif path is None and not hasattr(file, "read"): raise TypeError(f"{type(file).__name__}: give {type_names}")
     else: source = path or file
     try:

@@ -34,7 +34,7 @@ from .blocks import FitEncoder, OpenFor, loader_workers, normalize_for
 from ..images.datasets import LabelledImages
 from ..encoders.encoder import Embedded, Encoder, create_encoder, embed
 from ..encoders.random_state import random_state
-from .heads import KeptLearner, class_batches, discriminant, discriminant_temperature, fit_head, stack_views
+from .heads import KeptLearner, mixed_precision, class_batches, discriminant, discriminant_temperature, fit_head, stack_views
 from .any_learner import after_pooling
 from ..scoring.scorers import ClassScorer, LayeredClassScorer, fold_linear
 
@@ -54,7 +54,7 @@ def class_dls(data: LabelledImages, encoder: Encoder, vocab: list[str] | None = 
     block = DataBlock(blocks=[images, CategoryBlock(vocab=vocab or data.classes)], get_items=lambda _: data.files,
                       get_y=partial(getitem, label), splitter=lambda _: (data.train.tolist(), data.valid.tolist()),
                       item_tfms=[FitEncoder(encoder)], batch_tfms=[*aug_transforms(), normalize_for(encoder)])
-    return block.dataloaders(None, bs=batch_size, num_workers=loader_workers())
+    return block.dataloaders(None, bs=min(batch_size, max(1, len(data.train))), num_workers=loader_workers())
 
 # %% ../../nbs/06_learners/07_classifier.ipynb #c8921e43
 def embedded_data(data: LabelledImages, encoder: Encoder, embedded: Embedded | None, augment: int, progress: bool) -> tuple[LabelledImages, Embedded]:
@@ -89,14 +89,15 @@ def linear_head(nf: int, n_classes: int, ps: float) -> nn.Sequential:
     return head
 
 # %% ../../nbs/06_learners/07_classifier.ipynb #734ed661
-def _as_learner(data: LabelledImages, encoder: Encoder, vocab: list[str], ps: float, label_smoothing: float) -> KeptLearner:
+def _as_learner(data: LabelledImages, encoder: Encoder, vocab: list[str], ps: float, label_smoothing: float, fp16: bool | None = None) -> KeptLearner:
     "An untrained classifier. It has an encoder of its own: fine-tuning it changes no other learner."
-    model = nn.Sequential(deepcopy(encoder), linear_head(encoder.nf, len(vocab), ps))
-    learn = KeptLearner(class_dls(data, encoder, vocab), model, loss_func=LabelSmoothingCrossEntropyFlat(eps=label_smoothing),
+    dls = class_dls(data, encoder, vocab)
+    model = nn.Sequential(deepcopy(encoder), linear_head(encoder.nf, len(vocab), ps)).to(dls.device)
+    learn = KeptLearner(dls, model, loss_func=LabelSmoothingCrossEntropyFlat(eps=label_smoothing),
                     metrics=accuracy, splitter=default_split)
     learn.made_with = {"ps": ps, "label_smoothing": label_smoothing} # what `rebuilt_classifier` needs
     learn.freeze()
-    return learn.to_fp16() if torch.cuda.is_available() else learn
+    return learn.to_fp16() if mixed_precision(fp16) else learn
 
 # %% ../../nbs/06_learners/07_classifier.ipynb #36d7a2b3
 @random_state() # weights are drawn before they are overwritten
@@ -142,7 +143,7 @@ def start_from_discriminant(
 @random_state()
 def classifier_learner(
     data: LabelledImages, encoder: Encoder | None = None, embedded: Embedded | None = None, augment: int = 4, epochs: int = 5, lr: float = 1e-4,
-    wd: float = 0., ps: float = 0.5, label_smoothing: float = 0.1, seed: int = 42, progress: bool = True,
+    wd: float = 0., ps: float = 0.5, label_smoothing: float = 0.1, fp16: bool | None = None, seed: int = 42, progress: bool = True,
 ) -> KeptLearner:
     """A breed classifier: `learn.predict(file)`, `learn.show_results()`, `learn.fine_tune(1)` to go on end to end.
 
@@ -158,18 +159,21 @@ def classifier_learner(
         wd: weight decay
         ps: dropout before the linear layer
         label_smoothing: share of certainty that is given to all classes alike
+        fp16: mixed precision when it goes on end to end; None where there is a GPU
         seed: of the views, shuffling and dropout
         progress: progress bar and the table of epochs
     Returns: of images; its head is fitted, its encoder (a copy) frozen"""
     encoder = encoder or create_encoder()
     data, embedded = embedded_data(data, encoder, embedded, augment, progress)
-    learn = _as_learner(data, encoder, data.classes, ps, label_smoothing)
+    learn = _as_learner(data, encoder, data.classes, ps, label_smoothing, fp16)
     views, targets = stack_views(embedded, data.train), data.targets[data.train]
-    start_from_discriminant(learn.model[1], views, targets)
-    norm, rest = learn.model[1][2].eval(), learn.model[1][3:] # the batch norm stays as it is
+    head = learn.model[1].cpu() # cached vectors are there
+    start_from_discriminant(head, views, targets)
+    norm, rest = head[2].eval(), head[3:] # the batch norm stays as it is
     with random_state(seed): train = class_batches(_normed(norm, views), targets)
     valid = class_batches(_normed(norm, stack_views(embedded, data.valid)), data.targets[data.valid], shuffle=False) if len(data.valid) else None
     fit_head(rest, train, valid, learn.loss_func, epochs, lr, wd, [accuracy], seed, progress)
+    head.to(learn.dls.device)
     learn.bad = embedded.bad
     return learn
 
@@ -184,5 +188,5 @@ def class_scorer(learn: Learner) -> ClassScorer | LayeredClassScorer:
     head, labels = after_pooling(model[1]), list(learn.dls.vocab)
     layers = [m for m in head if not isinstance(m, nn.Dropout)]
     if [type(m) for m in layers] != [nn.BatchNorm1d, nn.Linear]: return LayeredClassScorer(head, labels)
-    weight, bias = fold_linear(*layers) # pyright: ignore[reportArgumentType] (their types are those just compared)
+    weight, bias = fold_linear(*(deepcopy(layer).cpu() for layer in layers)) # pyright: ignore[reportArgumentType] (their types are those just compared)
     return ClassScorer(weight.detach(), bias.detach(), labels)

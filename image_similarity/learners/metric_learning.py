@@ -32,7 +32,7 @@ from ..encoders.encoder import Embedded, Encoder, create_encoder
 from ..encoders.features import FeatureLayer, MultiScaleBody, principal_start
 from ..encoders.random_state import random_state
 from .embedding_model import DeepRankingModel, EmbeddingModel, embedding_splitter, means_of, multi_scale
-from .heads import KeptLearner, class_batches, fit_head, stack_views
+from .heads import mixed_precision, KeptLearner, class_batches, fit_head, stack_views
 from .losses import balance, balanced_batches, create_loss, create_miner
 from ..metrics.pairs import pair_auc
 from .mining import mine_hard_negatives, mined_batches
@@ -114,8 +114,8 @@ def _model(base: nn.Module, start: torch.Tensor, loss: str, miner, distance: str
 # %% ../../nbs/06_learners/12_metric_learning.ipynb #7400ae79
 def _learner(dls: DataLoaders, model: EmbeddingModel) -> KeptLearner:
     "Of images."
-    learn = KeptLearner(dls, model, loss_func=model.loss, metrics=_metric(model.metric), splitter=embedding_splitter)
-    return learn.to_fp16() if torch.cuda.is_available() else learn
+    learn = KeptLearner(dls, model.to(dls.device), loss_func=model.loss, metrics=_metric(model.metric), splitter=embedding_splitter)
+    return learn.to_fp16() if mixed_precision(None) else learn
 
 # %% ../../nbs/06_learners/12_metric_learning.ipynb #569fed88
 @random_state()

@@ -28,11 +28,11 @@ from .classifier import embedded_data
 from ..images.datasets import LabelledImages
 from ..encoders.encoder import Embedded, Encoder, create_encoder
 from ..encoders.random_state import random_state
-from .heads import KeptLearner, pair_batches, stack_views
+from .heads import KeptLearner, mixed_precision, pair_batches, stack_views
 from .any_learner import after_pooling
 from ..scoring.scorers import PairScorer, fold_pair_head
 from .siamese_data import SiameseImage, siamese_dls
-from .siamese_head import SiameseHead, calibrate, fit_siamese_head, held_out_pairs, pair_accuracy, siamese_loss
+from .siamese_head import SiameseHead, calibrate, fit_siamese_head, held_out_pairs, SiameseLoss, pair_accuracy
 
 # %% ../../nbs/06_learners/10_siamese.ipynb #bdafad9b
 class SiameseModel(nn.Module):
@@ -92,7 +92,8 @@ class SiameseLearner(KeptLearner):
 @random_state()
 def siamese_learner(
     data: LabelledImages, encoder: Encoder | None = None, embedded: Embedded | None = None, augment: int = 4, hidden: int = 256, cosine: float = 10.,
-    symmetric: bool = True, calibrated: bool = True, epochs: int = 10, lr: float = 2e-3, wd: float = 0.1, seed: int = 42, progress: bool = True,
+    symmetric: bool = True, calibrated: bool = True, epochs: int = 10, lr: float = 2e-3, wd: float = 0.1, fp16: bool | None = None, seed: int = 42,
+    progress: bool = True,
 ) -> SiameseLearner:
     """A Siamese network: `learn.siampredict(SiameseImage(im1, im2))[0]` is the logit of a match.
 
@@ -111,6 +112,7 @@ def siamese_learner(
         epochs: of the head, on cached vectors
         lr: highest learning rate
         wd: weight decay
+        fp16: mixed precision when it goes on end to end; None where there is a GPU
         seed: of the first weights, the pairs, the views and dropout
         progress: progress bar and the table of epochs
     Returns: of pairs of images; its head is fitted and calibrated, its encoder frozen"""
@@ -122,18 +124,19 @@ def siamese_learner(
     with random_state(seed): head = make_head()
     fit_siamese_head(head, views, targets, _valid_pairs(data, embedded), seed=seed, progress=progress, **fit)
     if calibrated: calibrate(head, *held_out_pairs(make_head, views, targets, seed=seed, **fit))
-    learn = _as_learner(data, encoder, head, {"hidden": hidden, "cosine": cosine, "symmetric": symmetric})
+    learn = _as_learner(data, encoder, head, {"hidden": hidden, "cosine": cosine, "symmetric": symmetric}, fp16)
     learn.bad = embedded.bad
     return learn
 
 # %% ../../nbs/06_learners/10_siamese.ipynb #9175bd0c
-def _as_learner(data: LabelledImages, encoder: Encoder, head: SiameseHead, made_with: dict) -> SiameseLearner:
+def _as_learner(data: LabelledImages, encoder: Encoder, head: SiameseHead, made_with: dict, fp16: bool | None = None) -> SiameseLearner:
     "A learner of pairs. It has an encoder of its own: fine-tuning it changes no other learner."
-    model = SiameseModel(deepcopy(encoder), head)
-    learn = SiameseLearner(siamese_dls(data, encoder), model, loss_func=siamese_loss, metrics=pair_accuracy, splitter=siamese_splitter)
+    dls = siamese_dls(data, encoder)
+    model = SiameseModel(deepcopy(encoder), head).to(dls.device)
+    learn = SiameseLearner(dls, model, loss_func=SiameseLoss(), metrics=pair_accuracy, splitter=siamese_splitter)
     learn.made_with = made_with # what `rebuilt_siamese` needs
     learn.freeze()
-    return learn.to_fp16() if torch.cuda.is_available() else learn
+    return learn.to_fp16() if mixed_precision(fp16) else learn
 
 # %% ../../nbs/06_learners/10_siamese.ipynb #86c4a883
 @random_state() # weights are drawn before they are overwritten

@@ -261,8 +261,8 @@ def fold_pair_head(
     threshold: float = 0.,   # logit from which a pair is called a match
     symmetric: bool = True,  # average both orders; False scores (query, item) in this order only
 ) -> PairScorer:
-    "Fold a trained concatenation head."
-    norm1, linear1, norm2, linear2 = pair_layers(layers)
+    "Fold a trained concatenation head, from whatever device it is on; the matrices are on the CPU."
+    norm1, linear1, norm2, linear2 = pair_layers(deepcopy(layers).cpu())
     weight, b = fold_linear(norm1, linear1)
     w, c = fold_linear(norm2, linear2)
     A, B = split_pair(weight)

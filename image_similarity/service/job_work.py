@@ -194,7 +194,7 @@ def work(root: Path, id: str) -> None:
         done = add_all(collection, read_task(jobs.place(id)), tell, 40 if job.kind == "train" else 100)
         found = train(collection, tell, 40) if job.kind == "train" else {}
         message, figures = (f"the pictures were added, but no model was trained: {found}", {}) if isinstance(found, str) else (None, found)
-        jobs.end(id, "done", message, BadImages([ImageError(s.file, s.reason) for s in job.skipped]) + done.skipped, {"added": done.added, "known": done.known, **figures})
+        jobs.end(id, "done", message, BadImages([*(ImageError(s.file, s.reason) for s in job.skipped), *done.skipped]), {"added": done.added, "known": done.known, **figures})
     except Refused as e: jobs.end(id, "failed", e.detail)
     except (ValueError, OSError, ImportError, MemoryError) as e: jobs.end(id, "failed", one_line(e))
 
