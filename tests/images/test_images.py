@@ -413,7 +413,7 @@ def test_an_open_picture_of_any_mode_is_as_its_file(mode):
 def test_pixels_of_arrays_and_tensors():
     torch = pytest.importorskip("torch")
     pixels = np.asarray(drawn((12, 8)))
-    for given in (pixels, torch.from_numpy(pixels.copy()), memoryview(encoded(drawn((12, 8)), "PNG"))): assert open_image(given).tobytes() == pixels.tobytes()
+    for pixels_of in (pixels, torch.from_numpy(pixels.copy()), memoryview(encoded(drawn((12, 8)), "PNG"))): assert open_image(pixels_of).tobytes() == pixels.tobytes()
     for wrong in (pixels.astype(float), pixels.transpose(2, 0, 1), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(TypeError, match=r"give uint8 of shape"): open_image(wrong)
 
