@@ -49,6 +49,12 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture
+def few(monkeypatch):
+    "Let Siamese heads learn from few pairs."
+    few_pairs(monkeypatch)
+
+
+@pytest.fixture
 def quick(monkeypatch):
     "Make `train` and `demo` of the command line quick: a small input, two epochs."
     from image_similarity.finder import demo

@@ -76,8 +76,8 @@ def _with_training_pictures(data: LabelledImages, embedded: Embedded) -> tuple[L
 
 def _what(tuning: Tuning) -> str:
     "What is done, in a few words."
-    layer = f"learned a feature layer by {tuning.loss}" if tuning.loss else ""
-    return f"{layer} and trained end to end" if layer and tuning.epochs else layer or "trained the encoder end to end"
+    if not tuning.epochs: return f"learned a feature layer by {tuning.loss}"
+    return f"a feature layer by {tuning.loss}, and fine-tuning" if tuning.loss else "fine-tuning"
 
 def _stop(
     tuning: Tuning,

@@ -153,6 +153,7 @@ def train(collection: Collection, tell: Callable[[str, float], None], first: flo
     with collection.writing() as opened: everything = opened.gallery.items()
     items, encoder = [item for item in everything if item.label], getattr(opened.gallery.encoder, "encoder", None)
     if why := why_not(collection, items, encoder): return why
+    assert encoder is not None # or else `why_not` has said so
     if tuning and (gone := [item.path for item in everything if not item.path.is_file()]):
         return f"{gone[0]}: there is no such file, and an encoder that learns has to look at every picture anew; remove what is gone, or leave out loss and fine_tune"
     labels = [item.label for item in items if item.label]
@@ -268,7 +269,7 @@ def work(root: Path, id: str) -> None:
         done = add_all(collection, read_task(jobs.place(id)), tell, 40 if job.kind == "train" else 100)
         found = train(collection, tell, 40, read_tuning(jobs.place(id))) if job.kind == "train" else {}
         message, figures = (f"the pictures were added, but no model was trained: {found}", {}) if isinstance(found, str) else (None, found)
-        jobs.end(id, "done", message, BadImages([ImageError(s.file, s.reason) for s in job.skipped]) + done.skipped, {"added": done.added, "known": done.known, **figures})
+        jobs.end(id, "done", message, BadImages([*(ImageError(s.file, s.reason) for s in job.skipped), *done.skipped]), {"added": done.added, "known": done.known, **figures})
     except Refused as e: jobs.end(id, "failed", e.detail)
     except (ValueError, OSError, ImportError, MemoryError) as e: jobs.end(id, "failed", one_line(e))
 

@@ -256,11 +256,11 @@ class DuplicatesAnswer(Answered):
 # %% ../../nbs/13_service/01_protocol.ipynb #dbabd167
 class TrainOptions(Said):
     "How to train."
-    labels: Literal["auto", "folder", "csv", "none"] = Field("auto", description="Where the labels are: auto means csv if there is one, otherwise folder if there are two or more, otherwise none.")
-    loss: Literal["contrastive", "triplet", "deep_ranking", "arcface", "classification"] | None = Field(None, description="Put a feature layer behind the encoder, and learn it by this loss.")
-    fine_tune: int = Field(0, ge=0, le=1000, description="Epochs to train the encoder for, end to end; it is kept only where pictures that are held out for it say so.")
-    lr: float | None = Field(None, gt=0, le=1, description="Highest learning rate of fine_tune; null for 0.001.")
-    time_limit: float | None = Field(None, gt=0, le=10_000_000, description="Seconds after which fine_tune has to be done, with what was learned so far.")
+    labels: Literal["auto", "folder", "csv", "none"] = Field(default="auto", description="Where the labels are: auto means csv if there is one, otherwise folder if there are two or more, otherwise none.")
+    loss: Literal["contrastive", "triplet", "deep_ranking", "arcface", "classification"] | None = Field(default=None, description="Put a feature layer behind the encoder, and learn it by this loss.")
+    fine_tune: int = Field(default=0, ge=0, le=1000, description="Epochs to train the encoder for, end to end; it is kept only where pictures that are held out for it say so.")
+    lr: float | None = Field(default=None, gt=0, le=1, description="Highest learning rate of fine_tune; null for 0.001.")
+    time_limit: float | None = Field(default=None, gt=0, le=10_000_000, description="Seconds after which fine_tune has to be done, with what was learned so far.")
 
     @model_validator(mode="after")
     def _fitting(self):
