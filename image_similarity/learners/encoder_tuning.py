@@ -136,7 +136,7 @@ def fit_encoder(
     best = BestSoFar(lambda: held_out_ranking(current().train(), held)) # one in training is not converted for each look
     learn.unfreeze()
     with no_random(seed), learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(tuning.epochs, slice(tuning.lr / 100, tuning.lr), cbs=[StopAt(until), best, EachBatch(tell, shown)])
+        learn.fit_one_cycle(tuning.epochs, slice(tuning.lr / 100, tuning.lr), cbs=[best, EachBatch(tell, shown), StopAt(until)])
     return current().eval() if best.start is not None and best.best > best.start else None
 
 # %% ../../nbs/06_learners/16_encoder_tuning.ipynb #63407c81
