@@ -300,7 +300,7 @@ def test_an_encoder_that_learned_is_found_and_measured_like_any_other(call, smal
 
 @pytest.mark.parametrize("args, said", [
     (["--lr", "0.1"], "--lr: is for fine-tuning; add --fine-tune EPOCHS"), (["--fp16"], "--fp16: is for"), (["--loss", "triplet", "--time-limit", "5"], "--time-limit: is for"),
-    (["--loss", "triplet"], "choose one of contrastive"), (["--fine-tune", "1", "--lr", "0"], "lr=0.0: give a number above 0"), (["--fine-tune", "1", "--time-limit", "-1"], "above 0")])
+    (["--loss", "triple"], "choose one of contrastive"), (["--fine-tune", "1", "--lr", "0"], "lr=0.0: give a number above 0"), (["--fine-tune", "1", "--time-limit", "-1"], "above 0")])
 def test_options_of_fine_tuning_are_refused_before_any_work(call, tmp_path, args, said):
     code, out, err = call("train", tmp_path / "no pictures", "--out", tmp_path / "model", *args)
     assert (code, out, err.count("\n")) == (2, "", 1) and said in err
