@@ -9,8 +9,10 @@
 # the last bits is found by any of them, and these two change all of them at once, twice. AVX-512 is left to the machines that have it.
 #
 # Not run again: what only reads, draws, packs or shows (images, drawing, the page, bad requests, the architecture), which computes with no network.
+# The tests run on the first of the two machines and the notebooks on the second, so that all is looked at once in the time there is;
+# ALL=1 runs both on both.
 #
-# .ci/soak.sh [old|avx2|slow]...   SOAK_SEED=7 for other errors   TESTS="tests/matching" NOTEBOOKS="nbs/11_matching" for a part   WORKERS=1 for one core
+# .ci/soak.sh [old|avx2|slow]...   ALL=1   SOAK_SEED=7 for other errors   TESTS="tests/matching" NOTEBOOKS="nbs/11_matching" for a part   WORKERS=1 for one core
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
@@ -42,9 +44,9 @@ again() {  # NAME VARIABLE=VALUE...: tests and notebooks with these variables, a
 
 [ $# -gt 0 ] || set -- old avx2 slow
 for part in "$@"; do case $part in
-    old) again "without AVX" ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
+    old) NOTEBOOKS=${ALL:+$NOTEBOOKS} again "without AVX" ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
         NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 0)" FAISS_OPT_LEVEL=generic SOAK_SEED="${SOAK_SEED:-0}" ;;
-    avx2) again "with AVX2 and no more" ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell \
+    avx2) TESTS=${ALL:+$TESTS} again "with AVX2 and no more" ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell \
         NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 1)" FAISS_OPT_LEVEL=avx2 SOAK_SEED="${SOAK_SEED:-1}" ;;
     slow) step "The tests that take their time"
         python -m pytest -q -n "$WORKERS" --dist worksteal -m soak --durations=15 tests || failed+=("the tests that take their time") ;;

@@ -57,8 +57,8 @@ def test_every_place_within_a_page_that_is_linked_to_exists():
     assert set(re.findall(r"docs/chapters\.md#([^)]+)\)", text("README.md"))) <= anchors(text("docs/chapters.md"))
 
 
-def test_every_link_of_a_tutorial_leads_somewhere():
-    for notebook in (ROOT / "nbs" / "tutorials").glob("*.ipynb"):
+def test_every_link_of_a_notebook_leads_somewhere():
+    for notebook in architecture.notebooks():
         for cell in nbformat.read(notebook, as_version=4).cells:
             if cell.cell_type != "markdown": continue
             targets = [m["target"].partition("#")[0] for m in render_readme.LINK.finditer(render_readme.FENCE.sub("", cell.source))]

@@ -2,8 +2,6 @@
 import hashlib
 import pickle
 import random
-import subprocess
-import sys
 from contextlib import contextmanager
 from functools import partial
 
@@ -43,11 +41,11 @@ def own_state():
 @pytest.fixture(scope="module", autouse=True)
 def quick_training():
     "A few pairs will do."
-    from image_similarity.matching import training
+    from image_similarity.matching import image_head, image_training
     with pytest.MonkeyPatch.context() as patch:
         few_pairs(patch)
-        patch.setattr(training, "drawn_batches", partial(training.drawn_batches, n_batches=2, n_pairs=64))
-        patch.setattr(training, "REFINEMENTS", (None, 0, 5))
+        patch.setattr(image_head, "drawn_batches", partial(image_head.drawn_batches, n_batches=2, n_pairs=64))
+        patch.setattr(image_training, "REFINEMENTS", (None, 0, 5))
         yield
 
 
@@ -145,10 +143,3 @@ def test_texts(small):
     with undisturbed():
         ConSEEncoder().encode_texts(["a cat"])
         ProductMatcher(encoder=small.encoder).fit(products, products.sample(frac=1, random_state=0), "sku", progress=False)
-
-
-def test_importing_the_package_moves_no_state(): # but Python's own: the HTTP libraries draw from it as they are imported
-    code = ("import numpy, torch, image_similarity as s\n"
-            "def now(): return numpy.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()\n"
-            "before = now()\nfor name in s.__all__: getattr(s, name)\nassert now() == before")
-    subprocess.run([sys.executable, "-c", code], check=True)

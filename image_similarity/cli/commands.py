@@ -9,6 +9,7 @@ __all__ = ['app', 'Images', 'Model', 'Labels', 'Split', 'OURS', 'COMPLETE', 'gue
            'evaluate', 'export', 'demo', 'run', 'wrong_usage', 'main']
 
 # %% ../../nbs/14_cli/02_commands.ipynb #d4bf9334
+import io
 import json as to_json
 import os
 import sys
@@ -282,5 +283,5 @@ def main(args: list[str] | None = None):
     if COMPLETE in os.environ: typer.main.get_command(app).main(prog_name="image_similarity")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE") # before torch is loaded: where others compute too, waiting threads that spin cost minutes
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="surrogateescape") # names that are not valid text
+        if isinstance(stream, io.TextIOWrapper): stream.reconfigure(errors="surrogateescape") # names that are not valid text
     raise SystemExit(run(sys.argv[1:] if args is None else list(args)))

@@ -85,6 +85,7 @@ def contact_sheet(bands: Iterable[Band], columns: int = 6, size: int = 150, most
     """Draw groups of pictures below each other. Raises `ValueError` when there is no group, or the numbers are too small.
 
     Args:
+        bands: the groups, each with its title
         columns: pictures in a row
         size: width and height of a picture, pixels
         most: pictures of a band; more are counted, not drawn

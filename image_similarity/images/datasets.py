@@ -76,7 +76,13 @@ class LabelledImages:
         return LabelledImages([self.files[i] for i in at], [self.labels[i] for i in at], self.held_out[at])
 
     def show(self, rows: int = 2, columns: int = 6, seed: int = 0):
-        "Draw a few of the pictures, titled with their labels; see `show_samples`."
+        """Draw a few of the pictures, titled with their labels; see `show_samples`.
+
+        Args:
+            rows: of pictures
+            columns: pictures in a row
+            seed: of which pictures are drawn
+        Returns: matplotlib figure"""
         return show_samples(self, rows, columns, seed)
 
 

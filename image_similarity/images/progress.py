@@ -28,10 +28,11 @@ class _Lines(tqdm):
     told = 0 # how far it was at the last line
 
     def display(self, msg=None, pos=None):
-        if self.n == self.told or self._time() - self.start_t < EVERY: return
+        seconds = self.format_dict["elapsed"]
+        if self.n == self.told or seconds < EVERY: return
         self.told = self.n
         of = f" of {self.total:,}" if self.total else ""
-        say(f"{self.desc}: {self.n:,}{of}{self.unit}, {self.format_interval(self._time() - self.start_t)}")
+        say(f"{self.desc}: {self.n:,}{of}{self.unit}, {self.format_interval(seconds)}")
 
 # %% ../../nbs/01_images/10_progress.ipynb #75e63a5a
 def progress_bar(items: Iterable | None = None, what: str = "", total: int | None = None, unit: str = "images", shown: bool = True) -> tqdm:

@@ -161,11 +161,13 @@ def siamese_dls(data: LabelledImages, encoder: Encoder, batch_size: int = 16) ->
 # %% ../../nbs/06_learners/08_siamese_data.ipynb #3ee6acba
 @show_batch.dispatch
 def _show_pairs_of_batch(x: SiameseImage, y, samples, ctxs=None, max_n=6, ncols=3, **kwargs):
-    return show_pairs(samples[:max_n], ncols, axes=ctxs)
+    return show_pairs(samples[:max_n] if samples else _items(x, max_n), ncols, axes=ctxs) # without samples where the loader is not a `PairDL`
 
 @show_results.dispatch
 def _show_pairs_with_answers(x: SiameseImage, y, samples, outs, ctxs=None, max_n=6, ncols=3, **kwargs):
-    return _show_answers(samples[:max_n], [out[0] for out in outs], None, ncols, ctxs)
+    if samples is None: samples, answers = _items(x, max_n), y[2]
+    else: answers = [out[0] for out in outs]
+    return _show_answers(samples[:max_n], answers, None, ncols, ctxs)
 
 @plot_top_losses.dispatch
 def _show_pairs_with_losses(x: SiameseImage, y, samples, outs, raws, losses, ctxs=None, ncols=3, **kwargs):

@@ -31,7 +31,7 @@ def pair_table(data: Table) -> pd.DataFrame:
         data = pd.read_csv(data)
     elif isinstance(data, Mapping): data = pd.DataFrame(dict(data))
     if not isinstance(data, pd.DataFrame):
-        raise TypeError(f"a {type(data).__name__} is not a table: give a data frame, a dict {{column: list}} or the path of a CSV file")
+        raise TypeError(f"{type(data).__name__} is not a table: give a data frame, a dict {{column: list}} or the path of a CSV file")
     if not len(data): raise ValueError("the table has no row")
     return data
 

@@ -188,6 +188,7 @@ class MatchPredictor:
         """The embedding of each cell of a column.
 
         Args:
+            table: with that column; others are not looked at
             column: of images, or of texts
             id_mappings: for each column that holds ids: id to path
         Returns: (rows, nf) of length 1; NaN, with a warning, where an image cannot be read"""

@@ -100,7 +100,7 @@ def fit_calibration(logits, targets, sample_weight=None) -> Calibration:
     from sklearn.linear_model import LogisticRegression # loaded when used: applying a calibration does not need it
     logits, targets, weight = pair_arrays(logits, targets, sample_weight)
     kept = targets[weight > 0]
-    if kept.all() or not kept.any(): raise ValueError(f"{kept.sum()} match{'es' * (kept.sum() != 1)} among {len(kept)} pair{'s' * (len(kept) != 1)}: calibration needs both kinds")
+    if kept.all() or not kept.any(): raise ValueError(f"{kept.sum()} match{'' if kept.sum() == 1 else 'es'} among {len(kept)} pair{'s'[:len(kept) != 1]}: calibration needs both kinds")
     if not np.isfinite(logits).all() or logits.min() == logits.max():
         raise ValueError("the logits are all equal or not finite: check the model that made them")
     centre, spread = logits.mean(), logits.std()

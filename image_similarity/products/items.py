@@ -162,6 +162,6 @@ def load_products(folder: Path, saved: dict, n_attributes: int, images: str | Pa
     tensors, n = read_tensors(folder / CATALOGUE), len(saved["rows"])
     maxima, means, meaning = (tensors[name].numpy() for name in _VECTORS)
     if {len(v) for v in (maxima, means, meaning, saved["images"], saved["titles"], saved["attributes"])} != {n}:
-        raise ValueError("the catalogue has not as many vectors as rows")
+        raise ValueError("the catalogue's rows and vectors differ in number")
     attributes = np.array(saved["attributes"], dtype=object).reshape(n, n_attributes)
     return Products(saved["rows"], [None if i is None else kept_path(i, images) for i in saved["images"]], saved["titles"], attributes, maxima, means, meaning)

@@ -233,6 +233,7 @@ def pair_index(scorer: PairScorer, pooled: Any, dtype: str = "float32") -> PairI
     """An index in memory. Raises `ValueError` for rows that are not finite and for an unknown `dtype`.
 
     Args:
+        scorer: what compares two pictures
         pooled: (N, 2·nf) array or tensor
         dtype: 'int8': first look at bytes, which is faster and takes a quarter more memory"""
     if dtype not in ("float32", "int8"): raise ValueError(f"dtype={dtype!r}: choose 'float32' or 'int8'")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
+from typing import Any, Literal
 
 import numpy as np
 
@@ -108,7 +109,8 @@ def without_duplicates(
         query, query_embedding: (D,)
     Returns: places of those that stay, n at most, and how many were left out on the way"""
     kept, hidden, left = [], 0, LAID
-    shown, vectors = ([], []) if query is None else ([query], [query_embedding])
+    shown: list[View | Item] = [] if query is None else [query]
+    vectors = [] if query is None else [query_embedding]
     for i, item in enumerate(items):
         if len(kept) == n: break
         cosines = np.array(vectors) @ embeddings[i] if vectors else np.zeros(1)
@@ -124,14 +126,14 @@ def without_duplicates(
     return kept, hidden
 
 def _embeddings(opened: Opened, pooled: np.ndarray) -> np.ndarray:
+    assert opened.made_with is not None # an encoder that has looked at pictures is known
     return normalize(compared_rows(pooled, opened.made_with["compared"]))
 
 # %% ../../nbs/13_service/05_answers.ipynb #6b0136dc
 class Query:
     "What is searched for, and what is known of it."
-    def __init__(self, kind: str, content, pooled: np.ndarray | None = None):
+    def __init__(self, kind: Literal["image", "item", "text", "mixture"], content: Any, pooled: np.ndarray | None = None):
         """Args:
-            kind: 'image', 'item', 'text' or 'mixture'
             content: encoded bytes, an `Item`, or a `Mixture`, which a text is as well
             pooled: (width,) of a picture"""
         self.kind, self.content, self.pooled = kind, content, pooled
@@ -157,6 +159,10 @@ def item_query(
     return Query("item", item, opened.gallery.catalogue.pooled([id])[0])
 
 # %% ../../nbs/13_service/05_answers.ipynb #8b327c7a
+def _id(result: Result) -> int:
+    assert result.id is not None # what a gallery has found has one
+    return result.id
+
 def _found(opened: Opened, query: Query, n: int, options: SearchOptions) -> list[Result]:
     "The best `n`, without the query itself. Raises `Refused` for an item that is asked with and has gone meanwhile."
     if opened.finder is None or query.pooled is None:
@@ -184,31 +190,31 @@ def search(
         if isinstance(query.content, Mixture) and query.content.has_words: opened.ready_for_text()
         results = _found(opened, query, wanted, options) if len(opened.gallery) else []
     except (ValueError, TypeError, ImportError) as e: raise Refused("invalid", str(e)) from e
-    items = opened.gallery.catalogue.items_by_id([r.id for r in results])
+    items = opened.gallery.catalogue.items_by_id([_id(r) for r in results])
     results, hidden = [r for r in results if r.id in items], 0
     if options.hide_duplicates: results, hidden = _distinct(opened, query, results, items, options.top_k)
     by_probability = opened.finder is not None and query.pooled is not None
-    near = [r for r in results if options.threshold is None or (r.probability if by_probability else r.score) >= options.threshold]
+    near = [r for r in results if options.threshold is None or ((r.probability or 0.) if by_probability else r.score) >= options.threshold]
     return SearchAnswer(query=QueryInfo(kind=query.kind, item=query.id, predicted=_predicted(opened, query)), results=_shown(opened, near, items),
                         compared_by="probability" if by_probability else "mixture" if query.kind == "mixture" and query.content.single is None else "cosine", below_threshold=len(results) - len(near), hidden_duplicates=hidden,
                         seconds=perf_counter() - start)
 
 def _shown(opened: Opened, results: Sequence[Result], items: dict[int, Item]) -> list[Found]:
-    return [Found(rank=rank, score=r.score, probability=r.probability, **shown_item(opened.folder.name, items[r.id])) for rank, r in enumerate(results, 1)]
+    return [Found(rank=rank, score=r.score, probability=r.probability, **shown_item(opened.folder.name, items[_id(r)])) for rank, r in enumerate(results, 1)]
 
 def _still_there(opened: Opened, results: list[Result]) -> tuple[list[Result], np.ndarray]:
     "Results whose item has not gone meanwhile, and the embedding (n, D) of each."
-    pooled = opened.gallery.catalogue.pooled_by_id([r.id for r in results])
+    pooled = opened.gallery.catalogue.pooled_by_id([_id(r) for r in results])
     there = [r for r in results if r.id in pooled]
-    return there, _embeddings(opened, np.stack([pooled[r.id] for r in there])) if there else np.zeros((0, 0))
+    return there, _embeddings(opened, np.stack([pooled[_id(r)] for r in there])) if there else np.zeros((0, 0))
 
 def _distinct(opened: Opened, query: Query, results: list[Result], items: dict[int, Item], n: int) -> tuple[list[Result], int]:
     results, embeddings = _still_there(opened, results)
     if not results: return [], 0
     view, own = None, None
-    if query.kind in ("image", "item"):
+    if query.pooled is not None: # a picture, or an item
         view, own = _view_of(query.content) if query.kind == "item" else View(open_image(query.content, at_least=AT_LEAST)), _embeddings(opened, query.pooled[None])[0]
-    kept, hidden = without_duplicates([items[r.id] for r in results], embeddings, n, view, own)
+    kept, hidden = without_duplicates([items[_id(r)] for r in results], embeddings, n, view, own)
     return [results[i] for i in kept], hidden
 
 def _predicted(opened: Opened, query: Query) -> Prediction | None:
@@ -228,6 +234,7 @@ def match(opened: Opened, first: np.ndarray, second: np.ndarray) -> MatchAnswer:
 
 def _probability(opened: Opened, first, second) -> float:
     import torch
+    assert opened.finder is not None # of a gallery there is no probability
     return float(opened.finder.scorer.pair_logits(*(torch.from_numpy(v[None].copy()) for v in (first, second)))[0].sigmoid())
 
 # %% ../../nbs/13_service/05_answers.ipynb #e7c3ff67
@@ -275,8 +282,8 @@ def recommendations(
 ) -> Recommendations:
     "Raises `Refused` when there is no such item."
     query = item_query(opened, id)
-    results = _found(opened, query, max(POOL, 2 * top_k), SearchOptions())
-    items = opened.gallery.catalogue.items_by_id([r.id for r in results])
+    results = _found(opened, query, max(POOL, 2 * top_k), SearchOptions.model_validate({}))
+    items = opened.gallery.catalogue.items_by_id([_id(r) for r in results])
     results, _ = _distinct(opened, query, [r for r in results if r.id in items], items, max(POOL, top_k))
     results, embeddings = _still_there(opened, results)
     if not results: return Recommendations(item=id, results=[])

@@ -134,6 +134,7 @@ def create_app(root: str | Path, token: str | None = None, limits: Limits = Limi
     Args:
         root: folder of the collections, made if it is not there
         token: that callers have to know; None lets in whoever reaches the loopback
+        limits: of what is sent and of how long it takes
         hosts: names under which the service is reached, beside the loopback's"""
     if token is not None and len(token) < SHORTEST: raise ValueError(f"a token of {len(token)} characters can be guessed; use {SHORTEST} or more, such as `openssl rand -hex 24` gives")
     metrics = Metrics()

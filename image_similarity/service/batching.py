@@ -27,7 +27,7 @@ def look_at_each(encoder: GalleryEncoder, pictures: Sequence) -> list[np.ndarray
         pictures: encoded bytes, or paths
     Returns: of each: (width,) what the encoder made of it, or the error"""
     seen = encoder.look(pictures)
-    found, bad = dict(zip(seen.kept.tolist(), seen.pooled)), iter(seen.bad)
+    found, bad = dict(zip(seen.places.tolist(), seen.pooled)), iter(seen.bad)
     return [found[i] if i in found else next(bad) for i in range(len(pictures))]
 
 # %% ../../nbs/13_service/02_batching.ipynb #ed2ed643

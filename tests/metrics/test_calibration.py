@@ -156,7 +156,7 @@ def test_plot_reliability_draws_the_curve_on_the_axes_given():
 
 @pytest.mark.parametrize('call, words', [
     (lambda: fit_calibration([1., 2.], [1, 1]), ['2 matches among 2']),
-    (lambda: fit_calibration([1., 2.], [1, 0], [1, 0]), ['1 matches among 1']),
+    (lambda: fit_calibration([1., 2.], [1, 0], [1, 0]), ['1 match among 1 pair:']),
     (lambda: fit_calibration([.1] * 3, [1, 0, 0]), ['all equal']),
     (lambda: fit_calibration([2., np.inf], [1, 0]), ['not finite']),
     (lambda: fit_calibration([1., 2., 3.], [1, 1, 0]), ['fewer matches', '1 for a match']),

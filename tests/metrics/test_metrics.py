@@ -221,7 +221,7 @@ def test_threshold_for_precision_is_the_smallest_that_reaches_it(pairs):
 @pytest.mark.parametrize('call, words', [
     (lambda: threshold_for_precision([.9, .5, .1], [0, 1, 1]), ['0.99', '0.667']),
     (lambda: threshold_for_precision([.9, .1], [1, 0], 99), ['precision=99']),
-    (lambda: best_threshold([.9, .1], [1, 0], [1, 0]), ['all 1 pairs match']),
+    (lambda: best_threshold([.9, .1], [1, 0], [1, 0]), ['there is one pair only']),
     (lambda: pair_auc([.9, .1], [0, 0]), ['all 2 pairs are non-matches']),
     (lambda: pair_auc([.9, .1], [1, -1]), ['0 or 1']),
     (lambda: pair_auc([.9, .1], [1, 0, 0]), ['(2,)', '(3,)']),

@@ -198,7 +198,7 @@ def test_keys_of_embedded_tables(fitted, shops):
 @pytest.mark.parametrize("change, error, said", [
     (lambda o: o[:9], ValueError, "9 products are known in both"), (lambda o: o.drop(columns="title"), ValueError, "no column 'title'"),
     (lambda o: o.drop(columns="sku"), ValueError, "no column 'sku'"), (lambda o: o[:0], ValueError, "no row"), (lambda o: o.assign(sku=None), ValueError, "0 products"),
-    (lambda o: 7, TypeError, "no table")])
+    (lambda o: 7, TypeError, "not a table")])
 def test_what_cannot_be_learned_from(shops, change, error, said):
     folder, ours, theirs = shops
     with pytest.raises(error, match=said):
@@ -246,7 +246,7 @@ def test_pictures_may_be_moved_or_gone_after_saving(fitted, shops, tmp_path):
 @pytest.mark.parametrize("damage, said", [
     (lambda f: (f / "products.safetensors").write_bytes(b"x"), "damaged"), (lambda f: (f / "catalogue.safetensors").unlink(), "missing"),
     (lambda f: (f / "manifest.json").unlink(), "not a model folder"), (lambda f: change(f, lambda m: m.pop("products")), "not one of products"),
-    (lambda f: change(f, lambda m: m["catalogue"]["rows"].pop()), "not the same number"), (lambda f: change(f, lambda m: m.pop("combinations")), "fit again"),
+    (lambda f: change(f, lambda m: m["catalogue"]["rows"].pop()), "differ in number"), (lambda f: change(f, lambda m: m.pop("combinations")), "fit again"),
     (lambda f: change(f, lambda m: m.update(sentences="other")), "language model of fingerprint other")])
 def test_a_damaged_folder_is_told(fitted, tmp_path, damage, said):
     folder = fitted[0].save(tmp_path / "matcher")

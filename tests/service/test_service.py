@@ -497,7 +497,7 @@ def test_a_job_can_be_cancelled(tmp_path, pets):
         assert client.post(f"/v1/jobs/{waiting}/cancel").json()["state"] == "cancelled"
         while client.get(f"/v1/jobs/{running_job}").json()["state"] == "queued": time.sleep(.05)
         assert client.post(f"/v1/jobs/{running_job}/cancel").json()["state"] == "cancelled"
-        refused(client.post(f"/v1/jobs/{running_job}/cancel"), 409, "conflict", "ended already")
+        refused(client.post(f"/v1/jobs/{running_job}/cancel"), 409, "conflict", "already ended")
         refused(client.post("/v1/jobs/nope/cancel"), 404, "not_found")
         assert [j["id"] for j in client.get("/v1/jobs", params={"collection": "a"}).json()["jobs"]] == [running_job]
         assert ended(client, train(client, "a", zipped("x", pets[:1]), labels="none").json()["id"])["state"] == "done"
@@ -568,7 +568,7 @@ def test_a_service_that_is_asked_to_stop_answers_first(tmp_path, pets):
 def test_two_services_do_not_share_a_folder(tmp_path):
     with process(tmp_path):
         second = subprocess.run([sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "serve", str(tmp_path), "--port", "0"], capture_output=True, text=True, timeout=60)
-    assert second.returncode != 0 and "another service is at work" in second.stderr
+    assert second.returncode != 0 and "another service is running there" in second.stderr
 
 
 def test_serve_says_what_is_wrong(tmp_path):
@@ -584,4 +584,4 @@ def test_serve_says_what_is_wrong(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert "take another --port" in serve("--port", str(taken.getsockname()[1]))
+        assert "choose another --port" in serve("--port", str(taken.getsockname()[1]))
