@@ -102,7 +102,7 @@ def _tuning(loss: str | None, epochs: int, lr: float | None, fp16: bool, seconds
         if given and not epochs: raise ValueError(f"{option}: is for fine-tuning; add --fine-tune EPOCHS")
     if loss is None and not epochs: return None
     from image_similarity.learners.encoder_tuning import Tuning
-    return Tuning(loss, epochs, lr or Tuning.lr, fp16 or None, seconds)
+    return Tuning(loss, epochs, Tuning.lr if lr is None else lr, fp16 or None, seconds)
 
 # %% ../../nbs/14_cli/02_commands.ipynb #1ea253d9
 def found_json(query: object, results: "Results", scores: str) -> str:
