@@ -27,6 +27,7 @@ from .gallery import AsJson, Commands, Where, check_figure, conditions, nothing_
 
 if TYPE_CHECKING: # it needs seconds to load
     from image_similarity.explain.results import Results
+    from image_similarity.learners.encoder_tuning import Tuning
 
 # %% ../../nbs/14_cli/02_commands.ipynb #f01e35ff
 app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
@@ -68,6 +69,14 @@ def train(
     labels: Labels = None,
     split: Split = None,
     arch: Annotated[str, typer.Option(metavar="NAME", help="Encoder, by timm's name, e.g. resnet34.")] = "tf_efficientnet_lite0",
+    loss: Annotated[str | None, typer.Option(metavar="contrastive|triplet|deep_ranking|arcface|classification", show_default=False,
+                                             help="Put a feature layer behind the encoder, and learn it by this loss.")] = None,
+    fine_tune: Annotated[int, typer.Option(metavar="EPOCHS", min=0, show_default=False, help="Train the encoder too, end to end; it is kept only where pictures that are held out for it say so. "
+                                           "Worth it on a GPU, or with time.")] = 0,
+    lr: Annotated[float | None, typer.Option(metavar="RATE", show_default=False, help="Highest learning rate of --fine-tune, by default 0.001.")] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Mixed precision for --fine-tune. Where there is a GPU, it is on without asking.")] = False,
+    time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", show_default=False, help="Stop --fine-tune in time, with what was learned so far: pictures are read, and the encoder "
+                                                     "has learned, after so many seconds.")] = None,
 ):
     """Train a model on labelled pictures.
 
@@ -76,15 +85,24 @@ def train(
     from image_similarity.encoders.encoder import create_encoder
     from image_similarity.finder.evaluation import evaluate
     from image_similarity.finder.training import check_place, fit_finder
+    tuning = _tuning(loss, fine_tune, lr, fp16, time_limit)
     check_place(out)
     data = labelled_images(images, guess_labels(images, labels), split)
     if len(data.classes) < 2: raise ValueError(f"only one class ({data.classes[0]}): give pictures of two or more, or say where labels come from (--labels)")
     say(data)
-    finder, data, embedded = fit_finder(data, create_encoder(arch), augment=min(4, max(1, 5000 // len(data) - 1)))
+    finder, data, embedded = fit_finder(data, create_encoder(arch), augment=min(4, max(1, 5000 // len(data) - 1)), tuning=tuning)
     finder.save(out)
     say(f"saved to {shown_path(out)}, with {len(finder):,} picture{'s'[:len(finder) != 1]} to search")
     if len(data.valid): print(evaluate(finder, data, embedded))
     else: say("no picture was held out, so nothing is measured")
+
+def _tuning(loss: str | None, epochs: int, lr: float | None, fp16: bool, seconds: float | None) -> "Tuning | None":
+    "How the encoder is to learn; None leaves it as it is."
+    for option, given in (("--lr", lr is not None), ("--fp16", fp16), ("--time-limit", seconds is not None)):
+        if given and not epochs: raise ValueError(f"{option}: is for fine-tuning; add --fine-tune EPOCHS")
+    if loss is None and not epochs: return None
+    from image_similarity.learners.encoder_tuning import Tuning
+    return Tuning(loss, epochs, Tuning.lr if lr is None else lr, fp16 or None, seconds)
 
 # %% ../../nbs/14_cli/02_commands.ipynb #1ea253d9
 def found_json(query: object, results: "Results", scores: str) -> str:
