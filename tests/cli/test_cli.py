@@ -18,7 +18,7 @@ from image_similarity import Gallery
 from image_similarity.cli import commands as cli
 
 pytestmark = pytest.mark.usefixtures("elsewhere", "same_encoder")
-COMMANDS = ["train", "find", "evaluate", "export", "index", "duplicates", "clusters", "demo", "gallery"]
+COMMANDS = ["train", "import-learner", "find", "evaluate", "export", "index", "duplicates", "clusters", "demo", "gallery"]
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_help_names_every_command(call):
 
 @pytest.mark.parametrize("command, options", [
     ("train", ["--out", "--labels", "--split", "--arch", "--loss", "--fine-tune", "--lr", "--fp16", "--time-limit"]), ("find", ["--model", "--gallery", "--plus", "--minus", "--top-k", "--where", "--approximate", "--explain", "--json"]),
-    ("evaluate", ["--labels", "--split", "--json"]), ("export", ["--out"]), ("demo", ["--out"]), ("index", ["--gallery", "--labels", "--arch", "--model"]),
+    ("import-learner", ["--out", "--images", "--trust", "--labels"]), ("evaluate", ["--labels", "--split", "--json"]), ("export", ["--out"]), ("demo", ["--out"]), ("index", ["--gallery", "--labels", "--arch", "--model"]),
     ("duplicates", ["--gallery", "--threshold", "--against", "--sheet", "--json"]), ("clusters", ["--gallery", "--min-size", "--model", "--sheet", "--json"])])
 def test_every_command_explains_its_options(call, command, options):
     code, out, _ = call(command, "--help")
