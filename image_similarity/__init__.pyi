@@ -23,6 +23,7 @@ from .learners.siamese_data import SiameseImage, SiameseTransform
 from .learners.siamese_head import pair_accuracy, siamese_loss
 from .learners.siamese import SiameseModel, siamese_learner, siamese_splitter
 from .learners.metric_learning import embedding_learner, load_embedding, save_embedding
+from .learners.encoder_tuning import Tuning
 from .explain.maps import class_map, pair_maps
 from .groups.sheets import contact_sheet
 from .groups.duplicates import find_duplicates
@@ -60,6 +61,7 @@ __all__ = [
     "SiameseModel",
     "SiameseTransform",
     "SimilarityFinder",
+    "Tuning",
     "bootstrap_interval",
     "class_map",
     "classifier_learner",

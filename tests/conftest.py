@@ -49,6 +49,12 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture
+def few(monkeypatch):
+    "Let Siamese heads learn from few pairs."
+    few_pairs(monkeypatch)
+
+
+@pytest.fixture
 def quick(monkeypatch):
     "Make `train` and `demo` of the command line quick: a small input, two epochs."
     from image_similarity.finder import demo
@@ -57,7 +63,7 @@ def quick(monkeypatch):
 
     create, fit = encoder.create_encoder, training.fit_finder
     def small_encoder(name=encoder.DEFAULT_ENCODER, weights=None, size=None): return create(name, weights, 96)
-    def short_fit(data, encoder, augment=1, log=None, **_): return fit(data, encoder, 1, log, epochs=2)
+    def short_fit(data, encoder, augment=1, log=None, tuning=None, **_): return fit(data, encoder, 1, log, tuning, epochs=2)
     few_pairs(monkeypatch)
     for module in (encoder, demo): monkeypatch.setattr(module, "create_encoder", small_encoder)
     for module in (training, demo): monkeypatch.setattr(module, "fit_finder", short_fit)

@@ -41,11 +41,11 @@ def own_state():
 @pytest.fixture(scope="module", autouse=True)
 def quick_training():
     "A few pairs will do."
-    from image_similarity.matching import training
+    from image_similarity.matching import image_head, image_training
     with pytest.MonkeyPatch.context() as patch:
         few_pairs(patch)
-        patch.setattr(training, "drawn_batches", partial(training.drawn_batches, n_batches=2, n_pairs=64))
-        patch.setattr(training, "REFINEMENTS", (None, 0, 5))
+        patch.setattr(image_head, "drawn_batches", partial(image_head.drawn_batches, n_batches=2, n_pairs=64))
+        patch.setattr(image_training, "REFINEMENTS", (None, 0, 5))
         yield
 
 

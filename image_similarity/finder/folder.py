@@ -16,6 +16,7 @@ import torch
 from ..encoders.encoder import Encoder
 from ..gallery.gallery import Gallery, is_gallery
 from ..encoders.model_files import load_encoder, read_manifest, read_tensors, save_encoder, write_manifest, write_tensors
+from ..scoring.layers import build_layers, describe_layers, flat_layers
 from ..scoring.scorers import ClassScorer, LayeredClassScorer, PairScorer
 
 # %% ../../nbs/10_finder/02_folder.ipynb #288a8bb7
@@ -26,31 +27,40 @@ class Model:
     Args:
         encoder: of the pair, and of the gallery
         class_encoder: of the classifier; often the same one
-        classes: the second for a head with a hidden layer, which no folder keeps"""
+        classes: the second for a head with a hidden layer"""
     encoder: Encoder       # of the pair, and of the gallery
     class_encoder: Encoder # of the classifier; often the same one
-    classes: ClassScorer | LayeredClassScorer # the second for a head with a hidden layer, which no folder keeps
+    classes: ClassScorer | LayeredClassScorer # the second for a head with a hidden layer
     scorer: PairScorer
 
 # %% ../../nbs/10_finder/02_folder.ipynb #730f56b3
 HEADS = ("clearn", "slearn") # the classifier's and the Siamese network's
 
+def _kept_classes(classes: ClassScorer | LayeredClassScorer) -> tuple[list[dict] | None, dict[str, torch.Tensor]]: # its layers, if it has several, and its tensors
+    if isinstance(classes, ClassScorer): return None, {"weight": classes.weight, "bias": classes.bias}
+    flat = flat_layers(classes.layers)
+    return describe_layers(flat, "the head of the classifier"), flat.state_dict()
+
 def write_model(folder: Path, model: Model, learners: dict[str, dict], heads: dict[str, dict[str, torch.Tensor]]) -> None:
-    """Write all parts but the gallery. Raises `TypeError` for a classifier with a hidden layer.
+    """Write all parts but the gallery. Raises `TypeError` that names the layers, of encoders and of the classifier, that cannot be built again.
 
     Args:
         folder: there already
         model: to write
         learners: how the head of each of `HEADS` was built
         heads: their state dicts"""
-    if not isinstance(model.classes, ClassScorer): raise TypeError(f"{model.classes} has a hidden layer, and a folder keeps linear ones; use classifier_learner")
-    write_tensors(folder / "scorers.safetensors", {"class.weight": model.classes.weight, "class.bias": model.classes.bias, **model.scorer.tensors()})
+    layers, tensors = _kept_classes(model.classes)
+    write_tensors(folder / "scorers.safetensors", {**{f"class.{name}": tensor for name, tensor in tensors.items()}, **model.scorer.tensors()})
     write_tensors(folder / "heads.safetensors", {f"{which}.{name}": tensor for which in HEADS for name, tensor in heads[which].items()})
     own = model.class_encoder is not model.encoder
-    write_manifest(folder, {"encoder": save_encoder(folder, model.encoder), "labels": model.classes.labels, "symmetric": model.scorer.symmetric,
+    write_manifest(folder, {"encoder": save_encoder(folder, model.encoder), "labels": model.classes.labels, "class_layers": layers, "symmetric": model.scorer.symmetric,
                             "learners": learners, "class_encoder": save_encoder(folder, model.class_encoder, "class_encoder") if own else None})
 
 # %% ../../nbs/10_finder/02_folder.ipynb #2e527d05
+def _read_classes(manifest: dict, tensors: dict[str, torch.Tensor]) -> ClassScorer | LayeredClassScorer:
+    layers, labels = manifest.get("class_layers"), manifest["labels"] # folders of earlier versions have no layers
+    return ClassScorer(tensors["weight"], tensors["bias"], labels) if layers is None else LayeredClassScorer(build_layers(layers, tensors), labels)
+
 def read_model(folder: Path) -> tuple[Model, dict]:
     """Raises `FileNotFoundError` or `ValueError` that says what does not fit and what to do.
 
@@ -62,9 +72,10 @@ def read_model(folder: Path) -> tuple[Model, dict]:
         tensors = read_tensors(folder / "scorers.safetensors")
         encoder = load_encoder(folder, manifest["encoder"])
         class_encoder = load_encoder(folder, manifest["class_encoder"]) if manifest["class_encoder"] else encoder
-        classes = ClassScorer(tensors.pop("class.weight"), tensors.pop("class.bias"), manifest["labels"])
+        classes = _read_classes(manifest, {name.removeprefix("class."): tensors.pop(name) for name in [*tensors] if name.startswith("class.")})
         scorer = PairScorer(**tensors, symmetric=manifest["symmetric"])
-        classes.log_posterior(torch.zeros(1, 2 * class_encoder.nf))
+        n_classes = classes.log_posterior(torch.zeros(1, 2 * class_encoder.nf)).shape[1]
+        if n_classes != len(classes.labels): raise IndexError(f"{n_classes} classes and {len(classes.labels)} labels must agree")
         scorer.pair_logits(*torch.zeros(2, 1, 2 * encoder.nf))
         return Model(encoder, class_encoder, classes, scorer), manifest["learners"]
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as e: # whatever a damaged or foreign part leads to

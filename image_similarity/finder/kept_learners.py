@@ -31,10 +31,11 @@ def record_and_head(learn: Learner, which: str) -> tuple[dict, dict[str, torch.T
     Args:
         learn: to be saved
         which: of `HEADS`"""
-    if not hasattr(learn, "made_with"):
-        raise TypeError("only learners made by classifier_learner and siamese_learner can be saved here; keep others with Learner.export")
     ours = cast("KeptLearner", learn)
-    return ours.made_with, (ours.model[1] if which == "clearn" else ours.model.head).state_dict()
+    head = ours.model[1] if which == "clearn" else ours.model.head
+    if hasattr(learn, "made_with"): return ours.made_with, head.state_dict()
+    from image_similarity.learners.plain_learner import describe_head
+    return describe_head(head, f"the head of the {'classifier' if which == 'clearn' else 'Siamese network'}")
 
 # %% ../../nbs/10_finder/05_kept_learners.ipynb #383fece7
 def known_pictures(folder: Path, model: Model) -> LabelledImages:
@@ -60,6 +61,9 @@ def rebuilt_learner(folder: Path, model: Model, which: str, made_with: dict) -> 
         which: of `HEADS`
         made_with: what `record_and_head` said of it"""
     data, head = known_pictures(folder, model), read_head(folder, which)
+    if "layers" in made_with:
+        from image_similarity.learners.plain_learner import rebuilt_plain
+        return rebuilt_plain(which, data, model.class_encoder if which == "clearn" else model.encoder, model.classes.labels, made_with["layers"], head)
     if which == "slearn":
         from image_similarity.learners.siamese import rebuilt_siamese
         return rebuilt_siamese(data, model.encoder, made_with, head)

@@ -43,6 +43,11 @@ class PooledFromBytes(nn.Module):
         return pool(self.encoder(picture.permute(0, 3, 1, 2).float() * self.scale - self.shift))
 
 # %% ../../nbs/10_finder/10_onnx_export.ipynb #0bc0889b
+def _linear(classes: ClassScorer) -> nn.Linear:
+    with torch.device("meta"): layer = nn.Linear(classes.weight.shape[1], len(classes.weight))
+    layer.load_state_dict({"weight": classes.weight, "bias": classes.bias}, assign=True)
+    return layer.requires_grad_(False)
+
 class ImageGraph(nn.Module):
     "From pictures to their vectors and the probabilities of their classes."
     inputs, outputs = ("picture",), ("vector", "probabilities")
@@ -54,15 +59,11 @@ class ImageGraph(nn.Module):
             finder: to ask"""
         super().__init__()
         own, of_class, classes = finder.encoder, finder.class_encoder, finder.classes
-        if not isinstance(classes, ClassScorer): raise ValueError(f"{classes} has a hidden layer, and only linear ones are exported; use classifier_learner")
         if (own.size, own.interpolation) != (of_class.size, of_class.interpolation):
             raise ValueError(f"the pair model looks at {own.size} pixels ({own.interpolation}), the classifier at {of_class.size} ({of_class.interpolation}): "
                              "train both with one encoder")
         self.vector, self.of_class = PooledFromBytes(own), None if of_class is own else PooledFromBytes(of_class)
-        self.weight: torch.Tensor
-        self.bias: torch.Tensor
-        self.register_buffer("weight", classes.weight)
-        self.register_buffer("bias", classes.bias)
+        self.logits = _linear(classes) if isinstance(classes, ClassScorer) else classes.layers
 
     def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Args:
@@ -70,7 +71,7 @@ class ImageGraph(nn.Module):
         Returns: (N, 2·nf) and (N, classes)"""
         vector = self.vector(picture)
         of_class = vector if self.of_class is None else self.of_class(picture)
-        return vector, (of_class @ self.weight.T + self.bias).softmax(1)
+        return vector, self.logits(of_class).softmax(1)
 
 # %% ../../nbs/10_finder/10_onnx_export.ipynb #2c545167
 class PairGraph(nn.Module):

@@ -8,18 +8,20 @@ Docs: https://image-similarity.github.io/image_similarity/10_finder/training.htm
 __all__ = ['Fitted', 'fit_finder', 'check_place']
 
 # %% ../../nbs/10_finder/08_training.ipynb #1f682eb0
+import time
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
 from ..learners.classifier import classifier_learner
-from ..images.console import report, timed
+from ..images.console import report, say, timed
 from ..images.datasets import LabelledImages
 from ..encoders.encoder import Embedded, Encoder, embed
 from .evaluation import part_of
 from .finder import SimilarityFinder
 from ..encoders.model_files import MANIFEST
+from ..learners.encoder_tuning import Tuning, learned_encoder
 from ..learners.siamese import siamese_learner
 
 # %% ../../nbs/10_finder/08_training.ipynb #64a10cf1
@@ -30,7 +32,7 @@ class Fitted(NamedTuple):
     embedded: Embedded       # their vectors
 
 # %% ../../nbs/10_finder/08_training.ipynb #675e6f26
-def fit_finder(data: LabelledImages, encoder: Encoder, augment: int = 4, log: TextIO | None = None, **fit: Any) -> Fitted:
+def fit_finder(data: LabelledImages, encoder: Encoder, augment: int = 4, log: TextIO | None = None, tuning: Tuning | None = None, **fit: Any) -> Fitted:
     """Embed, train the classifier and the Siamese network, and fill the gallery.
 
     Files that cannot be read are named on stderr and left out. Raises `ValueError` when there is too little to learn from.
@@ -40,13 +42,21 @@ def fit_finder(data: LabelledImages, encoder: Encoder, augment: int = 4, log: Te
         encoder: for both learners
         augment: augmented views of each picture
         log: where to say what was done; None for stderr
+        tuning: how the encoder itself is to learn first; None leaves it as it is
         fit: for both learners, such as `epochs`"""
-    with timed(f"read {len(data):,} pictures with {encoder.name}", log):
-        embedded = embed(data.files, encoder, augment=augment, progress=log is None)
+    begun = time.monotonic()
+    look = lambda by, files: embed(files, by, augment=augment, progress=log is None)
+    with timed(f"read {len(data):,} pictures with {encoder.name}", log): embedded = look(encoder, data.files)
+    reading = time.monotonic() - begun
     report(bad := embedded.bad)
     data, embedded = data.take(embedded.places), part_of(embedded, np.arange(len(embedded.files)))
     if not len(data.train): raise ValueError("all readable pictures are held out: none is left to learn from")
     part = _with_training_pictures(data, embedded)
+    if tuning is not None:
+        with timed(_what(tuning), log):
+            encoder, embedded, said = learned_encoder(data, encoder, embedded, tuning, lambda by: look(by, data.files), _stop(tuning, begun, reading), shown=log is None)
+        if said: print(said, file=log) if log else say(said)
+        part = _with_training_pictures(data, embedded)
     with timed(f"trained the classifier of {len(part[0].classes)} classes", log):
         clearn = classifier_learner(part[0], encoder, part[1], progress=False, **fit)
     with timed("trained the Siamese network", log):
@@ -63,6 +73,19 @@ def _with_training_pictures(data: LabelledImages, embedded: Embedded) -> tuple[L
     part = data.take(known)
     if len(part.classes) < 2: raise ValueError(f"only one class ({part.classes[0]}) has pictures to learn from: two are needed")
     return part, part_of(embedded, known)
+
+def _what(tuning: Tuning) -> str:
+    "What is done, in a few words."
+    if not tuning.epochs: return f"learned a feature layer by {tuning.loss}"
+    return f"a feature layer by {tuning.loss}, and fine-tuning" if tuning.loss else "fine-tuning"
+
+def _stop(
+    tuning: Tuning,
+    begun: float,   # `time.monotonic()` when all began
+    reading: float, # seconds that it takes to look at all pictures
+) -> float | None:  # `time.monotonic()` at which training has to stop; None for never
+    "All pictures are looked at once more after the training, and with a layer also before it."
+    return None if tuning.seconds is None else begun + tuning.seconds - reading * (2 if tuning.loss else 1)
 
 # %% ../../nbs/10_finder/08_training.ipynb #dd7e05cc
 def check_place(folder: str | Path) -> None:

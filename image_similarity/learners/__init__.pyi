@@ -4,11 +4,13 @@ from .siamese_data import SiameseImage, SiameseTransform
 from .siamese_head import pair_accuracy, siamese_loss
 from .siamese import SiameseModel, siamese_learner, siamese_splitter
 from .metric_learning import embedding_learner, load_embedding, save_embedding
+from .encoder_tuning import Tuning
 
 __all__ = [
     "SiameseImage",
     "SiameseModel",
     "SiameseTransform",
+    "Tuning",
     "classifier_learner",
     "embedding_learner",
     "load_embedding",

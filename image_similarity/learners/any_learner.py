@@ -18,6 +18,7 @@ from torch import nn
 
 from .blocks import RGBImage
 from ..encoders.encoder import Encoder
+from ..encoders.networks import NetworkBody
 from ..encoders.preprocessing import preprocess
 
 # %% ../../nbs/06_learners/06_any_learner.ipynb #22fe1bb5
@@ -34,15 +35,6 @@ def _coloured(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.stack([x, y, (x + y) / 2], -1).astype(np.uint8))
 
 # %% ../../nbs/06_learners/06_any_learner.ipynb #67f4b2a7
-class _Body(nn.Module):
-    "A network without head that says how many channels it makes."
-
-    def __init__(self, layers: nn.Module, num_features: int):
-        super().__init__()
-        self.layers, self.num_features = layers, num_features
-
-    def forward(self, x): return self.layers(x)
-
 def learner_encoder(learn: Learner, body: nn.Module) -> Encoder:
     """The encoder of any fastai learner.
 
@@ -58,7 +50,7 @@ def learner_encoder(learn: Learner, body: nn.Module) -> Encoder:
         raise ValueError(f"the learner's loader makes {tuple(black.shape)} of a picture; let it resize to a square, as item_tfms=Resize(224) does")
     size, std = black.shape[1], 1 / (white - black).mean((1, 2))
     features = _trial(learn, body, size)
-    encoder = Encoder(f"fastai's {type(body).__name__}", _Body(body, features.shape[1]), size, (-black.mean((1, 2)) * std).tolist(), std.tolist(), "bilinear")
+    encoder = Encoder(f"fastai's {type(body).__name__}", NetworkBody(body, features.shape[1]), size, (-black.mean((1, 2)) * std).tolist(), std.tolist(), "bilinear")
     image = _coloured(3 * size, 2 * size)
     if (preprocess(image, encoder) - _prepared(learn, image)).abs().mul(std[:, None, None]).mean() > 0.015:
         raise ValueError("the learner's loader does not take the central square of a picture; let it do so, as item_tfms=Resize(224) does")

@@ -112,17 +112,17 @@ def _model(base: nn.Module, start: torch.Tensor, loss: str, miner, distance: str
     return kind(base, FeatureLayer(start), criterion, create_miner(miner, distance), distance)
 
 # %% ../../nbs/06_learners/12_metric_learning.ipynb #7400ae79
-def _learner(dls: DataLoaders, model: EmbeddingModel) -> KeptLearner:
+def _learner(dls: DataLoaders, model: EmbeddingModel, fp16: bool | None) -> KeptLearner:
     "Of images."
     learn = KeptLearner(dls, model.to(dls.device), loss_func=model.loss, metrics=_metric(model.metric), splitter=embedding_splitter)
-    return learn.to_fp16() if mixed_precision(None) else learn
+    return learn.to_fp16() if mixed_precision(fp16) else learn
 
 # %% ../../nbs/06_learners/12_metric_learning.ipynb #569fed88
 @random_state()
 def embedding_learner(
     data: Sequence | LabelledImages | DataLoaders, labels: Sequence[str] | None = None, encoder: nn.Module | None = None, loss: str = "contrastive",
     miner: str | Callable | None = None, distance: str = "cosine", n_features: int = 256, embedded: Embedded | None = None, augment: int = 2, epochs: int = 60,
-    lr: float = 3e-4, wd: float = 0.1, seed: int = 42, progress: bool = True,
+    lr: float = 3e-4, wd: float = 0.1, fp16: bool | None = None, seed: int = 42, progress: bool = True,
 ) -> KeptLearner:
     """An embedding in which images of a class are close.
 
@@ -143,11 +143,12 @@ def embedding_learner(
         epochs: of the layer, on cached vectors
         lr: highest learning rate
         wd: weight decay, towards the beginning
+        fp16: mixed precision when it goes on end to end; None where there is a GPU
         seed: of first weights, batches and views
         progress: progress bar and the table of epochs
     Returns: `learn.model.encoder` is the encoder with what was learned"""
     encoder = encoder or create_encoder()
-    if isinstance(data, DataLoaders): return _untrained(data, encoder, loss, miner, distance, n_features)
+    if isinstance(data, DataLoaders): return _untrained(data, encoder, loss, miner, distance, n_features, fp16)
     if not isinstance(encoder, Encoder): raise TypeError(f"encoder is a {type(encoder).__name__}: files need an encoder of ours, see create_encoder; give other networks DataLoaders")
     with random_state(seed): base = multi_scale(encoder) if loss == "deep_ranking" else encoder
     data, embedded = embedded_data(_labelled(data, labels), base, embedded, augment, progress)
@@ -158,7 +159,7 @@ def embedding_learner(
     model.base = deepcopy(base)
     dls = class_dls(data, base, batch_size=32)
     balance(dls.train, targets)
-    learn = _learner(dls, model)
+    learn = _learner(dls, model, fp16)
     learn.freeze()
     learn.bad = embedded.bad
     return learn
@@ -186,7 +187,7 @@ def _valid(data: LabelledImages, embedded: Embedded, base: Encoder) -> DataLoade
     return class_batches(_means(embedded, base, data.valid), targets, batch_size=len(targets), shuffle=False)
 
 # %% ../../nbs/06_learners/12_metric_learning.ipynb #2cb445b7
-def _untrained(dls: DataLoaders, base: nn.Module, loss: str, miner, distance: str, n_features: int, n_images: int = 512) -> KeptLearner:
+def _untrained(dls: DataLoaders, base: nn.Module, loss: str, miner, distance: str, n_features: int, fp16: bool | None, n_images: int = 512) -> KeptLearner:
     "A learner of images; its layer begins at the principal directions of a few batches."
     base, found = deepcopy(base).to(dls.device), []
     base.train(not isinstance(base, Encoder)) # batch norms of a new network find their means
@@ -195,7 +196,7 @@ def _untrained(dls: DataLoaders, base: nn.Module, loss: str, miner, distance: st
             found.append(means_of(base, x).cpu())
             if sum(map(len, found)) >= n_images: break
     model = _model(base, principal_start(torch.cat(found).numpy(), n_features, distance), loss, miner, distance, get_c(dls))
-    learn = _learner(dls, model)
+    learn = _learner(dls, model, fp16)
     if isinstance(base, Encoder): learn.freeze() # it is trained already
     return learn
 

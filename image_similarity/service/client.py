@@ -161,16 +161,24 @@ class Client:
             where: conditions on the items that are compared"""
         return self._ask("GET", f"/collections/{name}/duplicates", params=_given(threshold=threshold, limit=limit, where=json.dumps(where) if where else None))
 
-    def train(self, name: str, archive: str | Path, labels: str = "auto") -> dict:
+    def train(
+        self, name: str, archive: str | Path, labels: str = "auto", loss: str | None = None, fine_tune: int | None = None, lr: float | None = None,
+        time_limit: float | None = None,
+    ) -> dict:
         """Send an archive; see `wait`.
 
         Args:
             name: of the collection, made if it is not there
             archive: a zip
             labels: or 'folder', 'csv', 'none'
+            loss: put a feature layer behind the encoder, and learn it by this loss: 'contrastive', 'triplet', 'deep_ranking', 'arcface' or 'classification'
+            fine_tune: epochs to train the encoder for, end to end; it is kept only where held-out pictures say so
+            lr: highest learning rate of `fine_tune`
+            time_limit: seconds after which `fine_tune` has to be done
         Returns: the job"""
+        options = _given(labels=labels, loss=loss, fine_tune=fine_tune, lr=lr, time_limit=time_limit)
         with open(archive, "rb") as stream:
-            return self._ask("POST", f"/collections/{name}/train", content=stream, headers={"Content-Type": "application/zip"}, params={"labels": labels})
+            return self._ask("POST", f"/collections/{name}/train", content=stream, headers={"Content-Type": "application/zip"}, params=options)
 
     def job(self, id: str) -> dict:
         """How far a job is.

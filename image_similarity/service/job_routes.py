@@ -11,7 +11,7 @@ __all__ = ['router', 'ZIP', 'JobId', 'train', 'jobs', 'job', 'cancel']
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
@@ -21,7 +21,7 @@ from ..images.archives import receiving, unpack
 from .incoming import CollectionName, Service, content_type, errors, service_of
 from .job_work import write_task
 from .jobs import new_id
-from .protocol import JobInfo, JobList, Refused
+from .protocol import JobInfo, JobList, Refused, TrainOptions
 from ..images.zip_entries import ArchiveError, ArchiveLimits, ArchiveTooLarge
 
 # %% ../../nbs/13_service/14_job_routes.ipynb #e6c68e14
@@ -30,7 +30,7 @@ ZIP = {"requestBody": {"required": True, "content": {"application/zip": {"schema
 
 @router.post("/collections/{name}/train", status_code=202, responses=errors(409, 415), openapi_extra=ZIP)
 async def train(request: Request, response: Response, name: CollectionName,
-                labels: Annotated[Literal["auto", "folder", "csv", "none"], Query(description="Where the labels are: auto means csv if there is one, otherwise folder if there are two or more, otherwise none.")] = "auto") -> JobInfo:
+                options: Annotated[TrainOptions, Query()]) -> JobInfo:
     "Add the pictures of a zip, and train a model if they have labels. The collection is made if it is not there."
     if content_type(request) not in ("application/zip", "application/x-zip-compressed", "application/octet-stream"): raise Refused("unsupported_media_type", "send application/zip")
     service, id = service_of(request), new_id()
@@ -38,7 +38,7 @@ async def train(request: Request, response: Response, name: CollectionName,
     place.mkdir()
     try:
         await _receive(request, place / "archive.zip", service.limits.archive_bytes)
-        job = await run_in_threadpool(_accept, service, id, name, labels)
+        job = await run_in_threadpool(_accept, service, id, name, options)
     except BaseException as e:
         shutil.rmtree(place, ignore_errors=True)
         if isinstance(e, ArchiveTooLarge): raise Refused("too_large", str(e)) from e
@@ -52,12 +52,12 @@ async def _receive(request: Request, file: Path, most: int) -> None:
     with receiving(file, most) as write:
         async for piece in request.stream(): await run_in_threadpool(write, piece)
 
-def _accept(service: Service, id: str, name: str, labels: str) -> JobInfo:
+def _accept(service: Service, id: str, name: str, options: TrainOptions) -> JobInfo:
     "Unpack an archive and write the job down."
     place = service.jobs.place(id)
-    unpacked = unpack(place / "archive.zip", place / "unpacked", labels, replace(ArchiveLimits(), archive_bytes=service.limits.archive_bytes))
+    unpacked = unpack(place / "archive.zip", place / "unpacked", options.labels, replace(ArchiveLimits(), archive_bytes=service.limits.archive_bytes))
     (place / "archive.zip").unlink()
-    write_task(place, unpacked)
+    write_task(place, unpacked, options)
     service.collections.create(name)
     job = service.jobs.add(id, name, "index" if unpacked.kind == "none" else "train", unpacked.skipped)
     service.runner.wake()

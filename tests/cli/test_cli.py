@@ -18,7 +18,7 @@ from image_similarity import Gallery
 from image_similarity.cli import commands as cli
 
 pytestmark = pytest.mark.usefixtures("elsewhere", "same_encoder")
-COMMANDS = ["train", "find", "evaluate", "export", "index", "duplicates", "clusters", "demo", "gallery"]
+COMMANDS = ["train", "import-learner", "find", "evaluate", "export", "index", "duplicates", "clusters", "demo", "gallery"]
 
 
 @pytest.fixture
@@ -50,13 +50,13 @@ def test_help_names_every_command(call):
 
 
 @pytest.mark.parametrize("command, options", [
-    ("train", ["--out", "--labels", "--split", "--arch"]), ("find", ["--model", "--gallery", "--plus", "--minus", "--top-k", "--where", "--approximate", "--explain", "--json"]),
-    ("evaluate", ["--labels", "--split", "--json"]), ("export", ["--out"]), ("demo", ["--out"]), ("index", ["--gallery", "--labels", "--arch", "--model"]),
+    ("train", ["--out", "--labels", "--split", "--arch", "--loss", "--fine-tune", "--lr", "--fp16", "--time-limit"]), ("find", ["--model", "--gallery", "--plus", "--minus", "--top-k", "--where", "--approximate", "--explain", "--json"]),
+    ("import-learner", ["--out", "--images", "--trust", "--labels"]), ("evaluate", ["--labels", "--split", "--json"]), ("export", ["--out"]), ("demo", ["--out"]), ("index", ["--gallery", "--labels", "--arch", "--model"]),
     ("duplicates", ["--gallery", "--threshold", "--against", "--sheet", "--json"]), ("clusters", ["--gallery", "--min-size", "--model", "--sheet", "--json"])])
 def test_every_command_explains_its_options(call, command, options):
     code, out, _ = call(command, "--help")
     assert code == 0
-    assert re.findall(r"^  (?:-h, )?(--[a-z-]+)", out, re.MULTILINE) == [*options, "--help"]
+    assert re.findall(r"^  (?:-h, )?(--[a-z0-9-]+)", out, re.MULTILINE) == [*options, "--help"]
     assert call(command, "-h")[:2] == (0, out)
 
 
@@ -284,6 +284,26 @@ def test_train_takes_labels_and_split_from_a_csv(call, small, quick, tmp_path):
     measured = json.loads(measured)
     assert (code, measured["n_images"]) == (0, 8)
     assert [round(f["value"], 3) for f in measured["figures"].values()] == list(figures(out).values())
+
+
+def test_an_encoder_that_learned_is_found_and_measured_like_any_other(call, small, quick, tmp_path):
+    code, out, err = call("train", small.images, "--out", tmp_path / "model", "--loss", "contrastive", "--fine-tune", "1", "--lr", "0.001", "--fp16", "--time-limit", "600")
+    assert code == 0 and "a feature layer by contrastive, and fine-tuning" in err and re.search("^fine-tuned.*held-out pictures", err, re.MULTILINE)
+    assert "epoch" not in out and len(figures(out)) == 6
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
+    assert manifest["encoder"]["bodies"] == ["features"] and (tmp_path / "model" / manifest["encoder"]["weights"]).is_file()
+    code, found, _ = call("find", small.query, "--model", tmp_path / "model")
+    assert code == 0 and len(lines(found)) == 5
+    code, measured, _ = call("evaluate", tmp_path / "model", small.images)
+    assert code == 0 and figures(measured) == pytest.approx(figures(out), abs=.02)
+
+
+@pytest.mark.parametrize("args, said", [
+    (["--lr", "0.1"], "--lr: is for fine-tuning; add --fine-tune EPOCHS"), (["--fp16"], "--fp16: is for"), (["--loss", "triplet", "--time-limit", "5"], "--time-limit: is for"),
+    (["--loss", "triple"], "choose one of contrastive"), (["--fine-tune", "1", "--lr", "0"], "lr=0.0: give a number above 0"), (["--fine-tune", "1", "--time-limit", "-1"], "above 0")])
+def test_options_of_fine_tuning_are_refused_before_any_work(call, tmp_path, args, said):
+    code, out, err = call("train", tmp_path / "no pictures", "--out", tmp_path / "model", *args)
+    assert (code, out, err.count("\n")) == (2, "", 1) and said in err
 
 
 def test_folders_give_labels_when_there_are_several(small, tmp_path):

@@ -210,7 +210,7 @@ def test_bad_rows_leaks_and_time(coloured, clip_folder, capsys):
     with pytest.warns(UserWarning, match="3 rows are left out"): predictor.fit(odd, coloured[22:], time_limit=60, progress=False)
     assert sorted(row.row for row in predictor.bad) == [24, 25, 26]
     assert predictor.leaks and "leak check" in capsys.readouterr().err # the pictures of rows 22 and 23 are in both tables
-    with pytest.raises(ValueError, match="hold picture files both"):
+    with pytest.raises(ValueError, match="both hold picture files"):
         MatchPredictor("image", "image", "relevance", problem_type="image_text_similarity", hyperparameters={"encoder": str(clip_folder)}).predict(coloured)
 
 
@@ -218,6 +218,6 @@ def test_a_caption_table_without_labels_or_with_one_picture(coloured, clip_folde
     predictor = MatchPredictor("image", "caption", problem_type="image_text_similarity", hyperparameters={"encoder": str(clip_folder)})
     predictor.fit(coloured[["caption", "image"]], progress=False) # no label column: all of it matches
     assert predictor.predict_proba(coloured).shape == (60, 2)
-    with pytest.raises(ValueError, match="1 pictures have a text"), warnings.catch_warnings():
+    with pytest.raises(ValueError, match="1 picture with a text"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         MatchPredictor("image", "caption", problem_type="image_text_similarity", hyperparameters={"encoder": str(clip_folder)}).fit(coloured[:2], progress=False)

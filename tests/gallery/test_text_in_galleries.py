@@ -100,7 +100,7 @@ def test_what_cannot_be_looked_for_is_told(gallery, query, error, said):
 
 
 def test_words_are_compared_by_cosine_only(gallery):
-    with pytest.raises(ValueError, match="leave metric away"):
+    with pytest.raises(ValueError, match="leave out metric"):
         gallery.search("red", metric="l2")
 
 

@@ -91,7 +91,9 @@ def test_batches_and_answers_are_drawn(slearn):
 
 
 def test_what_cannot_be_kept_or_used_is_one_line(finder, clearn, slearn, files, tmp_path):
-    with pytest.raises(TypeError, match="Learner.export"): finder.save(tmp_path / "model")
+    odd = SimilarityFinder(clearn, slearn, files[:4], progress=False)
+    odd._learners = {**odd._learners, "clearn": Learner(clearn.dls, torch.nn.Sequential(clearn.model[0], torch.nn.Sequential(*clearn.model[1], torch.nn.Softplus())), siamese_loss)}
+    with pytest.raises(TypeError, match="layer 9 is Softplus.*Learner.export"): odd.save(tmp_path / "model")
     assert not (tmp_path / "model").exists()
     with pytest.raises(TypeError, match="create_head"):
         SimilarityFinder(clearn, Learner(slearn.dls, SiameseModel(slearn.model.encoder, torch.nn.Flatten()), siamese_loss), files, progress=False)

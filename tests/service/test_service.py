@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import httpx
+import numpy as np
 import pytest
 from conftest import QUICK_JOB
 from PIL import ExifTags, Image
 
 pytest.importorskip("fastapi", reason="the service is not installed")
 
+from image_similarity.encoders.encoder import create_encoder
 from image_similarity.gallery.gallery import Gallery
 from image_similarity.service.protocol import Limits
 from image_similarity.service.app import create_app
@@ -447,6 +449,38 @@ def test_an_archive_is_learned_from_while_searches_go_on(tmp_path, pets, quick_j
         assert not left
 
 
+def test_an_encoder_learns_from_an_archive_and_the_collection_stays_what_it_was(tmp_path, pets, quick_jobs):
+    Gallery(tmp_path / "pets", create_encoder(size=64)).import_embeddings([], np.zeros((0, 2560)))
+    with client_of(tmp_path) as client:
+        first = send(client, "pets", pets[:2], label="mine", metadata={"year": 2020}).json()["items"]
+        unlabelled = send(client, "pets", [pets[2]]).json()["items"][0]["id"]
+        before = [client.get(f"/v1/collections/pets/items/{i}").json() for i in (first[0]["id"], unlabelled)]
+        job = train(client, "pets", zipped("classes", pets[3:]), loss="contrastive", fine_tune=1, lr=.001, time_limit=600).json()["id"]
+        stages = set()
+        while (now := client.get(f"/v1/jobs/{job}").json())["state"] in ("queued", "running"):
+            stages.add(now["stage"])
+            time.sleep(.05)
+        assert (now["state"], now["message"]) == ("done", None), now
+        assert now["result"]["tuned"].startswith(("fine-tuned", "not fine-tuned")) and "fine-tuning the encoder" in stages
+        assert client.get("/v1/collections/pets").json()["kind"] == "model"
+        assert [client.get(f"/v1/collections/pets/items/{i}").json() for i in (first[0]["id"], unlabelled)] == before
+        found = search_picture(client, pets[0].read_bytes(), top_k=15).json()
+        assert found["compared_by"] == "probability" and {unlabelled} <= {r["id"] for r in found["results"]}
+        assert [i["status"] for i in send(client, "pets", [pets[0]]).json()["items"]] == ["known"]
+    gallery = Gallery(tmp_path / "pets")
+    assert len(gallery) == len(pets) and gallery.pooled.shape[1] < 2560
+    np.testing.assert_allclose(gallery.encoder.look(gallery.files).pooled, gallery.pooled, rtol=1e-3, atol=1e-4)
+    assert [f.name for f in tmp_path.iterdir() if f.name != ".service"] == ["pets"]
+
+
+@pytest.mark.parametrize("options, says", [
+    ({"loss": "cross_entropy"}, "loss"), ({"fine_tune": -1}, "fine_tune"), ({"lr": .1}, "lr is for fine_tune"), ({"fine_tune": 1, "lr": 0}, "lr"), ({"fine_tune": 1, "time_limit": "nan"}, "time_limit"),
+    ({"fine_tune": 1, "labels": "none"}, "without labels"), ({"finetune": 1}, "finetune"), ({"labels": "names"}, "labels")])
+def test_options_of_training_are_checked(served, pets, options, says):
+    refused(train(served.client, "other", zipped("x", pets[:1]), **options), 422, "invalid", says)
+    refused(served.client.get("/v1/collections/other"), 404, "not_found")
+
+
 def test_a_hostile_archive_is_refused_and_leaves_nothing(served):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive: archive.writestr("../../evil.png", encoded(Image.new("RGB", (10, 10))))
@@ -463,7 +497,7 @@ def test_a_job_can_be_cancelled(tmp_path, pets):
         assert client.post(f"/v1/jobs/{waiting}/cancel").json()["state"] == "cancelled"
         while client.get(f"/v1/jobs/{running_job}").json()["state"] == "queued": time.sleep(.05)
         assert client.post(f"/v1/jobs/{running_job}/cancel").json()["state"] == "cancelled"
-        refused(client.post(f"/v1/jobs/{running_job}/cancel"), 409, "conflict", "ended already")
+        refused(client.post(f"/v1/jobs/{running_job}/cancel"), 409, "conflict", "already ended")
         refused(client.post("/v1/jobs/nope/cancel"), 404, "not_found")
         assert [j["id"] for j in client.get("/v1/jobs", params={"collection": "a"}).json()["jobs"]] == [running_job]
         assert ended(client, train(client, "a", zipped("x", pets[:1]), labels="none").json()["id"])["state"] == "done"
@@ -534,7 +568,7 @@ def test_a_service_that_is_asked_to_stop_answers_first(tmp_path, pets):
 def test_two_services_do_not_share_a_folder(tmp_path):
     with process(tmp_path):
         second = subprocess.run([sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "serve", str(tmp_path), "--port", "0"], capture_output=True, text=True, timeout=60)
-    assert second.returncode != 0 and "another service is at work" in second.stderr
+    assert second.returncode != 0 and "another service is running there" in second.stderr
 
 
 def test_serve_says_what_is_wrong(tmp_path):
@@ -550,4 +584,4 @@ def test_serve_says_what_is_wrong(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert "take another --port" in serve("--port", str(taken.getsockname()[1]))
+        assert "choose another --port" in serve("--port", str(taken.getsockname()[1]))
