@@ -238,7 +238,7 @@ class SimilarityFinder:
         return [(query, features_of(self.encoder, image)) for _, image in self.images]
 
     def save(self, folder: str | Path) -> Path:
-        """Raises `TypeError` for learners that did not come from our factories, `ValueError` if the folder is something else.
+        """Raises `TypeError` that names the layers of a learner that could not be built again, `ValueError` if the folder is something else.
 
         Args:
             folder: made, or replaced if it is a model folder"""

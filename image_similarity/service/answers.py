@@ -137,7 +137,8 @@ class Query:
         """Args:
             content: encoded bytes, an `Item`, or a `Mixture`, which a text is as well
             pooled: (width,) of a picture"""
-        self.kind, self.content, self.pooled = kind, content, pooled
+        self.kind: Literal["image", "item", "text", "mixture"] = kind
+        self.content, self.pooled = content, pooled
 
     @property
     def picture(self): # what `open_image` takes

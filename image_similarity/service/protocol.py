@@ -9,8 +9,8 @@ __all__ = ['TOP_K', 'STATUS', 'Name', 'Scalar', 'Where', 'ItemId', 'Limits', 'Re
            'Skipped', 'LabelCount', 'ServiceInfo', 'Status', 'NewCollection', 'CollectionInfo', 'CollectionList',
            'ItemInfo', 'ItemPage', 'AddOptions', 'AddedItem', 'AddedItems', 'SearchOptions', 'Part', 'WeightedPart',
            'SearchRequest', 'Prediction', 'QueryInfo', 'Found', 'SearchAnswer', 'Recommendations', 'MatchPart',
-           'MatchRequest', 'MatchAnswer', 'CopyInfo', 'CopyGroup', 'DuplicatesAnswer', 'JobResult', 'JobInfo',
-           'JobList']
+           'MatchRequest', 'MatchAnswer', 'CopyInfo', 'CopyGroup', 'DuplicatesAnswer', 'TrainOptions', 'JobResult',
+           'JobInfo', 'JobList']
 
 # %% ../../nbs/13_service/01_protocol.ipynb #7633b162
 from dataclasses import asdict, dataclass
@@ -254,12 +254,28 @@ class DuplicatesAnswer(Answered):
     total: int
 
 # %% ../../nbs/13_service/01_protocol.ipynb #dbabd167
+class TrainOptions(Said):
+    "How to train."
+    labels: Literal["auto", "folder", "csv", "none"] = Field(default="auto", description="Where the labels are: auto means csv if there is one, otherwise folder if there are two or more, otherwise none.")
+    loss: Literal["contrastive", "triplet", "deep_ranking", "arcface", "classification"] | None = Field(default=None, description="Put a feature layer behind the encoder, and learn it by this loss.")
+    fine_tune: int = Field(default=0, ge=0, le=1000, description="Epochs to train the encoder for, end to end; it is kept only where pictures that are held out for it say so.")
+    lr: float | None = Field(default=None, gt=0, le=1, description="Highest learning rate of fine_tune; null for 0.001.")
+    time_limit: float | None = Field(default=None, gt=0, le=10_000_000, description="Seconds after which fine_tune has to be done, with what was learned so far.")
+
+    @model_validator(mode="after")
+    def _fitting(self):
+        for name in ("lr", "time_limit"):
+            if getattr(self, name) is not None and not self.fine_tune: raise ValueError(f"{name} is for fine_tune; give its epochs as well")
+        if self.labels == "none" and (self.loss or self.fine_tune): raise ValueError("labels=none: without labels nothing can be learned; leave out loss and fine_tune")
+        return self
+
 class JobResult(Answered):
     added: int
     known: int
     accuracy: float | None = Field(None, description="Of the classifier, on pictures that were held out.")
     recall_at_1: float | None = None
     auc: float | None = None
+    tuned: str | None = Field(None, description="What became of fine-tuning; null where none was asked for.")
 
 class JobInfo(Answered):
     model_config = ConfigDict(json_schema_extra={"example": {"id": "9f0c2c4be1d2", "collection": "pets", "kind": "train", "state": "running", "stage": "reading pictures", "percent": 42,

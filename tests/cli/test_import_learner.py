@@ -10,7 +10,7 @@ from torchvision.models import resnet18
 
 from image_similarity import SiameseModel, SimilarityFinder, create_encoder, labelled_images, sample_pets, siamese_loss
 from image_similarity.cli import commands as cli
-from image_similarity.images.opening import label_func
+from image_similarity.images.listing import label_func
 from image_similarity.learners.siamese_data import siamese_dls
 
 

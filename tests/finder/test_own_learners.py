@@ -20,7 +20,7 @@ from image_similarity import SiameseImage, SiameseModel, SiameseTransform, Simil
 from image_similarity.encoders.encoder import embed, pooled_of
 from image_similarity.finder.evaluation import evaluate
 from image_similarity.finder.onnx_export import ImageGraph, export_onnx
-from image_similarity.images.opening import label_func
+from image_similarity.images.listing import label_func
 from image_similarity.learners.siamese import siampredict
 from image_similarity.learners.siamese_head import SiameseHead
 
