@@ -194,7 +194,7 @@ def load_encoder(folder: Path, saved: dict) -> Encoder:
         saved: what `save_encoder` gave"""
     try: name, size, mark, weights = (saved[k] for k in ("name", "size", "fingerprint", "weights"))
     except (KeyError, TypeError) as e: raise ValueError(f"{folder}: its manifest does not describe an encoder ({e}); train again") from e
-    if saved.get("reading", 1) != READING:
+    if saved.get("reading", READING) != READING:
         raise ValueError(f"{folder}: was made by a version that read pictures in another way (colours, transparency, sizes), so its vectors do not fit; train or index again")
     if weights is not None and Path(weights).name != weights: raise ValueError(f"{folder}: its manifest names a weight file elsewhere ({weights})")
     bodies = saved.get("bodies")

@@ -54,13 +54,17 @@ class TimmFeatures(nn.Module):
 def _build(library: str, name: str, part: str, children: int | None) -> nn.Module:
     "A network with random weights, on the current device."
     if library == "torchvision": model = torchvision.models.get_model(name, weights=None)
-    else: model = timm.create_model(name, pretrained=False, num_classes=0, **({"global_pool": ""} if part == "whole" else {}))
+    else:
+        given: dict[str, Any] = {"global_pool": ""} if part == "whole" else {}
+        model = timm.create_model(name, pretrained=False, num_classes=0, **given)
     if part == "cut": return nn.Sequential(*list(model.children())[:children])
     return TimmFeatures(model) if part == "features" else model
 
 def _on_meta(*made_from: Any) -> nn.Module:
     "The same without memory: layers and shapes, and no numbers."
     with torch.device("meta"): return _build(*made_from)
+
+_known: WeakKeyDictionary[nn.Module, tuple[str, str]] = WeakKeyDictionary() # where networks come from, once it was found: trying all names takes seconds
 
 def _checked(record: object) -> tuple[str, str, str, int | None]: # library, name, part, children
     "Raises `ValueError` for a record that names nothing we know."
@@ -85,6 +89,7 @@ def load_network(file: Path, record: dict, prefix: str = "") -> nn.Module:
     if wrong: raise ValueError(f"{file}: does not hold {record['name']}, which has {len(wanted)} tensors: {len(wrong)} are missing, of another shape or of no use (first: {wrong[0]})")
     with random_state(): network = _build(*made_from)
     network.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in load_file(file).items()})
+    _known[network] = made_from[:2]
     return network.eval()
 
 # %% ../../nbs/04_encoders/08_networks.ipynb #356a5229
@@ -102,7 +107,7 @@ def _candidates(body: nn.Module, part: str) -> list[tuple[str, str]]: # library,
         name = cfg.get("architecture")
         return [("timm", name)] if isinstance(name, str) and timm.is_model(name) else []
     homes = {type(m).__module__ for m in body.modules()}
-    of_timm = [n for home in sorted(homes) if home.startswith("timm.models.") for n in timm.list_models(module=home.rpartition(".")[2])]
+    of_timm = [n for home in sorted(homes) if home.startswith("timm.models.") for n in sorted(timm.list_models(module=home.rpartition(".")[2]), key=len)] # plain ones have short names
     ours = {h.rpartition(".")[2] for h in homes if h.startswith("torchvision.models.")} or {"alexnet", "vgg", "squeezenet"} # made of plain layers
     of_torchvision = [n for n in TORCHVISION if any(_home_of(n) == home for home in ours)]
     return [("torchvision", n) for n in of_torchvision] + [("timm", n) for n in of_timm]
@@ -131,8 +136,6 @@ def _same_answers(network: nn.Module, made_from: tuple, size: int) -> bool:
         return torch.allclose(again(trial), said, rtol=1e-3, atol=1e-3 * float(said.abs().max()))
 
 # %% ../../nbs/04_encoders/08_networks.ipynb #280aa39d
-_described: WeakKeyDictionary = WeakKeyDictionary() # networks that were recognised: looking takes seconds for some
-
 def describe_network(body: nn.Module, size: int = 224) -> dict:
     """What a body was made from. Raises `TypeError` that names, layer by layer, what cannot be built again.
 
@@ -140,20 +143,18 @@ def describe_network(body: nn.Module, size: int = 224) -> dict:
         body: image (N, 3, size, size) to feature map
         size: of the pictures that it is tried with
     Returns: JSON, for `load_network`"""
-    if body not in _described: _described[body] = _describe(body, size)
-    return _described[body]
-
-def _describe(body: nn.Module, size: int) -> dict:
-    wrapped = body.model if type(body).__name__ in ("TimmBody", "TimmFeatures") and hasattr(body, "model") else None
+    wrapped: Any = body.model if type(body).__name__ in ("TimmBody", "TimmFeatures") and hasattr(body, "model") else None
     part = "features" if wrapped is not None else "cut" if type(body) is nn.Sequential else "whole"
     own, nearest = _layers(body), None
-    for library, name in _candidates(body if wrapped is None else wrapped, part):
+    for library, name in [_known[body]] if body in _known else _candidates(body if wrapped is None else wrapped, part):
         made_from = library, name, part, len(list(body.children())) if part == "cut" else None
         try: other = _layers(_on_meta(*made_from))
         except (RuntimeError, NotImplementedError): continue # it cannot be built without memory, and so not be checked
         differs = _differences(own, other, name)
         if not differs:
-            if _same_answers(body, made_from, size): return dict(zip(("library", "name", "part", "children"), made_from, strict=True))
+            if _same_answers(body, made_from, size):
+                _known[body] = library, name
+                return dict(zip(("library", "name", "part", "children"), made_from, strict=True))
             differs = [f"its layers are those of {name}, and yet it gives other numbers: something in it works differently"]
         if nearest is None or len(differs) < len(nearest): nearest = differs
     raise TypeError(f"{_unknown(body, own, nearest)}; keep this learner with Learner.export, or take a network of timm's or torchvision's as it is")
@@ -161,7 +162,7 @@ def _describe(body: nn.Module, size: int) -> dict:
 def _unknown(body: nn.Module, own: dict[str, str], nearest: list[str] | None) -> str:
     what = f"the network ({type(body).__name__}) cannot be built again from a folder"
     if nearest and len(nearest) <= len(own) // 2 + 1: return f"{what}: {_listed(nearest)}"
-    foreign = [f"{k or 'all of it'} is {type(m).__name__}" for k, m in body.named_modules() if not re.match(r"(torch|timm|torchvision|fastai)\\.", type(m).__module__)]
+    foreign = [f"{k or 'all of it'} is {type(m).__name__}" for k, m in body.named_modules() if not re.match(r"(torch|timm|torchvision|fastai)\.", type(m).__module__)]
     return f"{what}: {_listed(foreign or [f'{k} is {type(m).__name__}' for k, m in body.named_children()] or [f'all of it is {type(body).__name__}'])}"
 
 # %% ../../nbs/04_encoders/08_networks.ipynb #852bf7cd
@@ -186,7 +187,7 @@ def describe_encoder(encoder: Encoder) -> dict:
     assert isinstance(encoder.body, NetworkBody)
     return {**describe_network(encoder.body.layers, encoder.size), "channels": encoder.nf, "crop": "central square"}
 
-def _number(value: object, low: float, high: float) -> bool: return type(value) in (int, float) and math.isfinite(value) and low <= value <= high # pyright: ignore[reportArgumentType] (a number, as was just seen)
+def _number(value: Any, low: float, high: float) -> bool: return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
 
 def load_network_encoder(file: Path, saved: dict) -> Encoder:
     """An encoder as it was. Raises `FileNotFoundError` or `ValueError` for what does not fit.
@@ -195,7 +196,8 @@ def load_network_encoder(file: Path, saved: dict) -> Encoder:
         file: .safetensors: the state dict of its body
         saved: `encoder.config()`, and as "network" what `describe_encoder` gave
     Returns: in eval mode"""
-    record, (name, size, mean, std, how) = saved["network"], (saved.get(k) for k in ("name", "size", "mean", "std", "interpolation"))
+    record, values = saved["network"], [saved.get(k) for k in ("name", "size", "mean", "std", "interpolation")]
+    name, size, mean, std, how = (value for value in values if value is not None) if None not in values else ("", 0, [], [], "")
     if not isinstance(record, dict) or record.get("crop") != "central square": raise ValueError(f"{file}: pictures were not prepared by their central square; train again")
     fits: Callable = lambda numbers, low, high: isinstance(numbers, list) and len(numbers) == 3 and all(_number(x, low, high) for x in numbers)
     if not (type(size) is int and 0 < size <= 4096 and fits(mean, -1e3, 1e3) and fits(std, 1e-6, 1e6) and how in ("bicubic", "bilinear")

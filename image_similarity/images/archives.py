@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from .console import did_you_mean
 from .labels import FILE_COLUMNS, LABEL_COLUMNS
 from .errors import BadImages, ImageError
-from .formats import SUFFIXES
+from .formats import SUFFIXES, why_not_read
 from .tables import by_file, column_name, read_table
 from .zip_entries import ArchiveError, ArchiveLimits, ArchiveTooLarge, unpacked_bytes, zip_entries
 
@@ -78,7 +78,7 @@ def _left_out(entry, limits):
     "Why an entry stays in the archive, if it does."
     suffix = entry.path.suffix.lower()
     if suffix in SUFFIXES: return ""
-    if suffix not in TABLE_SUFFIXES: return f"not a picture ({', '.join(sorted(SUFFIXES))})"
+    if suffix not in TABLE_SUFFIXES: return why_not_read(f"a{suffix}")
     return f"a table of more than {limits.table_bytes:,} bytes" if entry.size > limits.table_bytes else ""
 
 
@@ -94,7 +94,7 @@ def _sorted_out(entries, limits):
         if why := _left_out(entry, limits): skipped.append(ImageError(entry.path, why))
         elif entry.path.suffix.lower() in SUFFIXES: pictures.append(entry)
         else: tables.append(entry)
-    if not pictures: raise ArchiveError(f"there is no picture in it (looked for {', '.join(sorted(SUFFIXES))})")
+    if not pictures: raise ArchiveError(f"there is no picture in it, by the endings of the names")
     return pictures, tables, skipped
 
 # %% ../../nbs/01_images/13_archives.ipynb #fa6f0ede

@@ -54,13 +54,18 @@ def decoders() -> tuple[str, ...]:
     """Pillow's names of the decoders that may be tried, those of other packages registered.
 
     Returns: for `formats=` of `Image.open`"""
-    if is_installed("pi_heif"):
-        from pi_heif import register_heif_opener
-        register_heif_opener(thumbnails=False)
-    if is_installed("pylibjxl"):
-        from pylibjxl import register_pillow
-        register_pillow()
-    return tuple(f.name for f in FORMATS if f.module is None or is_installed(f.module))
+    return tuple(f.name for f in FORMATS if f.module is None or _registered(f.module))
+
+def _registered(module: str) -> bool:
+    try:
+        if module == "pi_heif":
+            from pi_heif import register_heif_opener
+            register_heif_opener(thumbnails=False)
+        else:
+            from pylibjxl import register_pillow # pyright: ignore[reportMissingImports] (an extra)
+            register_pillow()
+        return True
+    except (ImportError, OSError): return False # not installed, or it does not load on this system
 
 def is_installed(
     module: str,

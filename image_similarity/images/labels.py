@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/01_images/labels.html.
 
 # %% auto #0
 __all__ = ['FILE_COLUMNS', 'LABEL_COLUMNS', 'HELD_OUT', 'LabelTable', 'LabelSource', 'name_labels', 'folder_labels',
-           'table_labels', 'called_labels', 'read_labels', 'read_split']
+           'table_labels', 'called_labels', 'read_labels', 'read_split', 'guess_labels']
 
 # %% ../../nbs/01_images/11_labels.ipynb #036240dd
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from .console import did_you_mean
-from .listing import folder_label, label_func
+from .listing import folder_label, image_files, label_func
 from .tables import by_file, column, table_rows
 
 if TYPE_CHECKING: import pandas as pd # it takes a while to load, and a CSV is read without it
@@ -106,3 +106,14 @@ def read_split(split: LabelTable, files: Sequence[Path], folder: str | Path | No
     for n, value in enumerate(values, 2):
         if value not in HELD_OUT: raise ValueError(f"{source}, row {n}: split is {value!r}; choose one of {', '.join(HELD_OUT)}{did_you_mean(value, HELD_OUT)}")
     return by_file(column(rows, FILE_COLUMNS, source), [HELD_OUT[v] for v in values], list(files), folder, source)
+
+# %% ../../nbs/01_images/11_labels.ipynb #a12gl002
+def guess_labels(images: Path, labels: str | None) -> str:
+    """What the user asked for; or else 'name' where all pictures are in one folder, and 'folder' where they are in several.
+
+    Args:
+        images: folder of pictures
+        labels: what the user asked for
+    Returns: for `labelled_images`"""
+    if labels is not None: return labels
+    return "name" if len({f.parent for f in image_files(images)}) == 1 else "folder"

@@ -16,6 +16,7 @@ from PIL import Image
 import image_similarity
 from image_similarity import Gallery
 from image_similarity.cli import commands as cli
+from image_similarity.images.labels import guess_labels
 
 pytestmark = pytest.mark.usefixtures("elsewhere", "same_encoder")
 COMMANDS = ["train", "import-learner", "find", "evaluate", "export", "index", "duplicates", "clusters", "demo", "gallery"]
@@ -310,9 +311,9 @@ def test_folders_give_labels_when_there_are_several(small, tmp_path):
     for path in small.images.iterdir():
         (tmp_path / path.name.rpartition("_")[0]).mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / path.name.rpartition("_")[0] / f"IMG_{path.stem.rpartition('_')[2]}.jpg")
-    assert cli.guess_labels(tmp_path, None) == "folder"
-    assert cli.guess_labels(tmp_path, "name") == "name"
-    assert cli.guess_labels(small.images, None) == "name"
+    assert guess_labels(tmp_path, None) == "folder"
+    assert guess_labels(tmp_path, "name") == "name"
+    assert guess_labels(small.images, None) == "name"
 
 
 def test_evaluate_as_json_says_what_the_package_says(call, small):

@@ -89,7 +89,7 @@ export function paintSkipped(details, skipped) {
   $("ul", details).replaceChildren(...skipped.map(({ file, reason }) => el("li", {}, el("span", { class: "file" }, file), ` ${reason}`)));
 }
 
-export const skippedList = () => el("details", { class: "skipped", hidden: true }, el("summary"), el("ul"));
+export const skippedList = () => el("details", { class: "skipped", hidden: true }, el("summary"), el("ul", { tabindex: "0" }));
 
 function makeCard(id) {
   const name = `job-${id}`;
