@@ -59,7 +59,8 @@ def write_model(folder: Path, model: Model, learners: dict[str, dict], heads: di
 # %% ../../nbs/10_finder/02_folder.ipynb #2e527d05
 def _read_classes(manifest: dict, tensors: dict[str, torch.Tensor]) -> ClassScorer | LayeredClassScorer:
     layers, labels = manifest.get("class_layers"), manifest["labels"] # folders of earlier versions have no layers
-    return ClassScorer(tensors["weight"], tensors["bias"], labels) if layers is None else LayeredClassScorer(build_layers(layers, tensors), labels)
+    try: return ClassScorer(tensors["weight"], tensors["bias"], labels) if layers is None else LayeredClassScorer(build_layers(layers, tensors), labels)
+    except ValueError as e: raise IndexError(str(e)) from e # `read_model` says of which folder
 
 def read_model(folder: Path) -> tuple[Model, dict]:
     """Raises `FileNotFoundError` or `ValueError` that says what does not fit and what to do.

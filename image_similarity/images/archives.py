@@ -94,7 +94,7 @@ def _sorted_out(entries, limits):
         if why := _left_out(entry, limits): skipped.append(ImageError(entry.path, why))
         elif entry.path.suffix.lower() in SUFFIXES: pictures.append(entry)
         else: tables.append(entry)
-    if not pictures: raise ArchiveError(f"there is no picture in it, by the endings of the names")
+    if not pictures: raise ArchiveError("there is no picture in it, by the endings of the names")
     return pictures, tables, skipped
 
 # %% ../../nbs/01_images/13_archives.ipynb #fa6f0ede

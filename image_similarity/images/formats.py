@@ -92,6 +92,6 @@ def why_not_read(path: str | Path) -> str:
     Returns: "" for a name that is read"""
     suffix = Path(path).suffix.lower()
     found = next((f for f in (*FORMATS, RAW) if suffix in f.suffixes), None)
-    if found is None: return REFUSED.get(suffix, "not a picture's name")
+    if found is None: return REFUSED.get(suffix, "not a picture")
     if found.module is None or is_installed(found.module): return ""
     return f"{found.name} needs: pip install 'image_similarity[{found.extra}]'" if found.extra else f"{found.name} needs: pip install {found.module}"

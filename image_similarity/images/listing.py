@@ -37,7 +37,7 @@ class ImageFiles(list[Path]):
 
 def _looks_like_one(path: Path) -> bool:
     "Whether somebody may think that a file was looked at."
-    return path.suffix == "" or why_not_read(path) != "not a picture's name"
+    return path.suffix == "" or why_not_read(path) != "not a picture"
 
 # %% ../../nbs/01_images/06_listing.ipynb #3f41a218
 LEFT_OUT = ("@eaDir", "#recycle", "$RECYCLE.BIN", ".Trash*", ".thumbnails", "lost+found") # folders that systems make; hidden ones too

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
 from .colour import in_rgb, is_plain
 from .errors import ImageError
@@ -62,7 +62,7 @@ PREVIEW = 1024 # pixels of the shorter side from which a preview does where no s
 _FLIPS = {3: Image.Transpose.ROTATE_180, 5: Image.Transpose.ROTATE_90, 6: Image.Transpose.ROTATE_270} # by LibRaw's number
 
 def _open_raw(path: Path, at_least: int | None) -> Image.Image:
-    import rawpy
+    import rawpy # pyright: ignore[reportMissingImports] (an extra)
     with rawpy.imread(str(path)) as raw:
         width, height, turn = raw.sizes.raw_width, raw.sizes.raw_height, _FLIPS.get(raw.sizes.flip)
         try: preview = raw.extract_thumb()
@@ -85,7 +85,8 @@ def _from_pixels(pixels: np.ndarray) -> Image.Image:
 
 def _upright(im: Image.Image) -> Image.Image:
     turn, made = _turn(im), in_rgb(im)
-    return made if turn is None else made.transpose(turn)
+    if turn is not None: return made.transpose(turn)
+    return im.copy() if made is im and isinstance(im, ImageFile.ImageFile) else made # its file may not be read yet
 
 def _check_file(path: Path) -> None:
     "Only a regular file is opened: a pipe would wait for ever."
@@ -142,7 +143,7 @@ def _reason(error: Exception, path: Path | None, source) -> str:
         return f"damaged or cut off ({str(error) or type(error).__name__})"
     head = _head(source)
     if not head: return "the file is empty"
-    if path is not None and (why := why_not_read(path)) and why != "not a picture's name": return why
+    if path is not None and (why := why_not_read(path)) and why != "not a picture": return why
     for start, suffix in _HEADS.items():
         if head.lstrip().startswith(start): return why_not_read(f"a{suffix}")
     if head[4:8] == b"ftyp" and head[8:12] not in (b"heic", b"heix", b"mif1", b"avif"): return why_not_read("a.mp4")

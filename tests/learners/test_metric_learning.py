@@ -227,7 +227,7 @@ def test_deep_ranking_keeps_its_shallow_paths(pets, tmp_path):
 
 @pytest.mark.parametrize("break_it, words", [
     (lambda folder: (folder / "encoder.safetensors").unlink(), "missing"),
-    (lambda folder: (folder / "encoder.safetensors").write_bytes(b"x"), "damaged"),
+    (lambda folder: (folder / "encoder.safetensors").write_bytes(b"x"), "deserializing"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "damaged"),
     (lambda folder: edit(folder, kind="finder"), "finder"),
     (lambda folder: edit(folder, encoder=json.loads((folder / "manifest.json").read_text())["encoder"] | {"fingerprint": "0"}), "train again"),
