@@ -13,8 +13,12 @@ before=$(files)
 step "The notebooks and the modules agree"
 python .ci/check_notebooks.py
 
-step "The README and index.ipynb agree"
+step "The pages agree with what they are made from"
 python .ci/render_readme.py --check
+
+step "Lint, and the types of the package"
+ruff check
+basedpyright
 
 step "The notebooks run"
 # Without the tutorials that train for long: `make soak` runs those, twice.

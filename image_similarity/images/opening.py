@@ -106,8 +106,8 @@ def open_image(file: Any, at_least: int | None = None) -> Image.Image:
         at_least: may be decoded smaller, but no side below this many pixels: much faster
     Returns: RGB in sRGB, upright, width x height as seen"""
     if isinstance(file, Image.Image): return _upright(file)
-    if hasattr(file, "detach") and hasattr(file, "numpy"): file = file.detach().cpu().numpy() # a tensor
-    if isinstance(file, np.ndarray): return _from_pixels(file)
+    pixels = file.detach().cpu().numpy() if hasattr(file, "detach") and hasattr(file, "numpy") else file # of a tensor, or as they are
+    if isinstance(pixels, np.ndarray): return _from_pixels(pixels)
     path = Path(file) if isinstance(file, (str, os.PathLike)) else None
     if isinstance(file, (bytes, bytearray, memoryview)): source = io.BytesIO(bytes(file))
     elif path is None and not hasattr(file, "read"): raise TypeError(f"{type(file).__name__}: give {type_names}")

@@ -189,8 +189,9 @@ def add_pictures(
     extra = [{**({} if file in known else {"file": name}), **metadata[file]} for file, name in files.items()] # what is known keeps its name
     bad = opened.gallery.add(list(files), [labels[file] for file in files], extra, progress=False).bad
     ids = {path: item.id for path, item in opened.gallery.catalogue.items_by_path(files).items() if item.id is not None}
-    for error in bad: error.path.unlink(missing_ok=True)
-    return ids, known, BadImages(ImageError(files[error.path], error.reason) for error in bad)
+    refused = {error.path: error.reason for error in bad if error.path is not None}
+    for path in refused: path.unlink(missing_ok=True)
+    return ids, known, BadImages(ImageError(files[path], reason) for path, reason in refused.items())
 
 # %% ../../nbs/13_service/04_collection.ipynb #1a9f487c
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
