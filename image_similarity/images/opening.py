@@ -68,7 +68,7 @@ def _open_raw(path: Path, at_least: int | None) -> Image.Image:
         try: preview = raw.extract_thumb()
         except rawpy.LibRawError: preview = None
         if preview is not None and preview.format == rawpy.ThumbFormat.JPEG:
-            with Image.open(io.BytesIO(preview.data), formats=["JPEG"]) as im:
+            with Image.open(io.BytesIO(bytes(preview.data)), formats=["JPEG"]) as im:
                 if min(im.size) >= (at_least or PREVIEW):
                     made = _decoded(im, path, at_least)
                     return made if turn is None or im.getexif().get(0x0112, 1) != 1 else made.transpose(turn)
