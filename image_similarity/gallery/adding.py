@@ -58,7 +58,8 @@ def labels_for(files: Sequence[Path], labels: Any, folder: Path | None = None) -
     return [None if label is None else str(label) for label in found]
 
 def _is_table(given: Any) -> bool:
-    return isinstance(given, (str, os.PathLike)) and Path(given).suffix.lower() in (".csv", ".tsv", ".txt")
+    "By its ending, so that one that is missing is said to be; or any file that is there, whatever it is called."
+    return isinstance(given, (str, os.PathLike)) and given not in ("folder", "name") and (Path(given).suffix.lower() in (".csv", ".tsv", ".txt") or Path(given).is_file())
 
 def _from_table(table: Path, files: Sequence[Path], folder: Path | None) -> tuple[list[str | None], list[dict | None]]:
     "A label and a dict of metadata for each file, None where there is no row: a column `file`, perhaps one `label`, and whatever else."
