@@ -10,18 +10,21 @@ __all__ = ['LabelledImages', 'show_samples', 'hold_out', 'labelled_images', 'spl
 # %% ../../nbs/01_images/12_datasets.ipynb #b4e3ac75
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .console import did_you_mean
 from .labels import LabelSource, LabelTable, read_labels, read_split
-from .errors import ImageError
+from .errors import ImageError, given_name
 from .listing import image_files
 from .opening import open_image
+from .remote import as_url
+from .sources import Sources, read_sources
 
 # %% ../../nbs/01_images/12_datasets.ipynb #e9343149
 @dataclass(frozen=True, eq=False, repr=False)
@@ -141,34 +144,52 @@ def hold_out(labels: list[str], valid_pct: float = 0.2, seed: int = 0) -> np.nda
 
 # %% ../../nbs/01_images/12_datasets.ipynb #8e8b973e
 def labelled_images(
-    images: str | Path | Iterable[str | Path], labels: LabelSource = "name", split: LabelTable | None = None, valid_pct: float = 0.2, seed: int = 0,
+    images: str | Path | Iterable[str | Path] | Any, labels: LabelSource = "name", split: LabelTable | None = None, valid_pct: float = 0.2, seed: int = 0,
+    exclude: Sequence[str] = (),
 ) -> LabelledImages:
     """Find pictures, their labels, and which of them are held out.
 
     Rows of a table name their file by its path below `images`, or by the end of it. The same CSV may give labels and split. Files without a
-    row are left out, with a warning. Raises `FileNotFoundError` for what is missing, `ValueError` for what does not fit.
+    row are left out, with a warning, and so is what a folder holds that is not read. Raises `FileNotFoundError` for what is missing, `ValueError` for what does not fit.
 
     Args:
-        images: a folder (searched with its subfolders), or the files
-        labels: "name" (`label_func`), "folder", a CSV or data frame, `{file: label}`, or a function of the path
+        images: a folder (searched with its subfolders), or the files; or a data frame, an `ImageFolder`, `DataLoaders`, see `sources`
+        labels: "name" (`label_func`), "folder", a CSV, data frame or series, `{file: label}`, or a function of the path; a source's own come first
         split: a CSV or data frame with the columns `file` and `split`; None draws `valid_pct`
         valid_pct: share of each class to hold out when there is no `split`
         seed: for that draw
+        exclude: what to leave out of a folder, see `image_files`
     Returns: in the order of the files"""
-    folder = images if isinstance(images, (str, Path)) else None
-    files = image_files(images) if isinstance(images, (str, Path)) else [Path(f) for f in images]
-    if folder is None and (gone := [f for f in files if not f.exists()]):
+    folder, source = images if isinstance(images, (str, Path)) else None, None
+    if folder is not None:
+        files = image_files(folder, exclude)
+        for line in files.report(): warnings.warn(f"{folder}: {line}", stacklevel=2)
+    elif (source := read_sources(images)) is not None: files = _files_of(source, images)
+    else: files = [_file(f) for f in images]
+    if folder is None and (gone := [f for f in files if as_url(f) is None and not f.exists()]):
         raise FileNotFoundError(f"{gone[0]}: there is no such file ({len(gone)} of {len(files)} missing)")
-    named = read_labels(labels, files, folder)
+    own = source is not None and labels == "name" and any(label is not None for label in source.labels)
+    named = source.labels if source is not None and own else read_labels(labels, files, folder)
+    given = source.held_out if source is not None and split is None else None
     held = [False] * len(files) if split is None else read_split(split, files, folder)
     keep = [i for i in range(len(files)) if named[i] is not None and held[i] is not None]
     if len(keep) < len(files):
         left = next(f for i, f in enumerate(files) if named[i] is None or held[i] is None)
         n = len(files) - len(keep)
-        warnings.warn(f"{n} of {len(files)} images {'have' if n > 1 else 'has'} no row in the table and {'are' if n > 1 else 'is'} left out, the first is {left}", stacklevel=2)
-    names = [str(named[i]) for i in keep]
-    held = hold_out(names, valid_pct, seed) if split is None else np.array([held[i] for i in keep], bool)
-    return LabelledImages([files[i] for i in keep], names, held)
+        warnings.warn(f"{n} of {len(files)} images {'have' if n > 1 else 'has'} no {'label' if own else 'row in the table'} and {'are' if n > 1 else 'is'} left out, the first is {left}", stacklevel=2)
+    names, chosen = [str(named[i]) for i in keep], held if given is None else given
+    told = split is not None or given is not None and any(given)
+    return LabelledImages([files[i] for i in keep], names, np.array([chosen[i] for i in keep], bool) if told else hold_out(names, valid_pct, seed))
+
+def _file(given: object) -> Path:
+    if not isinstance(given, (str, Path)): raise TypeError(f"{given_name(given)}: give the paths of pictures; pictures that are open can be put into a gallery with their labels: Gallery.add")
+    return Path(given)
+
+def _files_of(source: Sources, given: object) -> list[Path]:
+    "Raises `TypeError` for pictures that are not files."
+    if opened := [p for p in source.pictures if not isinstance(p, (str, Path))]:
+        raise TypeError(f"{given_name(given)}: holds {given_name(opened[0])}, not files; put it into a gallery (Gallery.add), or save its pictures first")
+    return source.names
 
 # %% ../../nbs/01_images/12_datasets.ipynb #38a72e72
 def split_by_class(data: LabelledImages, unseen: float | str | Iterable[str] = 0.25, seed: int = 0) -> tuple[LabelledImages, LabelledImages]:

@@ -236,7 +236,7 @@ def test_what_is_not_there_or_no_file(tmp_path):
         with pytest.raises(FileNotFoundError, match=r"none\.jpg: there is no such file"): open_image(tmp_path / name)
     with pytest.raises(ImageError, match="name too long"): open_image(tmp_path / ("x" * 300))
     for thing in (None, 5, [tmp_path]):
-        with pytest.raises(TypeError, match="give a path, the bytes of an image, an open binary file"): open_image(thing)
+        with pytest.raises(TypeError, match="give a path or address, the bytes of an image, an open binary file"): open_image(thing)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes on this system")
