@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, overload
 from PIL import Image
 
 from ..images.console import percent
-from ..images.errors import ImageError, given_name
+from ..images.errors import ImageError
 from ..images.opening import open_image
 from ..images.remote import as_url
 from ..encoders.mixtures import Mixture

@@ -21,7 +21,7 @@ import numpy as np
 
 from .catalogue import Catalogue, Item
 from .choosing import labels_for, metadata_for
-from .encoder import GalleryEncoder, is_outdated, kept_width, named, renewed_encoder
+from .encoder import GalleryEncoder, kept_width, renewed_encoder
 from .missing import came_alone
 from .paths import item_path
 from ..images.errors import BadImages, ImageError
