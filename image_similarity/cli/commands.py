@@ -25,7 +25,7 @@ from . import learning
 from ..service import server as serving
 from ..images.labels import guess_labels
 from ..images.remote import as_url
-from ..images.console import Voice, complain, line_path, one_line, report, say, shown_path
+from ..images.console import Voice, complain, line_path, one_line, report, shown_path
 from .gallery import Commands, conditions, nothing_matches
 from .options import AsJson, FIGURE_FORMATS, Images, Labels, Model, Quiet, Split, Where, check_figure, found_gallery, open_gallery
 

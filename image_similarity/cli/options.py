@@ -72,10 +72,11 @@ def found_gallery() -> Path:
     "Raises `ValueError` where there is none, or there are several."
     if given := os.environ.get(VARIABLE): return Path(given)
     for folder in (here := Path.cwd(), *here.parents):
+        if os.name == "posix" and folder.stat().st_mode & 0o002: break # where anybody may write, anybody may have put one
         found = _galleries_in(folder)
         if len(found) > 1: raise ValueError(f"{len(found)} galleries in {folder} ({', '.join(place.name for place in found)}): say which: --gallery GALLERY")
         if found: return Path(shown_path(found[0]))
-    raise ValueError(f"nothing to search: pass --gallery GALLERY, or set {VARIABLE}; there is no gallery here, or in a folder above")
+    raise ValueError(f"nothing to search: pass --gallery GALLERY or --model MODEL, or set {VARIABLE}; there is no gallery here, or in a folder above")
 
 def open_gallery(folder: Path | None) -> "Gallery":
     """Raises `FileNotFoundError` where there is none: only `index` makes one.

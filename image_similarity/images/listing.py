@@ -24,7 +24,7 @@ from .remote import as_path, as_url, remote_files
 # %% ../../nbs/01_images/06_listing.ipynb #cdb8fcff
 def _looks_like_one(path: Path) -> bool:
     "Whether somebody may think that a file was looked at."
-    return path.suffix == "" or why_not_read(path) != "not a picture"
+    return path.suffix == "" or why_not_read(path) not in ("", "not a picture")
 
 def not_looked_at(paths: Iterable[Path]) -> list[str]:
     """How many files were not looked at, and the remedy. Tables, texts and the like are left out.
@@ -36,7 +36,7 @@ def not_looked_at(paths: Iterable[Path]) -> list[str]:
     return [f"{n:,} {suffix or 'without an ending'} not looked at: {_remedy(suffix, why)}" for (suffix, why), n in endings.most_common()]
 
 def _remedy(suffix: str, why: str) -> str:
-    return "name one to have it read" if not suffix else why or "not read from here"
+    return why if suffix else "name one to have it read"
 
 class ImageFiles(list[Path]):
     "The pictures of a folder; `passed_over` are the other files in it, `left_out` the folders that were not entered."

@@ -23,7 +23,7 @@ from torch import nn
 import fastai.callback.fp16 # noqa: F401 (adds Learner.to_fp16)
 import fastai.callback.schedule # noqa: F401 (adds Learner.fine_tune)
 
-from .blocks import RGBImage
+from .blocks import OpenFor, RGBImage
 from .classifier import embedded_data
 from ..images.datasets import LabelledImages
 from ..encoders.encoder import Embedded, Encoder, create_encoder
@@ -70,7 +70,9 @@ def siampredict(learn: Learner, item: SiameseImage) -> tuple[torch.Tensor, torch
     Returns: logit (1,) and probability (1,) of a match"""
     dl = learn.dls.valid
     dl.before_iter() # tells its transforms that this is validation: nothing is drawn at random
-    pair = dl.after_item(SiameseImage(*(RGBImage.create(im) for im in item[:2])))
+    encoder: Any = learn.model.encoder
+    opened = OpenFor(encoder).encodes if isinstance(encoder, Encoder) else RGBImage.create # as the finder and the loaders open a file: one way of resizing
+    pair = dl.after_item(SiameseImage(*(opened(im) for im in item[:2])))
     x1, x2 = dl.after_batch(tuple(x[None].to(learn.dls.device) for x in pair))
     learn.model.eval()
     with torch.no_grad(): logit = learn.model(x1, x2).reshape(-1).cpu().as_subclass(torch.Tensor)

@@ -288,6 +288,7 @@ class JobInfo(Answered):
     percent: int = Field(ge=0, le=100)
     message: str | None = Field(description="Why it failed.")
     skipped: list[Skipped] = Field(description="Files that were left out; the first 1,000.")
+    not_looked_at: list[str] = Field(default_factory=list, description="How many files were of a kind that is not read, by ending, with the remedy.")
     result: JobResult | None
     created: datetime
     started: datetime | None
