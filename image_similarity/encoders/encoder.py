@@ -112,8 +112,7 @@ def fingerprint(encoder: Encoder, reading: int = READING) -> str:
     Returns: 16 hex digits"""
     if reading != READING: return _digest(encoder, [] if reading == 1 else [reading]) # the first way was not written down
     state = (encoder.config(), weights_state(encoder)) if not only_torch(encoder) else None
-    if state is None or _fingerprints.get(encoder, (None,))[0] != state:
-        _fingerprints[encoder] = state, _digest(encoder, [READING])
+    if state is None or _fingerprints.get(encoder, (None,))[0] != state: _fingerprints[encoder] = state, _digest(encoder, [READING])
     return _fingerprints[encoder][1]
 
 def _digest(encoder: Encoder, ways: list[int]) -> str:
