@@ -17,7 +17,7 @@ class Tiny:
         rows, kept, bad = [], [], BadImages()
         for i, file in enumerate(files):
             try:
-                image = file if isinstance(file, Image.Image) else open_image(file)
+                image = open_image(file)
                 rows.append(np.asarray(image.resize((4, 4)), np.float32).ravel() / 255)
                 kept.append(i)
             except ImageError as e:

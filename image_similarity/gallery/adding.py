@@ -246,7 +246,7 @@ def add_files(
         progress: show a bar on stderr
         opened: by file: pictures that are open"""
     report = Added()
-    if catalogue.without_vector(): look_again(catalogue, encoder(), report, progress)
+    if (catalogue.fact("encoder") or {}).get("renewed") and catalogue.without_vector(): look_again(catalogue, encoder(), report, progress)
     with progress_bar(None, "adding pictures", len(files), shown=progress) as bar:
         for start in range(0, len(files), BATCH):
             part = slice(start, start + BATCH)

@@ -44,7 +44,7 @@ class Item:
 
     def to_record(self) -> dict:
         """For JSON and data frames."""
-        return {"id": self.id, "path": str(self.path), "label": self.label, "metadata": self.metadata, "hash": self.hash, "size": self.size}
+        return {"id": self.id, "path": as_url(self.path) or str(self.path), "label": self.label, "metadata": self.metadata, "hash": self.hash, "size": self.size}
 
 class NoSuchItem(KeyError, ValueError):
     "An item that was asked for and is not there."
@@ -95,7 +95,7 @@ def conditions(where: dict | None, catalogue: "Catalogue | None" = None) -> tupl
 class Catalogue(Protocol):
     "Items and their vectors, wherever they are kept. Every method is safe in any thread."
     folder: Path | None # of the gallery, absolute; None for one in memory
-    read_only: bool     # nothing is written, beside it neither
+    read_only: bool = False # nothing is written, beside it neither
 
     def items(self, where: dict | None = None, after: int = 0, limit: int | None = None) -> list[Item]:
         """The items that meet all conditions.

@@ -195,7 +195,7 @@ def renewed_encoder(catalogue: Catalogue) -> GalleryEncoder:
     if catalogue.folder is None: raise ValueError(outdated(catalogue))
     saved = catalogue.fact("encoder")
     encoder = load_gallery_encoder(catalogue.folder, saved, older=True)
-    catalogue.renew({**saved, "fingerprint": encoder.fingerprint, "reading": READING})
+    catalogue.renew({**saved, "fingerprint": encoder.fingerprint, "reading": READING, "renewed": True})
     return encoder
 
 def fitting_encoder(catalogue: Catalogue, encoder: GalleryEncoder) -> GalleryEncoder:

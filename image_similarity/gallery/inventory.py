@@ -138,7 +138,7 @@ def export_table(catalogue: Catalogue, file: str | Path) -> Path:
     return file
 
 def _records(items: list[Item]) -> list[dict]: # metadata as text, and so are names that are none
-    return [{**item.to_record(), "path": str(item.path).encode("utf-8", "replace").decode(), "metadata": json.dumps(item.metadata, ensure_ascii=False)} for item in items]
+    return [{**item.to_record(), "path": item.to_record()["path"].encode("utf-8", "replace").decode(), "metadata": json.dumps(item.metadata, ensure_ascii=False)} for item in items]
 
 def _write_csv(catalogue: Catalogue, file: Path) -> None:
     with open(file, "w", newline="", encoding="utf-8") as stream:

@@ -117,7 +117,7 @@ class SqliteFile:
     ) -> list[tuple]:
         "All that is found."
         with self.lock, _in_one_line(self.file):
-            if self.waiting and self.file is not None and self.file.exists(): self.make() # by another process
+            if self.waiting and not self.busy and self.file is not None and self.file.exists(): self.make() # by another process
             return self.run(sql, parameters).fetchall()
 
     @property

@@ -50,7 +50,7 @@ def test_index_says_what_was_not_looked_at_left_out_and_missing(call, home):
     assert sorted(Path(one["path"]).name for one in found["not_looked_at"]) == ["b.svg", "film.mp4", "logo.svg", "scan"]
     assert "2 pictures are gone" in err and "gallery remove g --missing" in err
     assert call("index", "photos", "--gallery", "g", "--exclude", "drafts/", "-q") == (0, "", "")
-    assert f"  photos/cat_0.png" in call("index", "photos", "--gallery", "g", "--exclude", "drafts/", "-v")[2]
+    assert "  photos/cat_0.png" in call("index", "photos", "--gallery", "g", "--exclude", "drafts/", "-v")[2]
     code, out, _ = call("find", "photos/cat_2.png", "--gallery", "g", "--top-k", "4")
     assert [line.split("\t")[1:] for line in out.splitlines()][0] == ["photos/cat_2.png"] and out.count("\tmissing") == 2
     code, out, _ = call("gallery", "check", "g", "--json")

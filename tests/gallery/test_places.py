@@ -169,7 +169,6 @@ def test_a_gallery_that_is_only_read_is_left_as_it_is(gallery, tmp_path, photos)
 def older(tmp_path, photos):
     "As the version before this one would have left it: its own fingerprint, vectors of pictures as it read them."
     encoder = PooledEncoder(create_encoder(size=64))
-    with Gallery(tmp_path / "older", encoder).catalogue.writing(): pass
     gallery = Gallery(tmp_path / "older", encoder)
     gallery.add(photos, [f"label {i}" for i in range(6)], {"kept": True}, progress=False)
     kept = gallery.catalogue.fact("encoder")
