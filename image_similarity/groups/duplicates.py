@@ -222,7 +222,7 @@ def _describe(signatures, places, threshold, look) -> tuple[int, str, list[tuple
     for i in places:
         if i == places[best]: continue
         if signatures[i].content == keep.content: copies.append((i, "same bytes", 1.)); continue
-        found = align(look(keep.path), look(signatures[i].path))
+        found = align(look(keep.picture), look(signatures[i].picture))
         if found and found.agreement >= threshold: copies.append((i, relation(keep, signatures[i], found), found.agreement))
         else: copies.append((i, "copy of another copy", found.agreement if found else 0.))
     return places[best], why, sorted(copies, key=lambda c: (-c[2], c[0]))

@@ -47,7 +47,7 @@ def given_name(what: Any) -> str:
     if isinstance(what, (str, os.PathLike)): return str(what)
     if isinstance(what, (bytes, bytearray, memoryview)): return f"a picture of {len(what):,} bytes"
     kind, name, size = type(what).__name__, getattr(what, "name", None), getattr(what, "size", None)
+    if hasattr(what, "getbands") and isinstance(size, tuple): return f"a picture of {size[0]} x {size[1]} pixels" # fastai gives it a shape, too
     if hasattr(what, "shape"): return f"{kind} of shape {tuple(what.shape)}"
-    if hasattr(what, "getbands") and isinstance(size, tuple): return f"a picture of {size[0]} x {size[1]} pixels"
     if hasattr(what, "read"): return name if isinstance(name, str) else f"an open file ({kind})"
     return f"{kind} {what!r}"[:80] if isinstance(what, (int, float, bool, type(None))) else kind
