@@ -10,6 +10,7 @@ __all__ = ['Asked', 'as_query', 'one_each', 'nearest_pictures', 'nearest_mixture
 # %% ../../nbs/09_gallery/12_asking.ipynb #713431a2
 import os
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -79,31 +80,42 @@ def _given_vector(gallery: Asked, vector: np.ndarray, metric: str) -> np.ndarray
     return normalize(vector) if metric == "cosine" else vector
 
 # %% ../../nbs/09_gallery/12_asking.ipynb #3b94a0e8
-def one_each(items: Sequence[Item]) -> list[tuple[Item, tuple[Path, ...]]]:
+def one_each(
+    items: Sequence[Item], catalogue: Catalogue | None = None, but: AbstractSet[int | None] = frozenset(), any_of_them: bool = True,
+) -> list[tuple[Item, tuple[Path, ...]]]:
     """Files of equal bytes are one result. Of several, one whose file is there comes first.
 
     Args:
         items: best first
+        catalogue: where to look for further files of equal bytes; None takes those that are given
+        but: ids that are left out
+        any_of_them: whether a further file may stand for one that is missing; not where items have to meet conditions
     Returns: each content once, where its best item stood, and where else its bytes are"""
     same: dict[object, list[Item]] = {}
     for item in items: same.setdefault(item.hash or (item.id,), []).append(item)
     found = []
-    for group in same.values():
-        there = group if len(group) == 1 else sorted(group, key=lambda item: not os.path.exists(item.path))
+    for content, group in same.items():
+        known = {item.id for item in group} | but
+        more = [item for item in catalogue.items_by_hash(content) if item.id not in known] if catalogue is not None and isinstance(content, str) else []
+        missing = lambda item: not os.path.exists(item.path)
+        there = sorted([*group, *more], key=missing) if any_of_them and more else [*(sorted(group, key=missing) if len(group) > 1 else group), *more]
         found.append((there[0], tuple(item.path for item in there[1:])))
     return found
 
-def _results(gallery: Asked, query: Any, ids: np.ndarray, scores: np.ndarray, top_k: int, but: set) -> Results:
+def _results(gallery: Asked, query: Any, ids: np.ndarray, scores: np.ndarray, top_k: int, but: set, where: dict | None) -> Results:
     "The best items, without those that were asked with."
-    items, score = gallery.catalogue.items_by_id(ids[ids >= 0]), dict(zip(ids.tolist(), scores.tolist()))
-    found = one_each([items[id] for id in ids.tolist() if id in items and id not in but])[:top_k]
-    return Results(query, [Result(item.path, item.label, score[item.id], None, rank, query, item.id, item.metadata, also) for rank, (item, also) in enumerate(found, 1)])
+    items, best = gallery.catalogue.items_by_id(ids[ids >= 0]), {}
+    for id, score in zip(ids.tolist(), scores.tolist()):
+        if id in items and id not in but: best.setdefault(items[id].hash or id, (items[id], score)) # of equal bytes the best
+    chosen = list(best.values())[:top_k]
+    found = zip(one_each([item for item, _ in chosen], gallery.catalogue, but, where is None), (score for _, score in chosen))
+    return Results(query, [Result(item.path, item.label, score, None, rank, query, item.id, item.metadata, also) for rank, ((item, also), score) in enumerate(found, 1)])
 
-def _enough(gallery: Asked, query: Any, search: Callable[[int], tuple[np.ndarray, np.ndarray]], k: int, top_k: int, but: set) -> Results:
+def _enough(gallery: Asked, query: Any, search: Callable[[int], tuple[np.ndarray, np.ndarray]], k: int, top_k: int, but: set, where: dict | None) -> Results:
     "Look further while equal files leave too few results."
     while True:
         ids, scores = search(k)
-        results = _results(gallery, query, ids, scores, top_k, but)
+        results = _results(gallery, query, ids, scores, top_k, but, where)
         if len(results) >= top_k or (ids < 0).any(): return results
         k *= 2
 
@@ -123,11 +135,11 @@ def nearest_pictures(gallery: Asked, queries: Sequence, top_k: int, where: dict 
     more = any(own is not None for _, own, _ in seen) # one more result than wanted, because the query finds itself
     vectors = np.stack([_given_vector(gallery, vector, metric) for vector, _, _ in seen])
     ids, scores = nearest_items(gallery._searcher, vectors, top_k + more, metric, where, approximate)
-    results = [_results(gallery, shown, found, score, top_k, {own}) for (_, own, shown), found, score in zip(seen, ids, scores)]
+    results = [_results(gallery, shown, found, score, top_k, {own}, where) for (_, own, shown), found, score in zip(seen, ids, scores)]
     for i, (_, own, shown) in enumerate(seen):
         if len(results[i]) == top_k or (ids[i] < 0).any(): continue
         search = lambda k, v=vectors[i:i + 1]: tuple(found[0] for found in nearest_items(gallery._searcher, v, k, metric, where, approximate))
-        results[i] = _enough(gallery, shown, search, 2 * (top_k + more), top_k, {own})
+        results[i] = _enough(gallery, shown, search, 2 * (top_k + more), top_k, {own}, where)
     return results
 
 # %% ../../nbs/09_gallery/12_asking.ipynb #6782e3ee
@@ -158,7 +170,7 @@ def nearest_mixture(gallery: Asked, mixture: Mixture, top_k: int, where: dict | 
         if not mixture.single: return nearest_mixed(searcher, np.stack(vectors), [term.weight for term in mixture.terms], k, where)
         ids, scores = nearest_items(searcher, vectors[0][None], k, metric, where)
         return ids[0], scores[0]
-    return _enough(gallery, mixture, search, k, top_k, own)
+    return _enough(gallery, mixture, search, k, top_k, own, where)
 
 # %% ../../nbs/09_gallery/12_asking.ipynb #2c17aec4
 def answers(gallery: Asked, queries: Sequence, top_k: int, where: dict | None, metric: str, approximate: bool) -> list[Results]:

@@ -67,12 +67,13 @@ class Looks:
 class Opened:
     "A collection's folder as it was when it was opened."
 
-    def __init__(self, folder: Path, looks: Looks, read_only: bool = False):
+    def __init__(self, folder: Path, looks: Looks, read_only: bool = False, name: str = ""):
         """Raises `ValueError` or `FileNotFoundError` for a damaged folder.
 
         Args:
-            read_only: write nothing into it"""
-        self.folder, self.mark, self.looks, self._lock = folder, mark_of(folder, read_only), looks, threading.Lock()
+            read_only: write nothing into it
+            name: of the collection; its folder's, where none is given"""
+        self.name, self.folder, self.mark, self.looks, self._lock = name or folder.name, folder, mark_of(folder, read_only), looks, threading.Lock()
         self.gallery, self.finder, self._batcher = Gallery(folder, read_only=read_only), None, None
         if (folder / "manifest.json").is_file() and len(self.gallery):
             from image_similarity.finder.finder import SimilarityFinder # needs torch
@@ -98,7 +99,7 @@ class Opened:
         Returns: where to have pictures looked at"""
         with self._lock:
             if self._batcher is None:
-                if not self.sees: raise Refused("invalid", f"{self.folder.name}: holds imported vectors and has no encoder to look at pictures with; search by item")
+                if not self.sees: raise Refused("invalid", f"{self.name}: holds imported vectors and has no encoder to look at pictures with; search by item")
                 self.gallery.encoder, self._batcher = self.looks.shared(self.gallery.encoder)
             return self._batcher
 
@@ -156,7 +157,7 @@ class Collection:
 
     def _open(self) -> Opened:
         if not is_gallery(self.folder): raise Refused("not_found", f"{self.name}: there is no such collection")
-        try: opened = Opened(self.folder, self.looks, self.read_only)
+        try: opened = Opened(self.folder, self.looks, self.read_only, self.name)
         except (ValueError, OSError, ImportError) as e: raise Refused("internal", f"{self.name}: cannot be opened ({e})") from e
         self._opened = opened
         return opened

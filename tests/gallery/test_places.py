@@ -128,7 +128,7 @@ def test_a_gallery_that_came_without_its_pictures_says_so(gallery, tmp_path, pho
         Gallery(tmp_path / "my.gallery", Tiny()).close()
     away = tmp_path / "other" / "my.gallery"
     shutil.copytree(tmp_path / "my.gallery", away)
-    with pytest.warns(UserWarning, match=r"6 of 6 pictures .* image_similarity index FOLDER"): moved = Gallery(away, Tiny())
+    with pytest.warns(UserWarning, match=r"6 of 6 pictures .*image_similarity index FOLDER"): moved = Gallery(away, Tiny())
     shutil.copytree(tmp_path / "photos", tmp_path / "other" / "kept")
     assert moved.add(tmp_path / "other" / "kept", progress=False).moved == 6 # as it said
     with warnings.catch_warnings():
