@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/11_matching/image_trai
 
 # %% auto #0
 __all__ = ['REFINEMENTS', 'Split', 'source_within', 'fold_splits', 'split_aucs', 'clearly_better', 'embedding_of',
-           'choose_refinement', 'fit_weights', 'FittedMatches', 'held_out_models', 'weights_of', 'calibrated',
-           'fit_matches']
+           'choose_refinement', 'fit_weights', 'FittedMatches', 'held_out_models', 'weights_of', 'match_threshold',
+           'calibrated', 'fit_matches']
 
 # %% ../../nbs/11_matching/09_image_training.ipynb #2890c4e4
 import time
@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from ..metrics.calibration import even_odds_weights, fit_calibration
-from ..metrics.pairs import best_threshold, pair_auc
+from ..metrics.pairs import balanced_accuracy, best_threshold, pair_auc
 from .groups import PairSource
 from .image_head import fit_scorer
 from .image_model import LinearEmbedding, MatchModel, PairLikelihood, fit_likelihood, refined
@@ -213,17 +213,33 @@ def weights_of(method: str, scores: np.ndarray, match: np.ndarray) -> np.ndarray
     Returns: (3,)"""
     return np.array([0., 0., 1.]) if method == "cosine" else fit_weights(scores, match)
 
-def calibrated(model: MatchModel, scores: np.ndarray, match: np.ndarray, weights: np.ndarray) -> tuple[MatchModel, np.ndarray]:
+def match_threshold(logits: Sequence[np.ndarray], matches: Sequence[np.ndarray]) -> float:
+    """Where a match begins: at even odds, unless another threshold does clearly better on splits that it was not chosen on. Of one split the best one.
+
+    Args:
+        logits: of each split (H,): calibrated log odds of its held-out pairs
+        matches: of each split (H,) bool"""
+    best = best_threshold(np.concatenate(logits), np.concatenate(matches))
+    if len(logits) < 2: return best
+    chosen = [best_threshold(*(np.concatenate([*parts[:k], *parts[k + 1:]]) for parts in (logits, matches))) for k in range(len(logits))]
+    scored = [np.array([balanced_accuracy(l, m, t) for l, m, t in zip(logits, matches, thresholds)]) for thresholds in (chosen, np.zeros(len(logits)))]
+    return best if clearly_better(*scored) else 0.
+
+def calibrated(
+    model: MatchModel, scores: np.ndarray, match: np.ndarray, weights: np.ndarray, sizes: Sequence[int] | None = None,
+) -> tuple[MatchModel, np.ndarray]:
     """Platt scaling on held-out pairs. Raises `ValueError` where that is not possible.
 
     Args:
         scores: (P, 3) of held-out pairs, by models like this one
         match: (P,) bool
         weights: (3,) to start from
+        sizes: pairs of each split; None: all of one
     Returns: with log odds at even odds for logits, and a threshold; the held-out logits"""
     fitted = fit_calibration(scores @ weights, match)
     logits = fitted(scores @ weights)
-    return replace(model, weights=tuple((fitted.scale * weights).tolist()), offset=fitted.offset, threshold=best_threshold(logits, match)), logits
+    threshold = match_threshold(*(np.split(values, np.cumsum(sizes or [len(match)])[:-1]) for values in (logits, match)))
+    return replace(model, weights=tuple((fitted.scale * weights).tolist()), offset=fitted.offset, threshold=threshold), logits
 
 # %% ../../nbs/11_matching/09_image_training.ipynb #0dc9cbf4
 def fit_matches(
@@ -256,6 +272,6 @@ def fit_matches(
         model = replace(model, head=scorer, weights=(1., 0., 0.), offset=0.)
     logits, known = np.empty(0), match[:0]
     if splits:
-        try: (model, logits), known = calibrated(model, together, match, weights[chosen]), match
+        try: (model, logits), known = calibrated(model, together, match, weights[chosen], [len(s.match) for s in splits]), match
         except ValueError as e: warnings.warn(f"the probabilities are not calibrated: {e}", stacklevel=4)
     return FittedMatches(model, chosen, steps, {name: float(each.mean()) for name, each in aucs.items()}, logits, known, head)
