@@ -136,7 +136,7 @@ def test_what_was_saved_elsewhere_is_loaded_over_there(finder, made, tmp_path):
     assert len(Gallery(tmp_path / "model").search(query, 3)) == 3
 
 
-@pytest.mark.parametrize("tuning", [Tuning(epochs=1), Tuning("triplet", 1)], ids=["end to end", "with a layer"])
+@pytest.mark.parametrize("tuning", [Tuning(epochs=1), pytest.param(Tuning("triplet", 1), marks=pytest.mark.soak)], ids=["end to end", "with a layer"])
 def test_training_end_to_end(made, tuning, few):
     finder, data, _ = fit_finder(made.data, made.encoder, 1, sys.stderr, tuning, epochs=1)
     assert device_of(finder.encoder) == ELSEWHERE and len(finder.search(data.files[0], 2)) == 2
