@@ -150,15 +150,15 @@ def test_it_is_served(resnets, data, tmp_path):
     from image_similarity.service.server import running
     finder, query = SimilarityFinder.load(resnets), data.files[data.valid[0]]
     shutil.copytree(resnets, tmp_path / "pets")
-    with running(create_app(tmp_path)) as address, httpx.Client(base_url=f"{address}/v1/collections/pets", timeout=120) as client:
-        info = client.get("").json()
+    with running(create_app(tmp_path)) as address, httpx.Client(base_url=address, timeout=120) as client:
+        info = client.get("/v1/collections/pets").json()
         assert (info["kind"], info["classes"]) == ("model", finder.classes.labels)
-        found = client.post("/search", content=query.read_bytes(), headers={"Content-Type": "image/jpeg"}, params={"options": json.dumps({"top_k": 4})}).json()
+        found = client.post("/v1/collections/pets/search", content=query.read_bytes(), headers={"Content-Type": "image/jpeg"}, params={"options": json.dumps({"top_k": 4})}).json()
         expected = finder.search(query, 4)
         assert [r["id"] for r in found["results"]] == [r.id for r in expected]
         assert [r["probability"] for r in found["results"]] == pytest.approx([r.probability for r in expected], abs=1e-3)
         with open(query, "rb") as first, open(expected[0].path, "rb") as second:
-            said = client.post("/match", files={"first": first, "second": second}).json()
+            said = client.post("/v1/collections/pets/match", files={"first": first, "second": second}).json()
         assert said["probability"] == pytest.approx(finder.explain(expected[0]).probability, abs=1e-3)
 
 
