@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/09_gallery/encoder.htm
 
 # %% auto #0
 __all__ = ['GalleryEncoder', 'compared_rows', 'PooledEncoder', 'unreadable', 'as_gallery_encoder', 'default_encoder',
-           'load_gallery_encoder', 'text_side', 'named', 'fitting_encoder', 'kept_encoder', 'encoder_at_work',
-           'kept_width', 'compared_of']
+           'load_gallery_encoder', 'text_side', 'named', 'known_encoder', 'fitting_encoder', 'kept_encoder',
+           'encoder_at_work', 'kept_width', 'compared_of']
 
 # %% ../../nbs/09_gallery/07_encoder.ipynb #25ee68e4
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ import numpy as np
 from .catalogue import Catalogue
 from ..images.errors import BadImages, ImageError
 from ..images.opening import open_image
+from ..images.replacing import said_when_full
 from ..metrics.similarity import normalize
 
 if TYPE_CHECKING: # these load torch
@@ -172,6 +173,17 @@ def named(
     "What to call a gallery at the beginning of an error."
     return str(catalogue.folder or "this gallery")
 
+def known_encoder(catalogue: Catalogue) -> dict | None:
+    """What a catalogue says of its encoder. Raises `ValueError` for what cannot have been written by us.
+
+    Returns: None before the first picture"""
+    saved = catalogue.fact("encoder")
+    if saved is None: return None
+    right = isinstance(saved, dict) and all(isinstance(saved.get(name), str) for name in ("kind", "fingerprint")) and saved.get("compared") in ("means", "all")
+    if not right or not isinstance(saved.get("width"), int) or not 0 < saved["width"] < 2**24:
+        raise ValueError(f"{named(catalogue)}: what its gallery.sqlite says of its encoder is damaged ({str(saved)[:80]}); restore it from a backup")
+    return saved
+
 def fitting_encoder(catalogue: Catalogue, encoder: GalleryEncoder) -> GalleryEncoder:
     """Raises `ValueError` for an encoder whose vectors do not mix with those of a catalogue.
 
@@ -199,7 +211,7 @@ def encoder_at_work(catalogue: Catalogue, encoder: GalleryEncoder) -> GalleryEnc
     Returns: the same"""
     if catalogue.fact("encoder") is None:
         given = {"kind": "given", "fingerprint": encoder.fingerprint, "width": encoder.width, "compared": encoder.compared}
-        catalogue.set_fact("encoder", encoder.save(catalogue.folder) if catalogue.folder else given)
+        with said_when_full(named(catalogue)): catalogue.set_fact("encoder", encoder.save(catalogue.folder) if catalogue.folder else given)
     return fitting_encoder(catalogue, encoder)
 
 def kept_width(catalogue: Catalogue, encoder: GalleryEncoder | None, width: int) -> int:

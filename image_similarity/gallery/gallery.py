@@ -19,7 +19,7 @@ from ..explain.results import Results
 from .adding import Added, add_files, chosen_files, chosen_ids, import_vectors, labels_for, metadata_for, update_items
 from .asking import answers
 from .catalogue import Catalogue, Item
-from .encoder import GalleryEncoder, as_gallery_encoder, compared_of, encoder_at_work, fitting_encoder, kept_encoder, text_side
+from .encoder import GalleryEncoder, as_gallery_encoder, compared_of, encoder_at_work, fitting_encoder, kept_encoder, known_encoder, text_side
 from .inventory import Check, Stats, catalogue_html, catalogue_stats, check_catalogue, export_table, save_copy
 from .searching import Searcher, approximations
 from .sqlite import FILE, SqliteCatalogue
@@ -40,7 +40,7 @@ def is_gallery(
 
 def _made_folder(path: str | Path) -> Path:
     "The folder of a gallery, absolute; made if it is not there. Raises `ValueError` for one of something else."
-    folder = Path(os.path.abspath(path))
+    folder = Path(os.path.realpath(path)) # paths lead from where it lies, not from where a link to it does
     if folder.is_file(): raise ValueError(f"{folder}: is a file; a gallery is a folder")
     if folder.is_dir() and any(folder.iterdir()) and not is_gallery(folder): raise ValueError(f"{folder}: exists but is not a gallery; choose another name")
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,7 @@ class Gallery:
             encoder: what looks at pictures; None for the one the gallery has, or else the packaged one"""
         self.folder = None if path is None else _made_folder(path)
         self.catalogue: Catalogue = SqliteCatalogue(self.folder) # all that the gallery knows; for those who build on it
+        known_encoder(self.catalogue)
         self._searcher = Searcher(self.catalogue)
         self._encoder: GalleryEncoder | None = None
         self._text: TextImageEncoder | None = None
