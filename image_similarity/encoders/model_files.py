@@ -53,24 +53,27 @@ def written_whole(folder: str | Path) -> Iterator[Path]:
     with said_when_full(folder):
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            with FileLock(beside / _WRITING): yield beside
-            (beside / _WRITING).unlink(missing_ok=True)
-            beside.chmod(0o755)
-            replace_folder(folder, beside)
-        finally: shutil.rmtree(beside, ignore_errors=True)
+            with FileLock(f"{beside}{_WRITING}"):
+                yield beside
+                beside.chmod(0o755)
+                replace_folder(folder, beside)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+            Path(f"{beside}{_WRITING}").unlink(missing_ok=True)
 
-_WRITING, _LATELY = ".writing", 3600 # a file that is locked as long as the folder is written; seconds
+_WRITING, _LATELY = ".writing", 3600 # the end of the name of a file that is locked as long as the folder is written; seconds
 
 def _clear_away(folder: Path) -> None:
     "Delete what others began to write here and will not finish: their lock is free, or they have none and it was long ago."
     for left in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
+        lock = Path(f"{left}{_WRITING}")
         if not left.is_dir() or left.is_symlink() or (left / "old").exists() and not folder.exists(): continue # the last is all there is
         try:
-            if (left / _WRITING).exists():
-                with FileLock(left / _WRITING, timeout=0): pass
-            elif time.time() - left.stat().st_mtime < _LATELY: continue
-        except (Timeout, OSError): continue
-        shutil.rmtree(left, ignore_errors=True)
+            if lock.exists():
+                with FileLock(lock, timeout=0): shutil.rmtree(left, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+            elif time.time() - left.stat().st_mtime > _LATELY: shutil.rmtree(left, ignore_errors=True)
+        except (Timeout, OSError): pass # at work
 
 def _exchange(a: Path, b: Path) -> bool: # whether the system can
     "Let two folders change places in one step, so that there is no moment without either (Linux, macOS)."

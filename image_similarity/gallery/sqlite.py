@@ -62,15 +62,20 @@ def _meeting(asked: Sequence[Condition]) -> tuple[str, list]:
 # %% ../../nbs/09_gallery/05_sqlite.ipynb #5af00002
 ACKNOWLEDGED = "gallery.revision" # the file's name
 
+def _as_it_is(folder: Path) -> tuple[int, int]: # bytes of the file of a gallery, and when it was last written
+    try: facts = os.stat(folder / FILE)
+    except OSError: return 0, 0
+    return facts.st_size, facts.st_mtime_ns
+
 def acknowledged(folder: Path) -> tuple[int, str] | None:
     """Number and mark of the last revision that somebody was told of.
 
     Args:
         folder: of a gallery
-    Returns: None where nothing was"""
-    try: number, mark = (folder / ACKNOWLEDGED).read_text(encoding="ascii").split()
+    Returns: None where nothing was, or another file was put there since"""
+    try: number, mark, size, written = (folder / ACKNOWLEDGED).read_text(encoding="ascii").split()
     except (OSError, ValueError): return None # of an older gallery
-    return (int(number), mark) if number.isdecimal() else None
+    return (int(number), mark) if number.isdecimal() and f"{size} {written}" == "{} {}".format(*_as_it_is(folder)) else None
 
 def acknowledge(folder: Path, number: int, mark: str) -> None:
     """Write a revision down, in one piece and in its place, which takes no more room than before.
@@ -79,7 +84,7 @@ def acknowledge(folder: Path, number: int, mark: str) -> None:
         folder: of a gallery"""
     try: handle = os.open(folder / ACKNOWLEDGED, os.O_WRONLY | os.O_CREAT, 0o666)
     except OSError: return # a net below the rope: the change is made
-    try: os.write(handle, f"{number:>20} {mark:<40}\n".encode())
+    try: os.write(handle, "{:>20} {:<40} {:>20} {:>20}\n".format(number, mark, *_as_it_is(folder)).encode())
     except OSError: pass # a full disk
     finally: os.close(handle)
 
@@ -153,7 +158,7 @@ class SqliteCatalogue(Catalogue):
 
     def _path(self, id: int, path: Any) -> str | bytes:
         if isinstance(path, (str, bytes)) and id > 0: return path
-        raise ValueError(f"{self.file.file}: item {id} is damaged (its path is {path!r}); restore the gallery from a backup")
+        raise ValueError(f"{self.file.file}: item {id} is damaged (no item has such an id or path); restore the gallery from a backup")
 
     def items(self, where: dict | None = None, after: int = 0, limit: int | None = None) -> list[Item]:
         sql, parameters = _meeting(conditions(where, self))
@@ -161,7 +166,9 @@ class SqliteCatalogue(Catalogue):
 
     def ids(self, where: dict | None = None) -> list[int]:
         sql, parameters = _meeting(conditions(where, self))
-        return [id for id, in self.file.rows(f"SELECT id FROM items WHERE {sql} ORDER BY id", parameters)]
+        found = [id for id, in self.file.rows(f"SELECT id FROM items WHERE {sql} ORDER BY id", parameters)]
+        if found and found[0] < 1: self._path(found[0], None)
+        return found
 
     def count(self, where: dict | None = None) -> int:
         sql, parameters = _meeting(conditions(where, self))

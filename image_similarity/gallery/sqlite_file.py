@@ -76,7 +76,11 @@ class SqliteFile:
         self.file, self.steps, self.continues, self.empty, self.lock = file, steps, continues, empty, threading.RLock()
         self.read_only = file is not None and file.exists() and not os.access(file.parent, os.W_OK)
         self.durable = False
-        with _in_one_line(file): self._open()
+        with _in_one_line(file):
+            try: self._open()
+            except BaseException: # whoever is told looks at the files, which must be as they were
+                if hasattr(self, "connection"): self.connection.close()
+                raise
 
     def _open(self) -> None:
         if self.read_only: self._connect_to_read()
