@@ -15,6 +15,8 @@ import unicodedata
 from collections import defaultdict
 from pathlib import Path
 
+from .errors import shortened
+
 # %% ../../nbs/01_images/07_tables.ipynb #87f57efd
 def read_table(file: str | Path) -> list[dict[str, str]]:
     """Read a CSV file.
@@ -39,9 +41,9 @@ def read_table(file: str | Path) -> list[dict[str, str]]:
 
 def _as_dicts(file, header, *rows):
     header = [h.strip() for h in header]
-    if len(set(header)) < len(header): raise ValueError(f"{file}: two columns have the same name ({', '.join(header)})")
+    if len(set(header)) < len(header): raise ValueError(f"{file}: two columns have the same name ({shortened(', '.join(header), 200)})")
     for n, row in enumerate(rows, 2):
-        if len(row) != len(header): raise ValueError(f"{file}, row {n}: {len(row)} cells, but {len(header)} columns ({', '.join(header)})")
+        if len(row) != len(header): raise ValueError(f"{file}, row {n}: {len(row)} cells, but {len(header)} columns ({shortened(', '.join(header), 200)})")
     return [dict(zip(header, (c.strip() for c in row))) for row in rows]
 
 # %% ../../nbs/01_images/07_tables.ipynb #f3e3bf65
@@ -67,7 +69,7 @@ def column_name(rows: list[dict[str, str]], names: tuple[str, ...], source: str)
     Returns: what it is called here"""
     header = {name.lower(): name for name in rows[0]}
     found = next((header[n] for n in names if n in header), None)
-    if found is None: raise ValueError(f"{source}: no column is called {' or '.join(names)}; there are {', '.join(rows[0])}")
+    if found is None: raise ValueError(f"{source}: no column is called {' or '.join(names)}; there are {shortened(', '.join(rows[0]), 200)}")
     return found
 
 

@@ -59,6 +59,9 @@ class Looks:
             if encoder.fingerprint not in self._texts: self._texts[encoder.fingerprint] = text_side(encoder)
             return self._texts[encoder.fingerprint]
 
+    @property
+    def free(self) -> bool: return all(batcher.free for _, batcher in self._batchers.values()) # whether a query would be taken
+
     def close(self) -> None:
         for _, batcher in self._batchers.values(): batcher.close()
 
@@ -204,6 +207,11 @@ class Collections:
             root: made if it is not there"""
         self.root, self.looks, self._known, self._lock = Path(os.path.abspath(root)), looks or Looks(), {}, threading.Lock()
         for name in ("pictures", "locks", "jobs"): (self.root / ".service" / name).mkdir(parents=True, exist_ok=True)
+        self._home = _home(self.root)
+
+    def check(self) -> None:
+        "Raises `Refused` when the folder is not where it was any more: nothing of a collection could be told from what is gone."
+        if _home(self.root) != self._home: raise Refused("unavailable", "the folder of the collections was moved or deleted; put it back, or start the service where it is now")
 
     def names(self) -> list[str]: return sorted(f.name for f in self.root.iterdir() if NAME.fullmatch(f.name) and is_gallery(f))
 
@@ -221,6 +229,7 @@ class Collections:
         Args:
             encoder: a name from `encoders`; None for the first
         Returns: False when it was there already, with the same encoder"""
+        self.check()
         if not NAME.fullmatch(name): raise Refused("invalid", f"{name}: a name is made of letters, digits, - and _, 64 at most, and starts with a letter or digit")
         if encoder is not None and encoder not in encoders(): raise Refused("invalid", f"{encoder}: no encoder of that name; there are {', '.join(encoders())}")
         collection = self._of(name)
@@ -231,6 +240,11 @@ class Collections:
         return True
 
     def close(self) -> None: self.looks.close()
+
+def _home(root: Path) -> tuple[int, int] | None:
+    try: facts = os.stat(root / ".service")
+    except OSError: return None
+    return facts.st_dev, facts.st_ino
 
 def encoders() -> list[str]:
     "The encoders whose weights are here, the packaged one first."

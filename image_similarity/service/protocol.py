@@ -18,8 +18,9 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import HTTPException
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
+from ..images.errors import shortened
 from ..images.memory import MAX_PIXELS
 
 # %% ../../nbs/13_service/01_protocol.ipynb #a50fa2a7
@@ -29,11 +30,13 @@ class Limits:
 
     Args:
         query_bytes: of a search, and of anything else that is sent but the two below
+        json_bytes: of JSON, with the pictures in it; larger pictures are sent as they are
         upload_bytes: of pictures that are added in one request
         upload_files: of these pictures
         archive_bytes: of a zip to train from
         waiting: queries that wait for the encoder; more are told to come again"""
     query_bytes: int = 20_000_000      # of a search, and of anything else that is sent but the two below
+    json_bytes: int = 1_000_000        # of JSON, with the pictures in it; larger pictures are sent as they are
     upload_bytes: int = 200_000_000    # of pictures that are added in one request
     upload_files: int = 200            # of these pictures
     archive_bytes: int = 2_000_000_000 # of a zip to train from
@@ -47,7 +50,7 @@ TOP_K = 200 # results of a search, at most
 
 # %% ../../nbs/13_service/01_protocol.ipynb #0c612755
 STATUS = {"bad_request": 400, "unauthorized": 401, "forbidden": 403, "not_found": 404, "method_not_allowed": 405, "timeout": 408, "conflict": 409,
-          "too_large": 413, "unsupported_media_type": 415, "invalid": 422, "bad_image": 422, "bad_archive": 422, "internal": 500, "busy": 503}
+          "too_large": 413, "unsupported_media_type": 415, "invalid": 422, "bad_image": 422, "bad_archive": 422, "internal": 500, "too_many": 429, "busy": 503, "unavailable": 503, "no_space": 507}
 
 class Refused(HTTPException):
     "What a caller is told instead of an answer."
@@ -55,8 +58,8 @@ class Refused(HTTPException):
         """Args:
             code: a name from `STATUS`
             message: one line: what is wrong, and the remedy"""
-        headers = {"busy": {"Retry-After": "1"}, "unauthorized": {"WWW-Authenticate": "Bearer"}, "timeout": {"Connection": "close"}}
-        super().__init__(STATUS[code], message, headers.get(code))
+        headers = {"busy": {"Retry-After": "1"}, "too_many": {"Retry-After": "5"}, "unauthorized": {"WWW-Authenticate": "Bearer"}, "timeout": {"Connection": "close"}}
+        super().__init__(STATUS[code], shortened(message), headers.get(code))
         self.code = code
 
 # %% ../../nbs/13_service/01_protocol.ipynb #69307fab
@@ -74,9 +77,13 @@ class ErrorInfo(Answered):
     message: str
 
 # %% ../../nbs/13_service/01_protocol.ipynb #cf38808f
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+def _without_nul(text: str) -> str:
+    if "\0" in text: raise ValueError("a NUL character: nothing would be found by it; leave it out")
+    return text
+
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_without_nul)]
 Scalar = Annotated[StrictStr, Field(max_length=1000)] | StrictBool | Annotated[StrictInt, Field(ge=-2**63, lt=2**63)] | Annotated[StrictFloat, Field(allow_inf_nan=False)] | None
-Where = Annotated[dict[Name, Scalar | Annotated[list[Scalar], Field(max_length=100)]], Field(max_length=20, description="Every condition must hold; a list: any of these values; null: no value.")]
+Where = Annotated[dict[Name, Scalar | Annotated[list[Scalar], Field(max_length=100, fail_fast=True)]], Field(max_length=20, description="Every condition must hold; a list: any of these values; null: no value.")]
 
 class Skipped(Answered):
     file: str
@@ -95,6 +102,7 @@ class ServiceInfo(Answered):
 
 class Status(Answered):
     status: str
+    disk: Literal["ok", "full"] = Field("ok", description="full: searching and deleting work, adding and training do not.")
 
 class NewCollection(Said):
     "How to make a collection."
@@ -135,8 +143,8 @@ class ItemPage(Answered):
     next: int | None # give it as `after` to go on; null at the end
 
 class AddOptions(Said):
-    label: str | None = Field(None, min_length=1, max_length=200)
-    metadata: dict[Name, Scalar] = Field({}, max_length=50)
+    label: Name | None = None
+    metadata: dict[Name, Annotated[StrictStr, Field(max_length=1000), AfterValidator(_without_nul)] | Scalar] = Field({}, max_length=50)
 
 class AddedItem(Answered):
     id: int
@@ -287,11 +295,13 @@ class JobInfo(Answered):
     stage: str
     percent: int = Field(ge=0, le=100)
     message: str | None = Field(description="Why it failed.")
-    skipped: list[Skipped] = Field(description="Files that were left out; the first 1,000.")
+    skipped: list[Skipped] = Field(description="Files that were left out; the first 1,000, and in a list of jobs the first 10.")
+    skipped_files: int = Field(0, description="How many were left out.")
     result: JobResult | None
     created: datetime
     started: datetime | None
     finished: datetime | None
 
 class JobList(Answered):
-    jobs: list[JobInfo] # newest first
+    jobs: list[JobInfo]       # newest first
+    next: str | None = None   # give it as `after` to go on; null at the end
