@@ -227,6 +227,8 @@ def load_encoder(folder: Path, saved: dict) -> Encoder:
     except (KeyError, TypeError) as e: raise ValueError(f"{folder}: its manifest does not describe an encoder ({e}); train again") from e
     if saved.get("reading", READING) != READING:
         raise ValueError(f"{folder}: was made by a version that read pictures in another way (colours, transparency, sizes), so its vectors do not fit; train or index again")
+    if weights is None and name not in PACKAGED: raise ValueError(f"{folder}: its manifest names no weights for {str(name)[:80]}, which does not come with the package; train again")
+    if not isinstance(size, int) or not 8 <= size <= 4096: raise ValueError(f"{folder}: its manifest wants pictures of {str(size)[:20]} pixels; train again")
     bodies = saved.get("bodies")
     file = own_file(folder, weights) if weights is not None else None
     if bodies and file is None: raise ValueError(f"{folder}: its manifest names no weights for what {name} has learned; train again")

@@ -91,7 +91,7 @@ MOST_VALUES, DEEPEST = 5_000, 20
 def _values(text: str | bytes) -> Any:
     "What JSON says, provided that it is not too much to be looked at piece by piece. Raises `Refused`."
     try: found = json.loads(text, parse_constant=float)
-    except (ValueError, RecursionError) as e: raise Refused("bad_request", f"not JSON ({shortened(str(e), 100)})") from e
+    except (ValueError, RecursionError) as e: raise Refused("bad_request", f"Invalid JSON: {shortened(str(e), 100)}") from e
     left, n = [(found, 0)], 0
     while left:
         one, depth = left.pop()
