@@ -34,7 +34,6 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport):
         super().connection_made(transport)
-        self._heard = False                                # anything of the head that is waited for
         self._late = 0                                     # bytes that came after the answer
         self._since: tuple[str, float] | None = None       # what is waited for, and since when
         self._taken = 0                                    # bytes of the answer that are still to be taken, when that was seen last
@@ -45,9 +44,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data):
-        state = self.conn.our_state
-        if state is h11.IDLE: self._heard = True
-        if state is h11.DONE: self._late += len(data)
+        if self.conn.our_state is h11.DONE: self._late += len(data)
         super().data_received(data)
         if self._late > self._most(): self.transport.abort()
 
@@ -70,12 +67,11 @@ class Connection(H11Protocol):
         waits, now = self._waits_for(), self.loop.time()
         if waits is None or self._since is None or self._since[0] != waits[0]:
             self._since, self._taken = waits and (waits[0], now), self.transport.get_write_buffer_size()
-            if waits is None or waits[0] != "a head": self._heard = False
             if waits is None or waits[0] != "the rest": self._late = 0
         elif waits[0] == "taking" and self._taken - self.transport.get_write_buffer_size() >= PATIENCE * SLOWEST:
             self._since, self._taken = (waits[0], now), self.transport.get_write_buffer_size()
         elif now - self._since[1] > waits[1]:
-            if waits[0] == "a head": self._refuse(408 if self._heard else None)
+            if waits[0] == "a head": self._refuse(408 if self.conn.trailing_data[0] else None) # who has said nothing is told nothing
             else: self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:

@@ -65,12 +65,16 @@ class JobRunner:
         return self.jobs[id]
 
     def _loop(self):
+        failed = False
         while not self._stopping:
             self._wake.clear()
             try:
+                if failed: self.jobs.again()
+                failed = False
                 if (job := self.jobs.take()) is None: self._wake.wait()
                 else: self._do(job)
             except (OSError, sqlite3.Error) as e: # a full disk, say: nothing is lost, and it is tried again
+                failed = True
                 logging.getLogger("image_similarity").warning("jobs: %s; trying again in %s s", one_line(e), _AGAIN)
                 self._wake.wait(_AGAIN)
 

@@ -162,10 +162,14 @@ class Jobs:
             id: of a job that runs"""
         self._run(_PUT_BACK, [id])
 
+    def again(self) -> None:
+        "Let jobs begin again that were taken and are not at work."
+        self._run(_AGAIN)
+
     def recover(self) -> None:
         "What a service does first: see to jobs that ran when the last one died, and to what others left behind."
         self._run(_GIVE_UP, (_now(), f"the service was stopped {ATTEMPTS} times while this ran; look into its log, and send the pictures in smaller parts", ATTEMPTS))
-        self._run(_AGAIN)
+        self.again()
         self._run(_FORGET, [_now(DAYS)])
         waiting = {id for id, in self._run("SELECT id FROM jobs WHERE state = 'queued'")}
         for place in self.folder.iterdir():

@@ -82,7 +82,7 @@ def _without_nul(text: str) -> str:
     return text
 
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_without_nul)]
-Scalar = Annotated[StrictStr, Field(max_length=1000)] | StrictBool | Annotated[StrictInt, Field(ge=-2**63, lt=2**63)] | Annotated[StrictFloat, Field(allow_inf_nan=False)] | None
+Scalar = Annotated[StrictStr, Field(max_length=1000), AfterValidator(_without_nul)] | StrictBool | Annotated[StrictInt, Field(ge=-2**63, lt=2**63)] | Annotated[StrictFloat, Field(allow_inf_nan=False)] | None
 Where = Annotated[dict[Name, Scalar | Annotated[list[Scalar], Field(max_length=100, fail_fast=True)]], Field(max_length=20, description="Every condition must hold; a list: any of these values; null: no value.")]
 
 class Skipped(Answered):
@@ -144,7 +144,7 @@ class ItemPage(Answered):
 
 class AddOptions(Said):
     label: Name | None = None
-    metadata: dict[Name, Annotated[StrictStr, Field(max_length=1000), AfterValidator(_without_nul)] | Scalar] = Field({}, max_length=50)
+    metadata: dict[Name, Scalar] = Field({}, max_length=50)
 
 class AddedItem(Answered):
     id: int

@@ -262,3 +262,52 @@ def test_a_path_that_is_too_long_is_said_to_be(tmp_path):
     long = tmp_path
     while len(str(long)) < 700: long = long / ("a" * 100)
     with pytest.raises(OSError, match="a path of 7.. bytes, and SQLite takes 500; choose a shorter one"): Gallery(long)
+
+
+# --- models that somebody has changed, and saves that were stopped
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e38])
+def test_a_head_that_no_training_can_have_left_is_refused(model, number):
+    from safetensors.torch import load_file, save_file
+    heads = load_file(model / "scorers.safetensors")
+    for name in heads: save_file({**heads, name: heads[name] * 0 + number}, model / "scorers.safetensors")
+    with pytest.raises(ValueError, match="scorers.safetensors: is not the file that was saved here"): SimilarityFinder.load(model)
+    manifest = json.loads((model / "manifest.json").read_text())
+    (model / "manifest.json").write_text(json.dumps({k: v for k, v in manifest.items() if k != "files"})) # as an earlier version wrote it
+    with pytest.raises(ValueError, match="has numbers that are not finite, or beyond 1e\\+12; train again"): SimilarityFinder.load(model)
+
+
+def test_a_manifest_that_is_nested_without_end_or_names_a_giant_is_refused_at_once(model):
+    import resource
+    manifest = json.loads((model / "manifest.json").read_text())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for nested in ("[" * 100_000, json.dumps({**manifest, "encoder": 0}).replace('"encoder": 0', '"encoder": ' + '{"a":' * 100_000 + "0" + "}" * 100_000),
+                   json.dumps({**manifest, "class_layers": 0}).replace('"class_layers": 0', '"class_layers": ' + "[" * 900 + "]" * 900)):
+        (model / "manifest.json").write_text(nested)
+        with pytest.raises(ValueError, match=str(model)) as told: SimilarityFinder.load(model)
+        assert "\n" not in str(told.value)
+    for giant in ({"name": "vit_giant_patch14_dinov2"}, {"name": "eva_giant_patch14_560"}, {"size": 10**6}, {"size": "large"}, {"name": "vit_giant_patch14_dinov2", "weights": "scorers.safetensors"}):
+        (model / "manifest.json").write_text(json.dumps({**manifest, "encoder": {**manifest["encoder"], **giant}}))
+        with pytest.raises(ValueError, match="train again"): SimilarityFinder.load(model)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000 # kilobytes
+
+
+def test_what_a_save_that_was_stopped_left_is_cleared_away_by_the_next(model):
+    stopped = subprocess.Popen([sys.executable, "-c", """
+import sys, time
+from image_similarity.encoders.model_files import written_whole
+with written_whole(sys.argv[1]) as beside:
+    (beside / "half").write_text("written")
+    print("writing", flush=True)
+    time.sleep(60)
+""", str(model)], stdout=subprocess.PIPE, text=True)
+    assert stopped.stdout.readline() == "writing\n"
+    finder = SimilarityFinder.load(model)
+    finder.save(model) # beside one who is at work
+    assert [f for f in model.parent.iterdir() if f.name.startswith(".model-") and (f / "half").exists()]
+    stopped.terminate()
+    stopped.wait(20)
+    assert [f.name for f in model.parent.iterdir()] != ["model"]
+    finder.save(model)
+    assert [f.name for f in model.parent.iterdir()] == ["model"]
+    assert {f.stat().st_mode & 0o777 for f in model.rglob("*") if f.is_file()} == {(model / "manifest.json").stat().st_mode & 0o777}

@@ -235,6 +235,7 @@ def test_on_a_full_disk_a_service_searches_deletes_and_says_so(attack, tmp_path)
     with small_disk(tmp_path / "disk", "60m") as disk, attack.serving(disk / "root") as service:
         assert service.http.put("/v1/collections/sent").status_code == 201
         attack.add(service.http, "sent", [attack.picture(i) for i in range(6)])
+        is_well(service, attack)
         ballast = fill(disk)
         before = sorted(str(f) for f in disk.rglob("*"))
         for _ in range(3):
@@ -258,6 +259,8 @@ def test_on_a_full_disk_a_gallery_searches_removes_and_says_so(tmp_path, small, 
         rows = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
         gallery = Gallery(disk / "gallery")
         gallery.import_embeddings([f"{i}.jpg" for i in range(200)], rows[:200])
+        gallery.search(rows[0], 1, metric="l2")
+        gallery.import_embeddings(["last.jpg"], rows[200:201])
         ballast = fill(disk)
         before = {f.name for f in (disk / "gallery").rglob("*")}
         for i in range(3): assert [r.id for r in gallery.search(rows[i], 1, metric="l2")] == [i + 1]
@@ -266,7 +269,7 @@ def test_on_a_full_disk_a_gallery_searches_removes_and_says_so(tmp_path, small, 
             assert "Errno" not in str(error.value) and "\n" not in str(error.value)
         assert {f.name for f in (disk / "gallery").rglob("*")} <= before
         assert gallery.remove(list(range(1, 41))) == 40 and gallery.remove(41) == 1
-        assert [r.id for r in gallery.search(rows[41], 1, metric="l2")] == [42] and len(Gallery(disk / "gallery")) == 159
+        assert [r.id for r in gallery.search(rows[41], 1, metric="l2")] == [42] and len(Gallery(disk / "gallery")) == 160
         ballast.unlink()
         assert gallery.import_embeddings(["new.jpg"], rows[299:]) and gallery.check().damage is None
         gallery.close()
