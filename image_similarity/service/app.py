@@ -38,7 +38,7 @@ from ..images.replacing import DiskFull, is_full
 from .incoming import Service, one_error, service_of
 from .job_runner import JobRunner
 from .jobs import Jobs
-from .protocol import STATUS, ErrorInfo, JobInfo, Limits, Refused, Status
+from .protocol import STATUS, ErrorInfo, JobInfo, Limits, Ready, Refused, Status
 from ..encoders.model_files import package_version
 
 # %% ../../nbs/13_service/15_app.ipynb #88d9fd6f
@@ -84,7 +84,7 @@ def add_health(app: FastAPI) -> None:
         return Status(status="ok")
 
     @app.get("/readyz", tags=["service"], responses={503: {"model": ErrorInfo}})
-    async def ready(request: Request) -> Status:
+    async def ready(request: Request) -> Ready:
         "Whether a search would be answered now: collections are open and where they were, a thread is free, and no queue is full."
         service = service_of(request)
         if not request.app.state.ready: raise Refused("busy", "not ready; try again in a moment")
@@ -92,7 +92,7 @@ def add_health(app: FastAPI) -> None:
         if not service.collections.looks.free: raise Refused("busy", "too many queries are waiting; try again in a moment")
         try: full = await asyncio.wait_for(run_in_threadpool(_is_full, service.collections.root), 1)
         except TimeoutError as e: raise Refused("busy", "every thread is at work; try again in a moment") from e
-        return Status(status="ready", disk="full" if full else "ok")
+        return Ready(status="ready", disk="full" if full else "ok")
 
     @app.get("/metrics", tags=["service"], response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, 401: {"model": ErrorInfo}})
     def metrics(request: Request) -> Response:

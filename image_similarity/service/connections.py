@@ -46,20 +46,20 @@ class Connection(H11Protocol):
     def data_received(self, data):
         if self.conn.our_state is h11.DONE: self._late += len(data)
         super().data_received(data)
-        if self._late > self._most(): self.transport.abort()
+        if self._late > self._most() and not self.transport.is_closing(): self.flow.pause_reading() # he may read what was said, until his time is up
 
     def pause_writing(self):
         self._since = None # since it was not paused before, bytes were taken
         super().pause_writing()
 
     def _most(self) -> int: # bytes that may follow the answer
-        return max(LONGEST_HEAD, self.scope["state"].get("most", 0)) if self.scope else LONGEST_HEAD
+        return LONGEST_HEAD + (self.scope or {}).get("state", {}).get("most", 0)
 
     def _waits_for(self) -> tuple[str, float] | None: # and how many seconds at most
         if self.transport.is_closing(): return "an end", PATIENCE
         if self.transport.get_write_buffer_size(): return "taking", PATIENCE
         if self.conn.our_state is h11.IDLE: return "a head", PATIENCE
-        if self.conn.our_state is h11.DONE: return "the rest", LINGER if "most" in self.scope["state"] else STRANGER
+        if self.conn.our_state is h11.DONE: return "the rest", LINGER if self._most() > LONGEST_HEAD else STRANGER
         return None # an answer is made
 
     def _look_again(self):

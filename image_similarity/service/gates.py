@@ -180,7 +180,6 @@ class Gate:
             await send_safely(message)
         try: most = self._check(scope)
         except Refused as e: return await refusal(e, scope)(scope, receive, send_safely)
-        scope.setdefault("state", {})["most"] = most # one who may send so much is listened to for a while, even when he is refused
         try: await self.app(scope, counted(receive, most), send_noted)
         except Exception as e: # nobody foresaw it
             logging.getLogger("image_similarity").error("%s %s: %s: %s", scope["method"], shortened(scope["path"], 200), type(e).__name__, shortened(one_line(e)), exc_info=e)
@@ -195,6 +194,7 @@ class Gate:
         if self.token is not None and not OPEN.fullmatch(scope["path"]) and not is_allowed(headers, self.token, self.sessions):
             raise Refused("unauthorized", "the token is missing or wrong; send it as Authorization: Bearer TOKEN")
         most, announced = most_bytes(scope["method"], scope["path"], headers.get("content-type", ""), self.limits), headers.get("content-length", "0")
+        if not OPEN.fullmatch(scope["path"]): scope.setdefault("state", {})["most"] = 2 * max(most, self.limits.query_bytes) # is listened to for a while, even if he is refused
         if len(announced) > 18: raise Refused("bad_request", "Content-Length: not a number of bytes")
         if announced.isdecimal() and int(announced) > most: raise Refused("too_large", f"{int(announced):,} bytes are more than {most:,}; send less, or start the service with a higher limit")
         return most

@@ -90,6 +90,8 @@ MOST_VALUES, DEEPEST = 5_000, 20
 
 def _values(text: str | bytes) -> Any:
     "What JSON says, provided that it is not too much to be looked at piece by piece. Raises `Refused`."
+    signs = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
+    if sum(map(text.count, signs)) > 10 * MOST_VALUES: raise Refused("invalid", f"more than {MOST_VALUES:,} values; ask for less at once") # pyright: ignore[reportArgumentType] of the same kind
     try: found = json.loads(text, parse_constant=float)
     except (ValueError, RecursionError) as e: raise Refused("bad_request", f"Invalid JSON: {shortened(str(e), 100)}") from e
     left, n = [(found, 0)], 0

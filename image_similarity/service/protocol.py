@@ -6,11 +6,11 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/protocol.ht
 
 # %% auto #0
 __all__ = ['TOP_K', 'STATUS', 'Name', 'Scalar', 'Where', 'ItemId', 'Limits', 'Refused', 'Said', 'Answered', 'ErrorInfo',
-           'Skipped', 'LabelCount', 'ServiceInfo', 'Status', 'NewCollection', 'CollectionInfo', 'CollectionList',
-           'ItemInfo', 'ItemPage', 'AddOptions', 'AddedItem', 'AddedItems', 'SearchOptions', 'Part', 'WeightedPart',
-           'SearchRequest', 'Prediction', 'QueryInfo', 'Found', 'SearchAnswer', 'Recommendations', 'MatchPart',
-           'MatchRequest', 'MatchAnswer', 'CopyInfo', 'CopyGroup', 'DuplicatesAnswer', 'TrainOptions', 'JobResult',
-           'JobInfo', 'JobList']
+           'Skipped', 'LabelCount', 'ServiceInfo', 'Status', 'Ready', 'NewCollection', 'CollectionInfo',
+           'CollectionList', 'ItemInfo', 'ItemPage', 'AddOptions', 'AddedItem', 'AddedItems', 'SearchOptions', 'Part',
+           'WeightedPart', 'SearchRequest', 'Prediction', 'QueryInfo', 'Found', 'SearchAnswer', 'Recommendations',
+           'MatchPart', 'MatchRequest', 'MatchAnswer', 'CopyInfo', 'CopyGroup', 'DuplicatesAnswer', 'TrainOptions',
+           'JobResult', 'JobInfo', 'JobList']
 
 # %% ../../nbs/13_service/01_protocol.ipynb #7633b162
 from dataclasses import asdict, dataclass
@@ -102,7 +102,9 @@ class ServiceInfo(Answered):
 
 class Status(Answered):
     status: str
-    disk: Literal["ok", "full"] = Field("ok", description="full: searching and deleting work, adding and training do not.")
+
+class Ready(Status):
+    disk: Literal["ok", "full"] = Field(description="full: searching and deleting work, adding and training do not.")
 
 class NewCollection(Said):
     "How to make a collection."
