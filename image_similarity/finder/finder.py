@@ -30,7 +30,7 @@ from .looking import Moment, as_results, best_items, look_at
 from ..gallery.gallery import Gallery
 from ..gallery.pairs import GalleryPairs
 from ..gallery.searching import rows_where
-from ..gallery.sqlite import FILE
+from ..gallery.acknowledged import FILE
 from ..gallery.sqlite_file import unwritten
 from ..images.errors import BadImages
 from ..images.listing import label_func

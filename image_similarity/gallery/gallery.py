@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..explain.results import Results
+from .acknowledged import FILE
 from .adding import Added, add_files, chosen_files, chosen_ids, import_vectors, labels_for, metadata_for, update_items
 from .asking import answers
 from .catalogue import Catalogue, Item
 from .encoder import GalleryEncoder, as_gallery_encoder, compared_of, encoder_at_work, fitting_encoder, kept_encoder, known_encoder, text_side
 from .inventory import Check, Stats, catalogue_html, catalogue_stats, check_catalogue, export_table, save_copy
 from .searching import Searcher, approximations
-from .sqlite import FILE, SqliteCatalogue
+from .sqlite import SqliteCatalogue
 
 if TYPE_CHECKING: # these are heavy
     from image_similarity.encoders.encoder import Encoder

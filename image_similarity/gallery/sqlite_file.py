@@ -8,7 +8,6 @@ Docs: https://image-similarity.github.io/image_similarity/09_gallery/sqlite_file
 __all__ = ['APPLICATION_ID', 'BUSY_SECONDS', 'SqliteFile', 'unwritten']
 
 # %% ../../nbs/09_gallery/04_sqlite_file.ipynb #7438910c
-import errno
 import os
 import sqlite3
 import threading

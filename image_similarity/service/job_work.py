@@ -25,7 +25,7 @@ import numpy as np
 from ..images.archives import Unpacked
 from ..gallery.catalogue import Item
 from ..gallery.gallery import Gallery
-from ..gallery.sqlite import FILE
+from ..gallery.acknowledged import FILE
 from ..gallery.sqlite_file import unwritten
 from .collection import Collection, Collections, add_pictures
 from ..images.console import one_line

@@ -112,8 +112,7 @@ class NewCollection(Said):
     encoder: str | None = Field(None, max_length=200, description="One of those that `GET /v1` lists; null for the first.")
 
 class CollectionInfo(Answered):
-    model_config = ConfigDict(json_schema_extra={"example": {"name": "pets", "kind": "model", "items": 240, "encoder": "tf_efficientnet_lite0", "text": False, "explain": True,
-        "classes": ["Beagle", "Bengal"], "labels": [{"label": "Beagle", "items": 120}, {"label": "Bengal", "items": 120}], "metadata": {"year": [2020, 2021]}, "jobs": []}})
+    model_config = ConfigDict(json_schema_extra={"example": {"name": "pets", "kind": "model", "items": 240, "encoder": "tf_efficientnet_lite0", "text": False, "explain": True, "classes": ["Beagle", "Bengal"], "labels": [{"label": "Beagle", "items": 120}, {"label": "Bengal", "items": 120}], "metadata": {"year": [2020, 2021]}, "jobs": []}})
     name: str
     kind: Literal["gallery", "model"] = Field(description="gallery: compares embeddings. model: also gives calibrated probabilities.")
     items: int
@@ -130,8 +129,7 @@ class CollectionList(Answered):
 
 # %% ../../nbs/13_service/01_protocol.ipynb #4012efcd
 class ItemInfo(Answered):
-    model_config = ConfigDict(json_schema_extra={"example": {"id": 7, "file": "Beagle_12.jpg", "label": "Beagle", "metadata": {"year": 2020},
-        "image": "/v1/collections/pets/items/7/image", "thumbnail": "/v1/collections/pets/items/7/thumbnail"}})
+    model_config = ConfigDict(json_schema_extra={"example": {"id": 7, "file": "Beagle_12.jpg", "label": "Beagle", "metadata": {"year": 2020}, "image": "/v1/collections/pets/items/7/image", "thumbnail": "/v1/collections/pets/items/7/thumbnail"}})
     id: int
     file: str         # its name, without folders that only the server knows
     label: str | None
@@ -175,7 +173,6 @@ class Part(Said):
     item: ItemId | None = None
     text: str | None = Field(None, min_length=1, max_length=2000)
     image: str | None = Field(None, min_length=1, description="The bytes of a picture in base64.", json_schema_extra={"format": "byte"})
-
     @model_validator(mode="after")
     def _one(self):
         if sum(v is not None for v in (self.item, self.text, self.image)) != 1: raise ValueError("give exactly one of item, text, image")
@@ -183,7 +180,6 @@ class Part(Said):
 
 class WeightedPart(Part):
     weight: float = Field(1., ge=-100, le=100, description="Not 0; a negative weight steers away.")
-
     @model_validator(mode="after")
     def _counts(self):
         if self.weight == 0: raise ValueError("a weight of 0 has no effect; leave the part out")
@@ -191,12 +187,10 @@ class WeightedPart(Part):
 
 class SearchRequest(SearchOptions):
     "What to search for, and how."
-    model_config = ConfigDict(json_schema_extra={"examples": [{"item": 7, "top_k": 12}, {"text": "a brown dog"},
-        {"mixture": [{"item": 7, "weight": 1}, {"item": 9, "weight": -0.5}]}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"item": 7, "top_k": 12}, {"text": "a brown dog"}, {"mixture": [{"item": 7, "weight": 1}, {"item": 9, "weight": -0.5}]}]})
     item: ItemId | None = None
     text: str | None = Field(None, min_length=1, max_length=2000)
     mixture: list[WeightedPart] | None = Field(None, min_length=1, max_length=8)
-
     @model_validator(mode="after")
     def _one(self):
         if sum(v is not None for v in (self.item, self.text, self.mixture)) != 1: raise ValueError("give exactly one of item, text, mixture")
@@ -234,7 +228,6 @@ class MatchPart(Said):
     "A picture."
     item: ItemId | None = None
     image: str | None = Field(None, min_length=1, description="The bytes of a picture in base64.", json_schema_extra={"format": "byte"})
-
     @model_validator(mode="after")
     def _one(self):
         if (self.item is None) == (self.image is None): raise ValueError("give exactly one of item, image")
@@ -271,7 +264,6 @@ class TrainOptions(Said):
     fine_tune: int = Field(default=0, ge=0, le=1000, description="Epochs to train the encoder for, end to end; it is kept only where pictures that are held out for it say so.")
     lr: float | None = Field(default=None, gt=0, le=1, description="Highest learning rate of fine_tune; null for 0.001.")
     time_limit: float | None = Field(default=None, gt=0, le=10_000_000, description="Seconds after which fine_tune has to be done, with what was learned so far.")
-
     @model_validator(mode="after")
     def _fitting(self):
         for name in ("lr", "time_limit"):
@@ -288,8 +280,7 @@ class JobResult(Answered):
     tuned: str | None = Field(None, description="What became of fine-tuning; null where none was asked for.")
 
 class JobInfo(Answered):
-    model_config = ConfigDict(json_schema_extra={"example": {"id": "9f0c2c4be1d2", "collection": "pets", "kind": "train", "state": "running", "stage": "reading pictures", "percent": 42,
-        "message": None, "skipped": [{"file": "a/b.txt", "reason": "not an image"}], "result": None, "created": "2026-01-01T12:00:00Z", "started": "2026-01-01T12:00:01Z", "finished": None}})
+    model_config = ConfigDict(json_schema_extra={"example": {"id": "9f0c2c4be1d2", "collection": "pets", "kind": "train", "state": "running", "stage": "reading pictures", "percent": 42, "message": None, "skipped": [{"file": "a/b.txt", "reason": "not an image"}], "result": None, "created": "2026-01-01T12:00:00Z", "started": "2026-01-01T12:00:01Z", "finished": None}})
     id: str
     collection: str
     kind: Literal["train", "index"]

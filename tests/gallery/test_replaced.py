@@ -14,7 +14,7 @@ import pytest
 
 from image_similarity.finder.finder import SimilarityFinder
 from image_similarity.gallery.gallery import Gallery
-from image_similarity.gallery.sqlite import ACKNOWLEDGED
+from image_similarity.gallery.acknowledged import ACKNOWLEDGED
 
 HERE = Path(__file__).resolve().parent
 ROWS = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
