@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterable
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from importlib.resources import files
@@ -34,7 +33,7 @@ from . import search_routes
 from .collection import Collections, Looks
 from .gates import COOKIE, LASTS, SHORTEST, Counted, Gate, Metrics, Sessions, cookie_of, is_token
 from ..images.errors import ImageError, shortened
-from ..images.replacing import DiskFull, is_full
+from ..images.replacing import is_full
 from .incoming import Service, one_error, service_of
 from .job_runner import JobRunner
 from .jobs import Jobs
@@ -148,11 +147,6 @@ def add_errors(app: FastAPI, root: Path) -> None:
     async def no_room(_, e: OSError):
         if not is_full(e): raise e # unforeseen: `Gate` tells and logs it
         return _said("no_space", "the disk is full, so nothing can be added or trained; delete something, or make room. Searching works", 507)
-
-    @app.exception_handler(sqlite3.OperationalError)
-    async def no_room_for_jobs(_, e: sqlite3.OperationalError):
-        if "full" not in str(e): raise e
-        return await no_room(_, DiskFull(str(e)))
 
 # %% ../../nbs/13_service/15_app.ipynb #3e2482f7
 def create_app(root: str | Path, token: str | None = None, limits: Limits = Limits(), hosts: Iterable[str] = ()) -> FastAPI:

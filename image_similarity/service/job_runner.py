@@ -10,7 +10,6 @@ __all__ = ['JobRunner']
 # %% ../../nbs/13_service/10_job_runner.ipynb #bb3edc9d
 import logging
 import shutil
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -73,7 +72,7 @@ class JobRunner:
                 failed = False
                 if (job := self.jobs.take()) is None: self._wake.wait()
                 else: self._do(job)
-            except (OSError, sqlite3.Error) as e: # a full disk, say: nothing is lost, and it is tried again
+            except OSError as e: # a full disk, say: nothing is lost, and it is tried again
                 failed = True
                 logging.getLogger("image_similarity").warning("jobs: %s; trying again in %s s", one_line(e), _AGAIN)
                 self._wake.wait(_AGAIN)

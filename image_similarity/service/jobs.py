@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ..images.errors import BadImages, shortened
+from ..images.replacing import DiskFull
 from .protocol import JobInfo, Refused
 
 # %% ../../nbs/13_service/08_jobs.ipynb #46632c0d
@@ -78,10 +79,14 @@ class Jobs:
         self._run(_TABLE)
 
     def _run(self, sql: str, parameters: Iterable = ()) -> list[tuple]:
-        if not hasattr(self._own, "connection"): # one for each thread
-            self._own.connection = sqlite3.connect(self._file, timeout=30, isolation_level=None)
-            self._own.connection.execute("PRAGMA synchronous = FULL")
-        with closing(self._own.connection.execute(sql, tuple(parameters))) as cursor: return cursor.fetchall()
+        try:
+            if not hasattr(self._own, "connection"): # one for each thread
+                self._own.connection = sqlite3.connect(self._file, timeout=30, isolation_level=None)
+                self._own.connection.execute("PRAGMA synchronous = FULL")
+            with closing(self._own.connection.execute(sql, tuple(parameters))) as cursor: return cursor.fetchall()
+        except sqlite3.OperationalError as e:
+            if "full" in str(e): raise DiskFull(f"{self._file}: the disk is full; make room, then do this again") from e
+            raise OSError(f"{self._file}: {e}") from e
 
     def place(self, id: str) -> Path:
         """The folder for what the job needs.
