@@ -91,7 +91,7 @@ def machines() -> str:
     "What the figures were measured on."
     where = {}
     for script in ("pets", "pairs", "text", "duplicates", "ranking", "gallery", "service", "seed_loop", "startup", "attacks"):
-        machine = results(script)["machine"]
+        if not (machine := results(script)["machine"]): continue # not run yet
         where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}", []).append(f"`{script}.py`")
     return "; ".join(f"{machine} ({', '.join(scripts)})" for machine, scripts in where.items())
 
