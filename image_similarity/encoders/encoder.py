@@ -9,7 +9,6 @@ __all__ = ['pool', 'Encoder', 'fingerprint', 'create_encoder', 'load_encoder_wei
            'none_readable', 'embed']
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #8bb2ca1a
-import difflib
 import hashlib
 import os
 from collections import deque
@@ -20,42 +19,17 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import timm
 import torch
 from PIL import Image
 from torch import nn
 from ..images.progress import progress_bar
 
+from .backbones import load_weights, make_backbone, own_map
 from .preprocessing import open_for, random_box, resize_to
-from .random_state import random_state
 from ..images.errors import BadImages, ImageError
 from ..images.opening import READING
 from .runtimes import Eager, OpenVino, choose, network_device, only_torch, weights_state
-from .weights import DEFAULT_ENCODER, PACKAGED, load_by_position, packaged_weights, read_weights
-
-# %% ../../nbs/04_encoders/05_encoder.ipynb #9dddf11c
-def _check_name(name: str) -> None:
-    "Only timm's own names: no URL, no `hf-hub:` address, whoever wrote the name."
-    if isinstance(name, str) and timm.is_model(name.split(".")[0]) and ":" not in name: return
-    near = difflib.get_close_matches(str(name), timm.list_models(), 3)
-    raise ValueError(f"{name}: timm has no model of that name" + (f" (near: {', '.join(near)})" if near else "; see timm.list_models()"))
-
-# %% ../../nbs/04_encoders/05_encoder.ipynb #67be6aea
-def _fetch(name: str, **kwargs) -> nn.Module:
-    "A timm model with its own pretrained weights, from timm's cache or its hub."
-    try: return timm.create_model(name, pretrained=True, **kwargs)
-    except Exception as e: # huggingface_hub, urllib, timm and safetensors each raise their own
-        cache = os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface"
-        raise FileNotFoundError(
-            f"{name}: no weights, neither in the cache ({cache}) nor from the hub ({type(e).__name__}). Give create_encoder "
-            f"a file (weights=FILE), or take the packaged {DEFAULT_ENCODER}, which needs no network") from e
-
-# %% ../../nbs/04_encoders/05_encoder.ipynb #4c02b937
-def _as_grid(body: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    "Whatever layout the body ends in, as (N, nf, h, w): some of timm's put channels last, some make a list of tokens."
-    if x.ndim == 4: return x.permute(0, 3, 1, 2) if "NHWC" in str(getattr(body, "output_fmt", "")) else x
-    tokens = x[:, getattr(body, "num_prefix_tokens", 0):]
-    return tokens.transpose(1, 2).unflatten(2, body.patch_embed.grid_size) # pyright: ignore[reportArgumentType, reportAttributeAccessIssue] (two numbers)
+from .weights import DEFAULT_ENCODER, read_weights
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #ba9c3822
 def pool(features: torch.Tensor) -> torch.Tensor:
@@ -75,23 +49,28 @@ class Encoder(nn.Module):
     mean: tuple[float, ...] # of the three channels, for values in 0..1
     std: tuple[float, ...]
 
-    def __init__(self, name: str, body: nn.Module, size: int, mean: Sequence[float], std: Sequence[float], interpolation: str = "bicubic"):
+    def __init__(
+        self, name: str, body: nn.Module, size: int, mean: Sequence[float], std: Sequence[float], interpolation: str = "bicubic",
+        way: Callable[[nn.Module, torch.Tensor], torch.Tensor] = own_map, shape: tuple[int, int, int] | None = None,
+    ):
         """Args:
             name: timm's name
             body: (N, 3, size, size) to features
             size: height and width of the input, pixels
             mean, std: of the three channels, for values in 0..1
-            interpolation: how images are made smaller: bicubic or bilinear"""
+            interpolation: how images are made smaller: bicubic or bilinear
+            way: from body and picture to the map: one of `backbones.WAYS`
+            shape: (nf, h, w) of the map; None for what the body says of itself"""
         super().__init__()
         self.name, self.body, self.size = name, body, size
         self.mean, self.std, self.interpolation = tuple(mean), tuple(std), interpolation
-        self.nf = getattr(body, "head_hidden_size", None) or body.num_features # pyright: ignore[reportAttributeAccessIssue] (an int; some of timm's widen the map last)
+        self.way, self.nf = way, shape[0] if shape else body.num_features # pyright: ignore[reportAttributeAccessIssue] (an int)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Args:
             x: (N, 3, size, size), normalised
         Returns: (N, nf, h, w) feature maps"""
-        return _as_grid(self.body, self.body(x))
+        return self.way(self.body, x)
 
     def config(self) -> dict:
         """What `create_encoder` needs to make it again, weights aside."""
@@ -123,28 +102,19 @@ def _digest(encoder: Encoder, ways: list[int]) -> str:
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #2c02b08a
 def create_encoder(name: str = DEFAULT_ENCODER, weights: str | Path | None = None, size: int | None = None, seed: int | None = None) -> Encoder:
-    """An encoder from any of timm's models.
+    """An encoder from any of timm's models that has a map of what is where: one picture is sent through, to see.
 
-    Raises `ValueError` for a name that timm does not have or a file that does not fit, `FileNotFoundError` when no
-    weights can be had, `ImportError` when packaged ones are not installed.
+    Raises `ValueError` for a name that timm does not have, a network without a map, a size that it does not take or a file that does not fit,
+    `FileNotFoundError` when no weights can be had, `ImportError` when packaged ones are not installed.
 
     Args:
-        name: timm's name for the architecture
+        name: timm's name for the architecture, with a tag or without; or `hf-hub:owner/name`, of somebody whom you trust to have trained it well
         weights: a file; "random"; None for the packaged ones, or else timm's cache or hub
         size: input height and width in pixels; None for the encoder's own
         seed: of random weights; None takes torch's random state, and leaves it as it is
     Returns: in eval mode"""
-    _check_name(name)
-    packaged = weights is None and name in PACKAGED
-    with random_state(seed): body = _fetch(name) if weights is None and not packaged else timm.create_model(name, pretrained=False)
-    if packaged: load_by_position(body, read_weights(packaged_weights(name)))
-    body.reset_classifier(0, "") # pyright: ignore[reportCallIssue] (every network of timm's has it)
-    cfg: dict = body.pretrained_cfg # pyright: ignore[reportAssignmentType] (likewise)
-    size = size or (PACKAGED[name][2] if name in PACKAGED else cfg["input_size"][-1])
-    if cfg.get("fixed_input_size") and size != cfg["input_size"][-1]:
-        raise ValueError(f"size={size}: {name} takes {cfg['input_size'][-1]} pixels only")
-    encoder = Encoder(name, body, size, cfg["mean"], cfg["std"], cfg["interpolation"])
-    if weights is not None and weights != "random": load_encoder_weights(encoder, weights)
+    made = make_backbone(name, weights, size, seed)
+    encoder = Encoder(made.name, made.body, made.size, made.cfg["mean"], made.cfg["std"], made.cfg["interpolation"], made.way, made.shape)
     return encoder.eval().to(network_device())
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #6a4eb93b
@@ -154,14 +124,7 @@ def load_encoder_weights(encoder: Encoder, file: str | Path) -> None:
     Args:
         encoder: changed in place
         file: a state dict of the encoder, of its body, or of the whole timm model"""
-    weights = {k.removeprefix("body."): v for k, v in read_weights(file).items()}
-    own = encoder.body.state_dict()
-    missing = [k for k in own if k not in weights and not k.endswith("num_batches_tracked")]
-    wrong = [k for k in own if k in weights and weights[k].shape != own[k].shape]
-    if missing or wrong:
-        raise ValueError(f"{file}: does not fit {encoder.name}: {len(missing)} of {len(own)} tensors are missing, "
-                         f"{len(wrong)} have another shape (first: {(missing + wrong)[0]})")
-    encoder.body.load_state_dict({k: v for k, v in weights.items() if k in own}, strict=False)
+    load_weights(encoder.body, {k.removeprefix("body."): v for k, v in read_weights(file).items()}, file, encoder.name)
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #2918a424
 class _Pooled(nn.Module):

@@ -32,9 +32,10 @@ from safetensors.torch import load_file, save_file
 
 from ..images.opening import READING
 from ..images.replacing import own_file, replaced_whole, said_when_full
+from .backbones import check_name
 from .encoder import Encoder, create_encoder, fingerprint, load_encoder_weights
 from .features import FeatureBody, FeatureLayer, MultiScaleBody, with_body
-from .networks import NetworkBody, describe_encoder, load_network_encoder
+from .networks import NetworkBody, describe_encoder, load_network_encoder, looks_at
 from .weights import PACKAGED, tensor_shapes
 
 # %% ../../nbs/04_encoders/09_model_files.ipynb #3da71adb
@@ -217,6 +218,8 @@ def _check_size(name: str, file: Path | None) -> None:
     held = sum(math.prod(shape) for shape in tensor_shapes(file).values())
     if n_numbers > held: raise ValueError(f"{file}: holds {held:,} numbers, and {name} has {n_numbers:,}; train again")
 
+_PREPROCESSING = ("mean", "std", "interpolation")
+
 def load_encoder(folder: Path, saved: dict, older: bool = False) -> Encoder:
     """The encoder that was saved. Raises `ValueError` when the encoder at hand is not the one that was saved.
 
@@ -233,8 +236,12 @@ def load_encoder(folder: Path, saved: dict, older: bool = False) -> Encoder:
     if bodies and file is None: raise ValueError(f"{folder}: its manifest names no weights for what {name} has learned; train again")
     if "network" in saved: encoder = load_network_encoder(own_file(folder, str(weights)), saved)
     else:
+        check_name(name) # an address of the hub is for those who type it
         _check_size(name, file)
         encoder = _with_bodies(file, name, size, bodies) if bodies and file else create_encoder(name, file, size)
+        if set(_PREPROCESSING) <= saved.keys() and any(saved[k] != encoder.config()[k] for k in _PREPROCESSING): # weights from elsewhere may come with one of their own
+            if not looks_at(*(saved[k] for k in _PREPROCESSING)): raise ValueError(f"{folder}: its manifest says {', '.join(f'{k} {str(saved[k])[:60]}' for k in _PREPROCESSING)}: not as an encoder takes pictures; train again")
+            encoder.mean, encoder.std, encoder.interpolation = tuple(saved["mean"]), tuple(saved["std"]), saved["interpolation"]
     if fingerprint(encoder) == mark: return encoder
     if not any(fingerprint(encoder, way) == mark for way in range(1, READING)):
         raise ValueError(f"{folder}: was made with {name} of fingerprint {mark}, here it is {fingerprint(encoder)}; "

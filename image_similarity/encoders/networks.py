@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/04_encoders/networks.h
 
 # %% auto #0
 __all__ = ['TORCHVISION', 'PARTS', 'TimmFeatures', 'load_network', 'describe_network', 'NetworkBody', 'describe_encoder',
-           'load_network_encoder']
+           'looks_at', 'load_network_encoder']
 
 # %% ../../nbs/04_encoders/08_networks.ipynb #f3d00dc7
 import math
@@ -189,6 +189,14 @@ def describe_encoder(encoder: Encoder) -> dict:
 
 def _number(value: Any, low: float, high: float) -> bool: return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
 
+def looks_at(mean: Any, std: Any, interpolation: Any) -> bool:
+    """Whether an encoder can prepare its pictures so.
+
+    Args:
+        mean, std, interpolation: as somebody wrote them down"""
+    fits: Callable = lambda numbers, low, high: isinstance(numbers, list) and len(numbers) == 3 and all(_number(x, low, high) for x in numbers)
+    return fits(mean, -1e3, 1e3) and fits(std, 1e-6, 1e6) and interpolation in ("bicubic", "bilinear")
+
 def load_network_encoder(file: Path, saved: dict) -> Encoder:
     """An encoder as it was. Raises `FileNotFoundError` or `ValueError` for what does not fit.
 
@@ -199,8 +207,7 @@ def load_network_encoder(file: Path, saved: dict) -> Encoder:
     record, values = saved["network"], [saved.get(k) for k in ("name", "size", "mean", "std", "interpolation")]
     name, size, mean, std, how = (value for value in values if value is not None) if None not in values else ("", 0, [], [], "")
     if not isinstance(record, dict) or record.get("crop") != "central square": raise ValueError(f"{file}: pictures were not prepared by their central square; train again")
-    fits: Callable = lambda numbers, low, high: isinstance(numbers, list) and len(numbers) == 3 and all(_number(x, low, high) for x in numbers)
-    if not (type(size) is int and 0 < size <= 4096 and fits(mean, -1e3, 1e3) and fits(std, 1e-6, 1e6) and how in ("bicubic", "bilinear")
+    if not (type(size) is int and 0 < size <= 4096 and looks_at(mean, std, how)
             and isinstance(name, str) and re.fullmatch(r"fastai's \w{1,80}", name) and type(record.get("channels")) is int and 0 < record["channels"] <= 1_000_000):
         raise ValueError(f"{file}: pictures of {str(size)[:20]} pixels, mean {str(mean)[:60]}, std {str(std)[:60]}, {str(how)[:20]}: not as an encoder takes them; train again")
     body = NetworkBody(load_network(file, record, "layers."), record["channels"])

@@ -8,8 +8,10 @@ Docs: https://image-similarity.github.io/image_similarity/04_encoders/weights.ht
 __all__ = ['DEFAULT_ENCODER', 'PACKAGED', 'packaged_weights', 'read_weights', 'tensor_shapes', 'load_by_position']
 
 # %% ../../nbs/04_encoders/03_weights.ipynb #909c720a
+import argparse
 import importlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -41,13 +43,29 @@ def read_weights(file: str | Path) -> dict[str, torch.Tensor]:
     """Read a state dict without running anything that the file contains.
 
     Args:
-        file: .safetensors, or a PyTorch file that holds nothing but tensors
+        file: .safetensors, or a PyTorch file that holds nothing but tensors, alone or in a training run's checkpoint
     Returns: name to tensor"""
     if not Path(file).is_file(): raise FileNotFoundError(f"{file}: no such weight file")
     try:
-        if Path(file).suffix == ".safetensors": return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as e: raise ValueError(f"{file}: not a weight file that can be read safely ({e})") from e
+        if Path(file).suffix == ".safetensors": return _bare(load_file(file))
+        with torch.serialization.safe_globals([argparse.Namespace]): # timm's training writes its options beside the weights: names and values
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as e: raise ValueError(f"{file}: not a weight file that can be read safely ({str(e).strip().splitlines()[0]})") from e
+    weights = _bare(found)
+    if not weights: raise ValueError(f"{file}: holds no weights by name, but {_contents(found)}")
+    return weights
+
+def _bare(found: Any) -> dict[str, torch.Tensor]: # what a file holds, to its weights
+    "Out of the checkpoint that a training run wraps around them, and without the prefixes of what the network was wrapped in."
+    for key in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict): found = found[key]
+    if not isinstance(found, dict): return {}
+    weights = {name: t for name, t in found.items() if isinstance(name, str) and isinstance(t, torch.Tensor)}
+    for prefix in ("_orig_mod.", "module.", "_orig_mod."): # compiled, on several devices, or both
+        if weights and all(name.startswith(prefix) for name in weights): weights = {name.removeprefix(prefix): t for name, t in weights.items()}
+    return weights
+
+def _contents(found: Any) -> str: return ", ".join(map(str, list(found)[:5])) or "nothing" if isinstance(found, dict) else f"a {type(found).__name__}"
 
 # %% ../../nbs/04_encoders/03_weights.ipynb #5ade0002
 def tensor_shapes(file: str | Path) -> dict[str, tuple[int, ...]]:
