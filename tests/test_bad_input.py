@@ -314,7 +314,7 @@ def test_an_encoder_without_weights(small, tmp_path):
     assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 2 # the other one says what is in the folder
 
 
-@pytest.mark.parametrize("arch", ["resnet43", "hf-hub:someone/model", "https://example.org/model", "../model"])
+@pytest.mark.parametrize("arch", ["resnet43", "local-dir:/tmp", "https://example.org/model", "../model"])
 def test_no_such_encoder(small, refused, tmp_path, arch):
     assert f"{arch}: timm has no model of that name" in refused("train", small.images, "--out", tmp_path / "model", "--arch", arch)
 

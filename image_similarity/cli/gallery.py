@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from .options import AsJson, Exclude, Folder, OwnPlace, Place, Quiet, SHEET_FORMATS, Sheet, Verbose, Where, check_figure, found_gallery, open_gallery
+from .options import AsJson, Exclude, Folder, OwnPlace, Place, Quiet, SHEET_FORMATS, Sheet, Verbose, Where, check_figure, found_gallery, open_gallery, Weights
 from ..images.console import Voice, did_you_mean, line_path, report, say, shown_path
 from ..images.remote import as_url
 
@@ -87,7 +87,8 @@ def index(
     labels: Annotated[str | None, typer.Option(metavar="name|folder|CSV", show_default=False, help="Where labels come from: the names (Beagle_12.jpg), the folders, or a CSV "
                                                "file with a column file, optionally a column label, and others that are kept as metadata. Without it there are no labels.")] = None,
     exclude: Exclude = None,
-    arch: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Encoder of a new gallery, by timm's name, e.g. resnet34.")] = None,
+    arch: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Encoder of a new gallery, by timm's name, e.g. resnet34, or hf-hub:owner/name.")] = None,
+    weights: Weights = None,
     model: Annotated[Path | None, typer.Option(metavar="MODEL", show_default=False, help="Use this model's encoder, so that the model can search the gallery.")] = None,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -97,7 +98,7 @@ def index(
 
     A gallery that does not exist is created. Known pictures are skipped, so it may be stopped and run again. What was not looked at, and what is no longer there, is said."""
     place = found_gallery() if gallery is None else gallery
-    kept = _gallery_to_fill(place, arch, model)
+    kept = _gallery_to_fill(place, arch, weights, model)
     added = kept.add(images, labels, labels if labels not in (None, "name", "folder") else None, exclude=exclude or ())
     missing = kept.missing(None if images is None or as_url(images) else images)
     report(added.bad)
@@ -115,22 +116,24 @@ def added_json(added: "Added", missing: "Missing", items: int) -> dict:
     return {**counts, "items": items, "bad": added.bad.to_records(), "not_looked_at": added.listed.to_records(),
             "gone": [str(item.path) for item in missing.gone], "away": [str(item.path) for item in missing.away]}
 
-def _gallery_to_fill(place: Path, arch: str | None, model: Path | None) -> "Gallery":
+def _gallery_to_fill(place: Path, arch: str | None, weights: Path | None, model: Path | None) -> "Gallery":
     "With the encoder that was asked for. A gallery that has another says so before any network is looked for."
     from image_similarity.gallery import Gallery
     from image_similarity.gallery.gallery import is_gallery
     if model is not None and arch is not None: raise ValueError(f"--arch {arch} and --model {model}: the model has its own encoder; leave out one of them")
+    if model is not None and weights is not None: raise ValueError(f"--weights {weights} and --model {model}: the model has its own weights; leave out one of them")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore") # it is about to be filled, which mends what there is to say
         kept = Gallery(place) if is_gallery(place) else None
     made_with = None if kept is None else kept.catalogue.fact("encoder")
     if arch is not None and made_with is not None:
-        if made_with.get("name") == arch: return kept # pyright: ignore[reportReturnType] (it has a record)
-        raise ValueError(f"{place}: was made with {made_with.get('name', made_with['kind'])}, so --arch {arch} does not fit; leave it out, or make another gallery")
+        if made_with.get("name") == arch and weights is None: return kept # pyright: ignore[reportReturnType] (it has a record)
+        if made_with.get("name") != arch and not arch.startswith("hf-hub:"): raise ValueError(f"{place}: was made with {made_with.get('name', made_with['kind'])}, so --arch {arch} does not fit; leave it out, or make another gallery")
     if model is not None: return Gallery(place, _finder(model).encoder)
-    if arch is None: return kept or Gallery(place)
+    if arch is None and weights is None: return kept or Gallery(place)
     from image_similarity.encoders.encoder import create_encoder
-    return Gallery(place, create_encoder(arch))
+    from image_similarity.encoders.weights import DEFAULT_ENCODER
+    return Gallery(place, create_encoder(arch or (made_with or {}).get("name") or DEFAULT_ENCODER, weights))
 
 def _finder(model: Path) -> "SimilarityFinder":
     from image_similarity.finder import SimilarityFinder

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Exclude, Images, Labels, Quiet, Split
+from .options import Exclude, Images, Labels, Quiet, Split, Weights
 from ..images.console import report, say, shown_path
 from ..images.labels import guess_labels
 
@@ -27,7 +27,8 @@ def train(
     labels: Labels = None,
     split: Split = None,
     exclude: Exclude = None,
-    arch: Annotated[str, typer.Option(metavar="NAME", help="Encoder, by timm's name, e.g. resnet34.")] = "tf_efficientnet_lite0",
+    arch: Annotated[str, typer.Option(metavar="NAME", help="Encoder, by timm's name, e.g. resnet34, or hf-hub:owner/name.")] = "tf_efficientnet_lite0",
+    weights: Weights = None,
     loss: Annotated[str | None, typer.Option(metavar="contrastive|triplet|deep_ranking|arcface|classification", show_default=False,
                                              help="Put a feature layer behind the encoder, and learn it by this loss.")] = None,
     fine_tune: Annotated[int, typer.Option(metavar="EPOCHS", min=0, show_default=False, help="Train the encoder too, end to end; it is kept only where pictures that are held out for it say so. "
@@ -50,7 +51,7 @@ def train(
     data = labelled_images(images, guess_labels(images, labels, exclude or ()), split, exclude=exclude or ())
     if len(data.classes) < 2: raise ValueError(f"only one class ({data.classes[0]}): give pictures of two or more, or say where labels come from (--labels)")
     say(data)
-    finder, data, embedded = fit_finder(data, create_encoder(arch), augment=min(4, max(1, 5000 // len(data) - 1)), tuning=tuning)
+    finder, data, embedded = fit_finder(data, create_encoder(arch, weights), augment=min(4, max(1, 5000 // len(data) - 1)), tuning=tuning)
     finder.save(out)
     say(f"saved to {shown_path(out)}, with {len(finder):,} picture{'s'[:len(finder) != 1]} to search")
     if len(data.valid): print(evaluate(finder, data, embedded))
