@@ -72,6 +72,11 @@ def main() -> None:
     took = time.perf_counter() - start
     say(f"embedded {data}, twice", start)
     print(f"  {2 * len(data) / took:,.0f} images a second from files", flush=True)
+    half, whole = embed(data.files[:64], encoder, progress=False).pooled, embed(data.files[:64], encoder.cpu(), progress=False).pooled
+    encoder.to(args.device)
+    far = 1 - (half * whole).sum(1) / np.linalg.norm(half, axis=1) / np.linalg.norm(whole, axis=1)
+    assert far.max() < 1e-2, f"vectors differ from the CPU's by up to {far.max():.2g} in cosine distance"
+    print(f"  vectors differ from the CPU's by at most {far.max():.1g} in cosine distance", flush=True)
     at_224 = network_speed(encoder, 224, 512 if args.device == "cuda" else 8)
     card = torch.cuda.get_device_name() if args.device == "cuda" else "this CPU, in full precision"
     print(f"  {at_224:,.0f} images a second of 224 pixels by the network alone, on {card}; published by timm: "

@@ -227,8 +227,8 @@ def none_readable(n: int, bad: BadImages) -> str:
     return f"none of {n:,} images could be read" + (f"; the first: {bad[0]}" if bad else "")
 
 def embed(
-    files: Sequence, encoder: Encoder, augment: int = 0, batch_size: int = 16, seed: int = 0, progress: bool = True, description: str = "reading images",
-    runtime: Callable | None = None,
+    files: Sequence, encoder: Encoder, augment: int = 0, batch_size: int | None = None, seed: int = 0, progress: bool = True,
+    description: str = "reading images", runtime: Callable | None = None,
 ) -> Embedded:
     """`pooled` of many images: read in parallel, bad files skipped and reported.
 
@@ -238,7 +238,7 @@ def embed(
         files: paths, encoded bytes or open images
         encoder: what they go through
         augment: augmented views beside the image itself
-        batch_size: images that go through the encoder together
+        batch_size: images that go through the encoder together; None for 16, on a GPU 128
         seed: of the augmentation
         progress: show a progress bar on stderr
         description: its label
@@ -246,10 +246,11 @@ def embed(
     Returns: vectors and report"""
     files, bad, kept = list(files), BadImages(), []
     pooled: np.ndarray | None = None
-    runtime, size = runtime or runtime_for(encoder, len(files) * (1 + augment)), max(1, batch_size // (1 + augment))
+    on_gpu = next(encoder.parameters()).device.type == "cuda"
+    runtime, size = runtime or runtime_for(encoder, len(files) * (1 + augment)), max(1, (batch_size or (128 if on_gpu else 16)) // (1 + augment))
     seeded = [(file, (seed, i)) for i, file in enumerate(files)]
     work = ((seeded[i:i + size], runtime, encoder, augment) for i in range(0, len(files), size))
-    n_threads = min(4, os.cpu_count() or 1, max(1, -(-len(files) // size)))
+    n_threads = min(16 if on_gpu else 4, os.cpu_count() or 1, max(1, -(-len(files) // size)))
     looks = (look for chunk in _in_order(_look_at, work, n_threads, ahead=2 * n_threads) for look in chunk)
     for i, look in enumerate(progress_bar(looks, description, len(files), shown=progress)):
         if isinstance(look, Exception):

@@ -56,9 +56,20 @@ class Eager:
         with self._turn, torch.inference_mode():
             was_training, device = self.network.training, next(self.network.parameters()).device
             self.network.eval()
-            out = self.network(pixels.to(device)).float().cpu().numpy()
+            out = self._on_gpu(pixels, device) if device.type == "cuda" else self.network(pixels.to(device)).float()
             if was_training: self.network.train()
-            return out
+            return out.cpu().numpy()
+
+    def _on_gpu(self, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+        "In half precision, copied from pinned memory; in two halves where the memory is too small, in full precision where a number grows too large."
+        try:
+            there = pixels.pin_memory().to(device, non_blocking=True)
+            with torch.autocast("cuda", dtype=torch.float16): out = self.network(there).float()
+            return out if out.isfinite().all() else self.network(there).float()
+        except torch.cuda.OutOfMemoryError:
+            if len(pixels) == 1: raise
+            torch.cuda.empty_cache()
+            return torch.cat([self._on_gpu(part, device) for part in pixels.chunk(2)])
 
     def __repr__(self): return f"torch {torch.__version__}" + (f" ({self.why})" if self.why else "")
 

@@ -1,6 +1,8 @@
 "Any network of timm's: its map where it is to be found, its size, its weights from anybody's file, and names that lead nowhere."
 import json
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 import timm
@@ -198,3 +200,21 @@ def test_a_trial_leaves_the_random_state_alone():
     torch.manual_seed(3)
     make_backbone("test_vit", "random", 96, seed=0)
     assert torch.equal(torch.rand(1), expected)
+
+
+# --- the page that says which one to take
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "encoders.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name, millions, pixels, licence", re.findall(r"^\| `([\w.]+)` \| ([\d.]+) \| (\d+) \| ([\w.-]+) \|", PAGE, re.MULTILINE))
+def test_the_page_of_encoders_says_what_timm_says(name, millions, pixels, licence):
+    cfg = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    with torch.device("meta"): network = timm.create_model(name.partition(".")[0], num_classes=0)
+    assert (f"{sum(p.numel() for p in network.parameters()) / 1e6:.1f}", str(cfg.input_size[-1]), cfg.license) == (millions, pixels, licence)
+
+
+def test_the_page_names_weights_that_open_clip_has():
+    open_clip = pytest.importorskip("open_clip")
+    rows = re.findall(r"^\| `([\w-]+)` \| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert len(rows) == 4 and all(tag in open_clip.list_pretrained_tags_by_model(model) for model, tag in rows)

@@ -306,3 +306,18 @@ def test_map_correlation_is_scipys_and_defined_for_even_maps():
 def test_explaining_needs_neither_fastai_nor_pyplot():
     code = "import sys, image_similarity.explain.maps, image_similarity.explain.faithfulness; print([m for m in ('fastai', 'matplotlib.pyplot') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+# --- a network without places
+
+def test_a_map_of_one_cell_says_that_it_cannot_say_where():
+    encoder = create_encoder("vgg11", "random", 64, seed=0)
+    encoder.body.pre_logits.fc1 = nn.Conv2d(512, 8, 7) # its 400 MB of weights are not needed to see that
+    encoder.body.pre_logits.fc2, encoder.nf = nn.Conv2d(8, 8, 1), 8
+    one, other = picture(64, 64), picture(64, 64, 1)
+    pair = pair_maps(encoder, random_scorer(nf=8), one, other)
+    assert pair.query_map.shape == (1, 1) and repr(pair).count("cannot say where") == 2
+    alone = class_map(encoder, ClassScorer(torch.randn(2, 16), torch.zeros(2), ["cat", "dog"]), one)
+    assert "cannot say where" in repr(alone) and all("cannot say where" in shown.figure().get_suptitle() for shown in (pair, alone))
+    local = pair_maps(create_encoder("test_resnet", "random", 64), random_scorer(nf=create_encoder("test_resnet", "random", 64).nf), one, other)
+    assert "cannot say where" not in repr(local) + local.figure().get_suptitle()
