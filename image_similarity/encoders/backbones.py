@@ -42,7 +42,7 @@ def check_name(name: str) -> None:
         raise ValueError(f"{name}: timm has {arch}, but no weights called {tag}; there are {', '.join(tags) or 'none'}") from e
 
 # %% ../../nbs/04_encoders/04_backbones.ipynb #b0d10008
-def _fetch(name: str, size: dict[str, int]) -> nn.Module:
+def _fetch(name: str, size: dict[str, Any]) -> nn.Module:
     "A timm model with its own pretrained weights, from timm's cache or its hub."
     try: return timm.create_model(name, pretrained=True, **size)
     except Exception as e: # huggingface_hub, urllib, timm and safetensors each raise their own
@@ -94,7 +94,7 @@ def _cut(body: nn.Module) -> nn.Module:
 
 def _built(name: str, size: int | None, fetch: bool) -> nn.Module:
     "A network of timm's, whole, with its own weights or random ones; `size` is None for its own."
-    make: Callable[[dict[str, int]], nn.Module] = lambda given: _fetch(name, given) if fetch else timm.create_model(name, pretrained=False, **given)
+    make: Callable[[dict[str, Any]], nn.Module] = lambda given: _fetch(name, given) if fetch else timm.create_model(name, pretrained=False, **given)
     try: return make({} if size is None else {"img_size": size})
     except TypeError: return make({}) # it takes no size: any will do, or the trial tells
     except FileNotFoundError: raise
@@ -104,11 +104,14 @@ def _built(name: str, size: int | None, fetch: bool) -> nn.Module:
 
 def _said(e: Exception) -> str: return re.sub(r"\s+", " ", str(e)).strip()[:120] or type(e).__name__
 
+def _own_size(name: str) -> int: # of its pictures, pixels; 224 where timm names none
+    cfg: Any = timm.get_pretrained_cfg(name)
+    return cfg.input_size[-1] if cfg else 224
+
 def _sizes(name: str, body: nn.Module | None) -> str: # which it takes
-    own = timm.get_pretrained_cfg(name).input_size[-1] # pyright: ignore[reportOptionalMemberAccess] (the name was looked up)
     patch = getattr(getattr(body, "patch_embed", None), "patch_size", None)
     step = patch[0] if isinstance(patch, tuple) else None
-    return f"its own is {own}" + (f", and it takes multiples of {step}" if step and step > 1 else "")
+    return f"its own is {_own_size(name)}" + (f", and it takes multiples of {step}" if step and step > 1 else "")
 
 # %% ../../nbs/04_encoders/04_backbones.ipynb #b0d1000f
 def own_map(body: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -156,16 +159,15 @@ def try_out(body: nn.Module, size: int, name: str) -> tuple[Callable[[nn.Module,
         size: of its pictures
         name: of the network
     Returns: one of `WAYS`, and (nf, h, w) of its map"""
-    reasons, x = [], torch.zeros(1, 3, size, size)
+    reasons = []
     for way in WAYS:
         try:
             with torch.inference_mode(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = way(body, x)
+                found = way(body, torch.zeros(1, 3, size, size))
             if found.ndim == 4 and found.shape[2] == found.shape[3]: return way, (found.shape[1], found.shape[2], found.shape[3])
         except Exception as e: reasons.append(_said(e)) # each network raises its own
-    cfg: Any = timm.get_pretrained_cfg(name)
-    if size != cfg.input_size[-1]: raise ValueError(f"size={size}: {name} does not take it ({reasons[0] if reasons else 'no map'}); {_sizes(name, body)}")
+    if size != _own_size(name): raise ValueError(f"size={size}: {name} does not take it ({reasons[0] if reasons else 'no map'}); {_sizes(name, body)}")
     raise ValueError(f"{name}: gives no map of what is where in a picture, only one vector; {instead_of(name)}")
 
 # %% ../../nbs/04_encoders/04_backbones.ipynb #b0d10011
@@ -208,21 +210,21 @@ def make_backbone(name: str, weights: str | Path | None = None, size: int | None
         weights: a file; "random"; None for the packaged ones, or else timm's cache or hub
         size: of the pictures, pixels; None for its own
         seed: of random weights"""
-    given, hub = name, None
+    hub: Any = None
+    address = name
     if isinstance(name, str) and name.startswith("hf-hub:"): name, hub = _from_hub(name, weights)
     check_name(name)
-    own, packaged = timm.get_pretrained_cfg(name), weights is None and hub is None and name in PACKAGED
-    own_size = own.input_size[-1] if own else None
-    size = size or (PACKAGED[name][2] if name in PACKAGED else None) or (hub.pretrained_cfg["input_size"][-1] if hub else own_size)
-    resized = own is not None and own.fixed_input_size and size != own_size
-    with random_state(seed): body = _built(name, size if resized else None, fetch=weights is None and hub is None and not packaged)
+    packaged, own = weights is None and hub is None and name in PACKAGED, _own_size(name)
+    side: int = size if size is not None else PACKAGED[name][2] if name in PACKAGED else hub.pretrained_cfg["input_size"][-1] if hub else own
+    resized = side != own and bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False))
+    with random_state(seed): body: Any = _built(name, side if resized else None, fetch=weights is None and hub is None and not packaged)
     if packaged: load_by_position(body, read_weights(packaged_weights(name)))
-    body, cfg = _cut(body).eval(), hub.pretrained_cfg if hub else body.pretrained_cfg
-    size = size or cfg["input_size"][-1]
-    way, shape = try_out(body, size, name)
-    if hub: load_weights(body, hub.state_dict(), given, name)
-    elif weights not in (None, "random"): load_weights(body, {k.removeprefix("body."): v for k, v in read_weights(weights).items()}, weights, name)
-    return Backbone(name, body, size, cfg, way, shape)
+    cfg = hub.pretrained_cfg if hub else body.pretrained_cfg
+    body = _cut(body).eval()
+    way, shape = try_out(body, side, name)
+    if hub: load_weights(body, hub.state_dict(), address, name)
+    elif weights is not None and weights != "random": load_weights(body, {k.removeprefix("body."): v for k, v in read_weights(weights).items()}, weights, name)
+    return Backbone(name, body, side, cfg, way, shape)
 
 def _from_hub(address: str, weights: str | Path | None) -> tuple[str, Any]:
     "Somebody's weights for a network of timm's: which one, and what they say of it."

@@ -64,7 +64,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.name, self.body, self.size = name, body, size
         self.mean, self.std, self.interpolation = tuple(mean), tuple(std), interpolation
-        self.way, self.nf = way, shape[0] if shape else body.num_features # pyright: ignore[reportAttributeAccessIssue] (an int)
+        self.way, self.nf = way, shape[0] if shape else getattr(body, "head_hidden_size", None) or body.num_features # pyright: ignore[reportAttributeAccessIssue] (an int)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Args:
