@@ -86,13 +86,15 @@ def best_others(
         score: of some rows (rows, logits)
         candidates: (N,) bool: rows that may be the answer; None for all
         meeting: (N,) bool: rows that meet the conditions of the search
-        top_k: how many items at most
+        top_k: how many different ones at most
     Returns: item, score and logit, best first; at most `top_k`"""
     wanted, among = top_k + 1, meeting if candidates is None else candidates & meeting
     while True:
         hits = view.index.search(pooled, wanted, among, score)
         ids = view.ids[hits.ids]
         others = other_items(catalogue, ids, pooled)
-        if len(others) >= top_k or len(hits) < wanted: break
+        if len({item.hash or item.id for item in others.values()}) >= top_k or len(hits) < wanted: break
         wanted *= 2 # the gallery holds the query several times, or some have gone
-    return [(others[id], score, logit) for id, score, logit in zip(ids.tolist(), hits.scores, hits.logits) if id in others][:top_k]
+    best = [(others[id], score, logit) for id, score, logit in zip(ids.tolist(), hits.scores, hits.logits) if id in others]
+    contents = list(dict.fromkeys(item.hash or item.id for item, _, _ in best))[:top_k] # files of equal bytes are one result
+    return [one for one in best if (one[0].hash or one[0].id) in contents]

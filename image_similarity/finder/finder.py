@@ -32,7 +32,7 @@ from ..gallery.pairs import GalleryPairs
 from ..gallery.searching import rows_where
 from ..gallery.acknowledged import FILE
 from ..gallery.sqlite_file import unwritten
-from ..images.errors import BadImages
+from ..images.errors import BadImages, given_name
 from ..images.listing import label_func
 from ..scoring.scorers import ClassScorer, LayeredClassScorer, PairScorer
 
@@ -207,7 +207,7 @@ class SimilarityFinder:
         Returns: the most similar file, never the query itself"""
         if compare_n < 1: raise ValueError(f"compare_n={compare_n}: compare with at least one file")
         compared = compared_items(self._now(), look_at(self.model, fn), compare_n)
-        if not compared: raise ValueError(f"{fn}: the gallery holds no other image to compare it with")
+        if not compared: raise ValueError(f"{given_name(fn)}: the gallery holds no other image to compare it with")
         logits = torch.tensor([logit for _, logit in compared])
         self.preds, self.fns, self.idx = list(logits.sigmoid()), [(fn, item.path) for item, _ in compared], int(logits.argmax())
         for stale in ("images", "acts"): self.__dict__.pop(stale, None)

@@ -23,6 +23,7 @@ from ..explain.results import Result, Results
 from .candidates import best_others, ranking
 from .folder import Model
 from ..gallery.catalogue import Catalogue, Item
+from ..gallery.asking import one_each
 from ..gallery.pairs import PairView
 
 # %% ../../nbs/10_finder/03_looking.ipynb #328744e5
@@ -96,5 +97,6 @@ def as_results(look: Look, best: list[tuple[Item, float, float]]) -> Results:
         look: what the model sees in the query
         best: as `best_items` gives them"""
     query = Path(look.query) if isinstance(look.query, (str, os.PathLike)) else look.query
-    return Results(query, [Result(item.path, item.label, float(score), float(1 / (1 + np.exp(-logit))), rank, query, item.id, item.metadata)
-                           for rank, (item, score, logit) in enumerate(best, 1)], look.predicted)
+    said = {item.id: (float(score), float(1 / (1 + np.exp(-logit)))) for item, score, logit in best}
+    return Results(query, [Result(item.path, item.label, *said[item.id], rank, query, item.id, item.metadata, also)
+                           for rank, (item, also) in enumerate(one_each([item for item, _, _ in best]), 1)], look.predicted)

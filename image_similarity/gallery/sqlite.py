@@ -84,15 +84,18 @@ def _numbers(ids: Iterable[int]) -> str: return json.dumps([int(i) for i in ids]
 class SqliteCatalogue(Catalogue):
     "A catalogue in an SQLite file, or in memory."
 
-    def __init__(self, folder: Path | None):
+    def __init__(self, folder: Path | None, create: bool = True, read_only: bool = False):
         """Raises `ValueError` for a file that is no gallery, is damaged, has lost what was acknowledged, or was made by a later version.
 
         Args:
-            folder: of the gallery, absolute; None for one in memory"""
-        self.folder, self._facts = folder, {}
+            folder: of the gallery, absolute; None for one in memory
+            create: False waits with making it until something is written
+            read_only: write nothing, beside it neither"""
+        self.folder, self.read_only = folder, read_only
+        self._width: int | None = None    # of a vector; it never changes
         self._revision: int | None = None # of the change under way
         said = last_acknowledged(folder) if folder else None
-        self.file = SqliteFile(None if folder is None else folder / FILE, STEPS, self._continues, empty=said is None)
+        self.file = SqliteFile(None if folder is None else folder / FILE, STEPS, not create, read_only, self._continues, empty=said is None)
         if said and not self.has_revision(*said):
             last = self.revision()[0]
             self.close()
@@ -103,7 +106,6 @@ class SqliteCatalogue(Catalogue):
         "Whether a gallery went on from another one, seen by the same encoder."
         last = old.execute("SELECT number, mark FROM revisions ORDER BY number DESC LIMIT 1").fetchone()
         one, other = (c.execute("SELECT json_extract(value, '$.fingerprint') FROM facts WHERE name = 'encoder'").fetchone() for c in (old, new))
-        self._facts.clear()
         return one in (None, other) and (last is None or new.execute("SELECT 1 FROM revisions WHERE number = ? AND mark = ?", last).fetchone() is not None)
 
     def follow(self) -> None: self.file.follow()
@@ -117,8 +119,8 @@ class SqliteCatalogue(Catalogue):
 
     def _vector(self, id: int, blob: Any) -> np.ndarray:
         "Raises `ValueError` for one of another length than all have."
-        width = (self.fact("encoder") or {}).get("width")
-        if isinstance(blob, bytes) and (len(blob) % 4 == 0 if width is None else len(blob) == 4 * width): return np.frombuffer(blob, "<f4")
+        if self._width is None: self._width = (self.fact("encoder") or {}).get("width")
+        if isinstance(blob, bytes) and (len(blob) % 4 == 0 if self._width is None else len(blob) == 4 * self._width): return np.frombuffer(blob, "<f4")
         raise ValueError(f"{self.file.file}: the vector of item {id} is damaged; restore the gallery from a backup, or remove the item and add its picture again")
 
     def _items(self, sql: str, parameters: Sequence = (), limit: int | None = None) -> list[Item]:
@@ -218,14 +220,17 @@ class SqliteCatalogue(Catalogue):
     def pooled(self, ids: Sequence[int] | None = None) -> np.ndarray:
         if ids is None: return self._all_pooled()
         found = self.pooled_by_id(ids)
-        if lost := [i for i in ids if i not in found]: raise NoSuchItem(f"{lost[0]}: the gallery has no item of that id")
-        return np.stack([found[i] for i in ids]) if len(found) else np.zeros((0, 0), np.float32)
+        if lost := {i for i in ids if i not in found}:
+            if gone := [i for i in ids if i in lost - self.items_by_id(lost).keys()]: raise NoSuchItem(f"{gone[0]}: the gallery has no item of that id")
+        none = np.full(len(next(iter(found.values()), ())), np.nan, np.float32)
+        return np.stack([found.get(i, none) for i in ids]) if len(ids) else np.zeros((0, 0), np.float32)
 
     def _all_pooled(self) -> np.ndarray: # row by row: there may be as many as fit into memory once
         with self.reading():
-            (n, size), = self.file.rows("SELECT count(*), (SELECT length(pooled) FROM vectors LIMIT 1) FROM vectors")
-            out = np.empty((n, (size or 0) // 4), np.float32)
-            for i, (id, blob) in enumerate(self.file.run("SELECT id, pooled FROM vectors ORDER BY id")): out[i] = self._vector(id, blob)
+            (n, size), = self.file.rows("SELECT count(*), (SELECT length(pooled) FROM vectors LIMIT 1) FROM items")
+            out = np.full((n, (size or 0) // 4), np.nan, np.float32)
+            for i, (id, blob) in enumerate(self.file.run("SELECT id, pooled FROM items LEFT JOIN vectors USING(id) ORDER BY id")):
+                if blob is not None: out[i] = self._vector(id, blob)
         return out
 
     def pooled_by_id(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
@@ -265,16 +270,16 @@ class SqliteCatalogue(Catalogue):
             if self.folder: acknowledge(self.folder, number, mark)
 
     def fact(self, name: str) -> Any:
-        if name not in self._facts: # they never change
-            found = self.file.rows("SELECT value FROM facts WHERE name = ?", [name])
-            if not found: return None
-            value = self._parsed(found[0][0], f"the fact {name!r}")
-            if self._revision is not None: return value # may yet be undone
-            self._facts[name] = value
-        return self._facts[name]
+        found = self.file.rows("SELECT value FROM facts WHERE name = ?", [name])
+        return self._parsed(found[0][0], f"the fact {name!r}") if found else None
 
     def set_fact(self, name: str, value: Any) -> None:
         with self.writing(): self.file.run("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+
+    def renew(self, encoder: dict) -> None:
+        with self.writing():
+            self.file.run("DELETE FROM vectors")
+            self.file.run("INSERT OR REPLACE INTO facts VALUES ('encoder', ?)", (json.dumps(encoder),))
 
     def copy_to(self, folder: Path, home: Path, **facts: Any) -> None:
         copy = SqliteCatalogue(folder)

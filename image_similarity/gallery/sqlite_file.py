@@ -62,31 +62,43 @@ class SqliteFile:
     "One SQLite file, or one in memory. Every method is safe in any thread."
 
     def __init__(
-        self, file: Path | None, steps: Sequence[Iterable[str]], continues: Callable[[sqlite3.Connection, sqlite3.Connection], bool] = lambda old, new: True,
-        empty: bool = True,
+        self, file: Path | None, steps: Sequence[Iterable[str]], waits: bool = False, untouched: bool = False,
+        continues: Callable[[sqlite3.Connection, sqlite3.Connection], bool] = lambda old, new: True, empty: bool = True,
     ):
         """Raises `ValueError` for a file of something else, a damaged one, or one of a later version.
 
         Args:
             file: absolute; None for one in memory
             steps: SQL: what brings format 0 (nothing) to 1, 1 to 2, and so on
+            waits: a file that is not there is made, with its folder, when something is written
+            untouched: only read, and leave nothing beside the file
             continues: whether a file that came to the name of an older one holds all that the older one did
             empty: whether it may be an empty file, which is made a gallery"""
         self.file, self.steps, self.continues, self.empty, self.lock = file, steps, continues, empty, threading.RLock()
-        self.read_only = file is not None and file.exists() and not os.access(file.parent, os.W_OK)
-        self.durable = False
+        self.read_only, self.untouched, self.durable = file is not None and file.exists() and (untouched or not os.access(file.parent, os.W_OK)), untouched, False
+        self.waiting, self._in_memory = False, file is None or waits and not file.exists()
         with _in_one_line(file):
             try: self._open()
             except BaseException: # whoever is told looks at the files, which must be as they were
                 if hasattr(self, "connection"): self.connection.close()
                 raise
+        self.waiting = file is not None and self._in_memory
+
+    def make(self) -> None:
+        "What was waited for: the file, unless somebody made it meanwhile."
+        with self.lock:
+            if not self.waiting or self.file is None: return
+            self.waiting = self._in_memory = False
+            self.connection.close()
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with _in_one_line(self.file): self._open()
 
     def _open(self) -> None:
         if self.read_only: self._connect_to_read()
         else:
             self._connect()
             self.run("PRAGMA journal_mode = WAL")
-            self.run("PRAGMA synchronous = NORMAL")
+            self.run(f"PRAGMA synchronous = {'FULL' if self.durable else 'NORMAL'}")
         if not self.empty and self._format() == 0: raise ValueError(f"{self.file}: is empty, and pictures were kept in it; restore the gallery from a backup, or add them again in a new folder")
         if self._format() == len(self.steps): return
         if self.read_only: raise PermissionError(f"{self.file}: a gallery of format {self._format()}, and this version reads {len(self.steps)}; open it once as a user who may write there")
@@ -105,7 +117,7 @@ class SqliteFile:
         return version
 
     def _connect(self, how: str = "") -> None: # what follows the file in its URI
-        self.connection = _connected(self.file, how)
+        self.connection = _connected(None if self._in_memory else self.file, how)
         self.connection.create_function("crc32", 1, zlib.crc32, deterministic=True) # for SQL
         self.run("PRAGMA foreign_keys = ON")
         self.opened = _at_the_name(self.file)
@@ -116,6 +128,7 @@ class SqliteFile:
         Raises `FileNotFoundError` when there is none, `ValueError` for one that does not hold what this one did."""
         with self.lock, _in_one_line(self.file):
             if _at_the_name(self.file) == self.opened: return
+            if self.waiting: return self.make()
             if _at_the_name(self.file) is None: raise FileNotFoundError(f"{self.file}: was moved or deleted while it was open; open the gallery where it is now")
             old, opened = self.connection, self.opened
             self._connect()
@@ -131,6 +144,7 @@ class SqliteFile:
     def _connect_to_read(self) -> None:
         "Along with a writer; or alone, when there is none and SQLite may not make the files that it shares with one."
         assert self.file is not None
+        if self.untouched and not self.file.with_name(f"{self.file.name}-wal").exists(): return self._connect("?immutable=1") # nobody writes
         try:
             self._connect("?mode=ro")
             self.run("SELECT 1 FROM sqlite_master")
@@ -159,7 +173,9 @@ class SqliteFile:
         parameters: Sequence = (),
     ) -> list[tuple]:
         "All that is found."
-        with self.lock, _in_one_line(self.file): return self.run(sql, parameters).fetchall()
+        with self.lock, _in_one_line(self.file):
+            if self.waiting and not self.busy and self.file is not None and self.file.exists(): self.make() # by another process
+            return self.run(sql, parameters).fetchall()
 
     @property
     def busy(self) -> bool: return self.connection.in_transaction # whether a transaction is under way
@@ -174,6 +190,7 @@ class SqliteFile:
         Args:
             kind: 'IMMEDIATE' to write"""
         with self.lock, _in_one_line(self.file):
+            if kind == "IMMEDIATE": self.make()
             self.run(f"BEGIN {kind}")
             try:
                 while kind == "IMMEDIATE" and _at_the_name(self.file) != self.opened:
@@ -191,6 +208,7 @@ class SqliteFile:
     def copy_to(self, other: "SqliteFile") -> None:
         """Args:
             other: is overwritten"""
+        other.make()
         with self.lock, _in_one_line(other.file): self.connection.backup(other.connection)
 
     def damage(self) -> str | None:

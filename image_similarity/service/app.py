@@ -33,6 +33,7 @@ from . import search_routes
 from .collection import Collections, Looks
 from .gates import COOKIE, LASTS, SHORTEST, Counted, Gate, Metrics, Sessions, cookie_of, is_token
 from ..images.errors import ImageError, shortened
+from ..images.remote import nothing_fetched
 from ..images.replacing import is_full
 from .incoming import Service, one_error, service_of
 from .job_runner import JobRunner
@@ -153,7 +154,7 @@ def create_app(root: str | Path, token: str | None = None, limits: Limits = Limi
     """The service, for any ASGI server. Raises `ValueError` for a token that is too short.
 
     Args:
-        root: folder of the collections, made if it is not there
+        root: folder of the collections, made if it is not there; or a single gallery
         token: that callers have to know; None lets in whoever reaches the loopback
         limits: of what is sent and of how long it takes
         hosts: names under which the service is reached, beside the loopback's"""
@@ -178,7 +179,7 @@ def create_app(root: str | Path, token: str | None = None, limits: Limits = Limi
 async def _life(app: FastAPI):
     "From the first request to the last."
     service = app.state.service
-    with nullcontext() if app.state.held else alone(service.collections.root): # `serve` holds it already, to complain before anything begins
+    with nullcontext() if app.state.held else alone(service.collections.root), nothing_fetched(): # `serve` holds the folder already, to complain before anything begins
         await run_in_threadpool(_open_all, service.collections)
         service.runner.start()
         app.state.ready = True

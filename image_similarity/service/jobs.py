@@ -22,6 +22,7 @@ from pathlib import Path
 from ..images.errors import BadImages, shortened
 from ..images.replacing import DiskFull
 from .protocol import JobInfo, Refused
+from ..images.listing import not_looked_at
 
 # %% ../../nbs/13_service/08_jobs.ipynb #46632c0d
 _TABLE = """CREATE TABLE IF NOT EXISTS jobs(
@@ -39,7 +40,8 @@ def _job(
 ) -> JobInfo:
     known = dict(zip(_SHOWN.split(", "), row))
     skipped = json.loads(known["skipped"])
-    return JobInfo(**{**known, "skipped": skipped[:most], "skipped_files": len(skipped), "result": known["result"] and json.loads(known["result"])})
+    unread = not_looked_at(Path(file["file"]) for file in skipped)
+    return JobInfo(**{**known, "skipped": skipped[:most], "skipped_files": len(skipped), "not_looked_at": unread, "result": known["result"] and json.loads(known["result"])})
 
 def _told(text: str, root: Path) -> str: # short, and without the folders that only the server knows
     return shortened(text.replace(f"{root}{os.sep}", ""), 300)

@@ -290,6 +290,7 @@ class JobInfo(Answered):
     message: str | None = Field(description="Why it failed.")
     skipped: list[Skipped] = Field(description="Files that were left out; the first 1,000, and in a list of jobs the first 10.")
     skipped_files: int = Field(0, description="How many were left out.")
+    not_looked_at: list[str] = Field(default_factory=list, description="How many files were of a kind that is not read, by ending, with the remedy.")
     result: JobResult | None
     created: datetime
     started: datetime | None
