@@ -102,7 +102,6 @@ class ServiceInfo(Answered):
 
 class Status(Answered):
     status: str
-
 class Ready(Status):
     disk: Literal["ok", "full"] = Field(description="full: searching and deleting work, adding and training do not.")
 
