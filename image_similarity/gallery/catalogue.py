@@ -291,9 +291,7 @@ class Catalogue(Protocol):
         Returns: None when it is whole"""
         ...
 
-    def make_durable(self) -> None:
-        "Let what is written from now on survive a power cut, too; slower."
-        ...
+    def make_durable(self) -> None: ... # let what is written from now on survive a power cut, too; slower
 
     def close(self) -> None:
         "Let go of files and connections."
