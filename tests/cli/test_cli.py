@@ -38,7 +38,7 @@ def separately(*args, **options):
 
 
 def lines(stdout) -> list[tuple[str, Path]]:
-    return [(probability, Path(path)) for probability, path in (line.split("\t") for line in stdout.splitlines())]
+    return [(probability, Path(path)) for probability, path, *_ in (line.split("\t") for line in stdout.splitlines())]
 
 
 # --- help, version, arguments
