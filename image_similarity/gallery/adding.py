@@ -13,6 +13,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -192,12 +193,12 @@ def _carry_out(catalogue: Catalogue, encoder: Callable[[], GalleryEncoder], plan
     known = [not np.isnan(vector).any() for vector in vectors] # a twin of an older gallery may have none yet
     copied, look = [item for (item, _), k in zip(plan.copies, known) if k], plan.look + [item for (item, _), k in zip(plan.copies, known) if not k]
     looked, pooled = _look(encoder(), look, plan.contents, report.bad) if look else ([], None)
-    with catalogue.writing():
-        there = catalogue.items_by_path([item.path for item in looked + copied])
+    done, there = looked + copied, {}
+    with catalogue.writing() if done or plan.keep or plan.moved else nullcontext(): # nothing to write is no change
+        there = catalogue.items_by_path([item.path for item in done])
         if plan.keep or plan.moved: catalogue.put_items(plan.keep + plan.moved)
         if copied: catalogue.put_items(copied, vectors[known])
         if pooled is not None: catalogue.put_items(looked, pooled)
-    done = looked + copied
     report.new += sum(item.path not in there for item in done)
     report.changed += sum(item.id is not None for item in done)
     report.unchanged += plan.unchanged + sum(item.id is None and item.path in there for item in done)

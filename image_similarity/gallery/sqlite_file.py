@@ -23,6 +23,10 @@ APPLICATION_ID = 0x67616C31 # tells our files from other SQLite files
 BUSY_SECONDS = 60           # how long to wait for another writer
 _LONGEST = 500              # bytes of a path that SQLite takes, with what it puts behind it
 
+def _too_long(file: Path | None) -> str: # "" for one that SQLite can open
+    if file is None or len(os.fsencode(file)) <= _LONGEST: return ""
+    return f"{file}: a path of {len(os.fsencode(file))} bytes, and SQLite takes {_LONGEST}; choose a shorter one"
+
 def _is_full(file: Path | None) -> bool: # what SQLite calls an I/O error may be just this
     try: return file is not None and os.name == "posix" and os.statvfs(file.parent).f_bavail < 16
     except OSError: return False
@@ -34,7 +38,7 @@ def _in_one_line(file: Path | None) -> Iterator[None]:
     except sqlite3.Error as e:
         if "locked" in str(e) or "busy" in str(e): raise TimeoutError(f"{file}: another process has been writing for {BUSY_SECONDS} s; try again when it is done") from e
         if "readonly" in str(e): raise PermissionError(f"{file}: may only be read; copy the gallery to a place where you may write") from e
-        if file is not None and len(os.fsencode(file)) > _LONGEST: raise OSError(f"{file}: a path of {len(os.fsencode(file))} bytes, and SQLite takes {_LONGEST}; choose a shorter one") from e
+        if said := _too_long(file): raise OSError(said) from e
         if "disk is full" in str(e) or _is_full(file): raise DiskFull(f"{file}: the disk is full; make room, then do this again (removing items works)") from e
         if any(what in str(e) for what in ("unable to open", "disk I/O")): raise OSError(f"{file}: {e}; look at its permissions and the space on the disk") from e
         if not isinstance(e, sqlite3.DatabaseError) or isinstance(e, (sqlite3.ProgrammingError, sqlite3.IntegrityError)): raise
@@ -83,6 +87,7 @@ class SqliteFile:
                 if hasattr(self, "connection"): self.connection.close()
                 raise
         self.waiting = file is not None and self._in_memory
+        if self.waiting and (said := _too_long(file)): raise OSError(said) # now, and not with the first picture
 
     def make(self) -> None:
         "What was waited for: the file, unless somebody made it meanwhile."
