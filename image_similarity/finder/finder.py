@@ -26,12 +26,13 @@ from .candidates import class_places
 from .comparing import compared_items, show_pair
 from .folder import HEADS, Model, own_gallery, read_head, read_model, write_model
 from .kept_learners import rebuilt_learner, record_and_head
-from .looking import Moment, as_results, best_items, look_at
+from .looking import Moment, as_results, best_items, covering_items, look_at, predicted_in, two_sides
 from ..gallery.gallery import Gallery
 from ..gallery.pairs import GalleryPairs
 from ..gallery.searching import rows_where
 from ..images.errors import BadImages
 from ..images.listing import label_func
+from ..scoring.open_world import SHORT, UNCALIBRATED
 from ..scoring.scorers import ClassScorer, LayeredClassScorer, PairScorer
 
 if TYPE_CHECKING: from fastai.learner import Learner
@@ -51,7 +52,8 @@ def _model_of(
     pair_model, class_model = cast(Any, siamese_learner).model, cast(Any, classifier_learner).model # fastai's types know of no model
     encoder, own = learner_encoder(siamese_learner, pair_model.encoder), learner_encoder(classifier_learner, class_model[0])
     shared = fingerprint(own) == fingerprint(encoder)
-    return Model(encoder, encoder if shared else own, class_scorer(classifier_learner), pair_scorer(siamese_learner))
+    world, references = (getattr(siamese_learner, name, None) for name in ("world", "references"))
+    return Model(encoder, encoder if shared else own, class_scorer(classifier_learner), pair_scorer(siamese_learner), world or UNCALIBRATED, references)
 
 # %% ../../nbs/10_finder/06_finder.ipynb #732d49c1
 def _in_memory(
@@ -168,23 +170,27 @@ class SimilarityFinder:
 
     def search(
         self, query: str | Path | bytes | Image.Image, top_k: int = 5, candidates: str = "weighted", where: dict | None = None,
-        pooled: np.ndarray | None = None,
+        pooled: np.ndarray | None = None, coverage: float | None = None,
     ) -> Results:
-        """The most similar images of the gallery.
+        """The most similar images of the gallery. `probability` is that of a match in it, `pair_probability` that of a pair at even odds.
 
-        Raises `FileNotFoundError` or `ImageError` for the query, `ValueError` for `top_k` or `candidates`.
+        Raises `FileNotFoundError` or `ImageError` for the query, `ValueError` for `top_k`, `candidates` or `coverage`.
 
         Args:
             query: path, encoded bytes or image
             top_k: how many results; fewer if there are fewer candidates
-            candidates: 'weighted', 'class' or 'all'
+            candidates: 'weighted': by class where it is one that the model learned; 'class', 'all'
             where: conditions on the items, as for `Gallery.items`
             pooled: (2·nf,) what the encoder made of the query, if it is there already
+            coverage: give the smallest set that holds a match for this share of queries that have one; `top_k` and `candidates` do not count
         Returns: best first; never the query itself"""
         if top_k < 1: raise ValueError(f"top_k={top_k}: ask for at least one result")
         look, now = look_at(self.model, query, pooled), self._now()
         meeting = now.view.alive if where is None else rows_where(now.catalogue, now.view.ids, where)
-        return as_results(look, best_items(now, look, candidates, meeting, top_k))
+        sides = two_sides(now, look, meeting, max(SHORT, top_k))
+        if coverage is None: best, told = best_items(now, look, candidates, meeting, top_k, sides), None
+        else: best, told = covering_items(now, look, sides, coverage, "calibrated without a filter" if where else None)
+        return as_results(look, best, predicted_in(look, sides), told)
 
     def explain(self, result: Result) -> PairExplanation:
         """Why a result was found. Raises `ValueError` for an item without a picture.

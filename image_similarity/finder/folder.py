@@ -17,6 +17,7 @@ from ..encoders.encoder import Encoder
 from ..gallery.gallery import Gallery, is_gallery
 from ..encoders.model_files import load_encoder, read_manifest, read_tensors, save_encoder, write_manifest, write_tensors
 from ..scoring.layers import build_layers, describe_layers, flat_layers
+from ..scoring.open_world import UNCALIBRATED, OpenWorld
 from ..scoring.scorers import ClassScorer, LayeredClassScorer, PairScorer
 
 # %% ../../nbs/10_finder/02_folder.ipynb #288a8bb7
@@ -27,11 +28,15 @@ class Model:
     Args:
         encoder: of the pair, and of the gallery
         class_encoder: of the classifier; often the same one
-        classes: the second for a head with a hidden layer"""
+        classes: the second for a head with a hidden layer
+        world: what is known of classes that they have not learned
+        references: (n, nf) embeddings of training pictures; None where nothing is known of them"""
     encoder: Encoder       # of the pair, and of the gallery
     class_encoder: Encoder # of the classifier; often the same one
     classes: ClassScorer | LayeredClassScorer # the second for a head with a hidden layer
     scorer: PairScorer
+    world: OpenWorld = UNCALIBRATED # what is known of classes that they have not learned
+    references: torch.Tensor | None = None # (n, nf) embeddings of training pictures; None where nothing is known of them
 
 # %% ../../nbs/10_finder/02_folder.ipynb #730f56b3
 HEADS = ("clearn", "slearn") # the classifier's and the Siamese network's
@@ -50,11 +55,12 @@ def write_model(folder: Path, model: Model, learners: dict[str, dict], heads: di
         learners: how the head of each of `HEADS` was built
         heads: their state dicts"""
     layers, tensors = _kept_classes(model.classes)
-    write_tensors(folder / "scorers.safetensors", {**{f"class.{name}": tensor for name, tensor in tensors.items()}, **model.scorer.tensors()})
+    write_tensors(folder / "scorers.safetensors", {**{f"class.{name}": tensor for name, tensor in tensors.items()}, **model.scorer.tensors(),
+                                                 **({} if model.references is None else {"world.references": model.references.contiguous()})})
     write_tensors(folder / "heads.safetensors", {f"{which}.{name}": tensor for which in HEADS for name, tensor in heads[which].items()})
     own = model.class_encoder is not model.encoder
     write_manifest(folder, {"encoder": save_encoder(folder, model.encoder), "labels": model.classes.labels, "class_layers": layers, "symmetric": model.scorer.symmetric,
-                            "learners": learners, "class_encoder": save_encoder(folder, model.class_encoder, "class_encoder") if own else None})
+                            "learners": learners, "open_world": model.world.to_dict(), "class_encoder": save_encoder(folder, model.class_encoder, "class_encoder") if own else None})
 
 # %% ../../nbs/10_finder/02_folder.ipynb #2e527d05
 def _read_classes(manifest: dict, tensors: dict[str, torch.Tensor]) -> ClassScorer | LayeredClassScorer:
@@ -74,11 +80,13 @@ def read_model(folder: Path) -> tuple[Model, dict]:
         encoder = load_encoder(folder, manifest["encoder"])
         class_encoder = load_encoder(folder, manifest["class_encoder"]) if manifest["class_encoder"] else encoder
         classes = _read_classes(manifest, {name.removeprefix("class."): tensors.pop(name) for name in [*tensors] if name.startswith("class.")})
+        references = tensors.pop("world.references", None)
+        world = OpenWorld.from_dict(manifest["open_world"]) if "open_world" in manifest else UNCALIBRATED # folders of earlier versions know of no other classes
         scorer = PairScorer(**tensors, symmetric=manifest["symmetric"])
         n_classes = classes.log_posterior(torch.zeros(1, 2 * class_encoder.nf)).shape[1]
         if n_classes != len(classes.labels): raise IndexError(f"{n_classes} classes and {len(classes.labels)} labels must agree")
         scorer.pair_logits(*torch.zeros(2, 1, 2 * encoder.nf))
-        return Model(encoder, class_encoder, classes, scorer), manifest["learners"]
+        return Model(encoder, class_encoder, classes, scorer, world, references), manifest["learners"]
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as e: # whatever a damaged or foreign part leads to
         raise ValueError(f"{folder}: its parts do not fit together ({type(e).__name__}: {e}); train again") from e
 

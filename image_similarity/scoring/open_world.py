@@ -15,8 +15,8 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['SHORT', 'LEADERS', 'NEAREST', 'REFERENCES', 'UNCALIBRATED', 'Side', 'log_sigmoid', 'trained_side', 'other_side',
-           'Logistic', 'fit_logistic', 'nearness', 'comparison', 'OpenWorld', 'item_numbers', 'side_scores', 'Cover',
-           'cover', 'spent_for', 'allowance']
+           'Logistic', 'fit_logistic', 'nearness', 'comparison', 'OpenWorld', 'item_numbers', 'usual_cosine',
+           'side_scores', 'Cover', 'cover', 'spent_for', 'allowance']
 
 # %% ../../nbs/05_scoring/08_open_world.ipynb #c005004
 SHORT = 50  # items of each side that are looked at more closely
@@ -109,7 +109,8 @@ class OpenWorld:
         bar: log odds from which a query is looked for among the trained classes
         far: nearness below which nothing is said
         classes: that it was calibrated on; 0: not calibrated
-        spent: of queries with a match: what had to be spent to hold one, see `cover`"""
+        spent: of queries of trained classes: what had to be spent to hold a match, see `cover`
+        spent_new: the same of new classes"""
     known: Logistic   # of `comparison`: that the query is of a trained class
     alone: Logistic   # the same where the gallery has no others
     trained: Logistic # of `item_numbers`: that an item of a trained class matches
@@ -118,7 +119,8 @@ class OpenWorld:
     bar: float        # log odds from which a query is looked for among the trained classes
     far: float        # nearness below which nothing is said
     classes: int      # that it was calibrated on; 0: not calibrated
-    spent: tuple[float, ...] = () # of queries with a match: what had to be spent to hold one, see `cover`
+    spent: tuple[float, ...] = ()     # of queries of trained classes: what had to be spent to hold a match, see `cover`
+    spent_new: tuple[float, ...] = () # the same of new classes
 
     @property
     def calibrated(self) -> bool: return self.classes > 0
@@ -131,12 +133,13 @@ class OpenWorld:
         if not len(others.rows): return float(self.alone([trained.posterior[0], near]))
         return float(self.known(comparison(trained, others, near)))
 
-    def item_log_odds(self, side: Side, is_trained: bool, known: float, near: float) -> np.ndarray:
+    def item_log_odds(self, side: Side, is_trained: bool, known: float, near: float, usual: float | None = None) -> np.ndarray:
         """Args:
             known: of `known_log_odds`
             near: of the query
+            usual: `usual_cosine` of the others in the gallery; None: of this side
         Returns: (k,) of each item being a match in this gallery"""
-        return (self.trained if is_trained else self.other)(item_numbers(side, is_trained, known, near))
+        return (self.trained if is_trained else self.other)(item_numbers(side, is_trained, known, near, usual))
 
     def to_dict(self) -> dict: return asdict(self)
 
@@ -148,18 +151,23 @@ class OpenWorld:
             saved: of `to_dict`"""
         parts = {name: Logistic(tuple(map(float, saved[name]["weight"])), float(saved[name]["offset"])) for name in ("known", "alone", "trained", "other")}
         rest = {name: float(saved[name]) for name in ("cosine", "bar", "far")}
-        return cls(**parts, **rest, classes=int(saved["classes"]), spent=tuple(map(float, saved["spent"])))
+        return cls(**parts, **rest, classes=int(saved["classes"]), **{name: tuple(map(float, saved[name])) for name in ("spent", "spent_new")})
 
-def item_numbers(side: Side, is_trained: bool, known: float, near: float) -> np.ndarray:
+def item_numbers(side: Side, is_trained: bool, known: float, near: float, usual: float | None = None) -> np.ndarray:
     """Args:
         known: log odds that the query is of a trained class
         near: of the query
+        usual: `usual_cosine` of the others in the gallery; None: of this side
     Returns: (k, n)"""
-    k = len(side.rows)
-    one = np.ones(k)
+    one = np.ones(len(side.rows))
     if is_trained: return np.stack([np.clip(known, -8, 8) * one, side.posterior, np.clip(side.logits, -5, 5)], 1)
-    rest = side.cosines[NEAREST:].mean() if k > NEAREST + 3 else side.cosines.mean() if k else 0
-    return np.stack([np.clip(known, -3, 3) * one, side.logits, side.cosines, side.cosines - rest, near * one], 1)
+    above = side.cosines - (usual_cosine(side) if usual is None else usual)
+    return np.stack([np.clip(known, -3, 3) * one, side.logits, side.cosines, above, near * one], 1)
+
+def usual_cosine(others: Side) -> float:
+    """What items that are close, but hardly matches, have in this gallery."""
+    if len(others.rows) > NEAREST + 3: return float(others.cosines[NEAREST:].mean())
+    return float(others.cosines.mean()) if len(others.rows) else 0.
 
 UNCALIBRATED = OpenWorld(Logistic((0., 30., 0., 0.), 0.), Logistic((0., 0.), 0.), Logistic((0.,) * 3, 0.), Logistic((0.,) * 5, 0.), 30., 0., -1., 0)
 

@@ -157,6 +157,7 @@ class SearchOptions(Said):
     where: Where | None = None
     approximate: bool = Field(False, description="Much faster in large galleries, and misses some.")
     candidates: Literal["weighted", "class", "all"] | None = Field(None, description="For a model: which items may be the answer, and what they are ranked by. null is weighted.")
+    coverage: float | None = Field(None, gt=0, lt=1, description="For a model: give the smallest set that holds a match for this share of queries; top_k is then the most.")
     threshold: float | None = Field(None, description="Leave out results below it: a probability, or a score, as `compared_by` says.")
     hide_duplicates: bool = Field(False, description="Leave out near-duplicates of the query and of better results.")
 
@@ -194,7 +195,7 @@ class SearchRequest(SearchOptions):
 
 # %% ../../nbs/13_service/01_protocol.ipynb #ec8c106e
 class Prediction(Answered):
-    label: str
+    label: str | None # null: nothing that the model learned
     probability: float
 
 class QueryInfo(Answered):
@@ -205,12 +206,15 @@ class QueryInfo(Answered):
 class Found(ItemInfo):
     rank: int
     score: float = Field(description="What results are ranked by.")
-    probability: float | None = Field(description="That it matches the query, calibrated; null where vectors are compared.")
+    probability: float | None = Field(description="That it is a match in this collection, calibrated; null where vectors are compared, or where it cannot be said.")
+    pair_probability: float | None = Field(None, description="That the two match, for a pair at even odds; null where vectors are compared.")
+    reason: str | None = None # why a model gives no probability
 
 class SearchAnswer(Answered):
     query: QueryInfo
     results: list[Found] = Field(description="Best first; never the query itself.")
     compared_by: Literal["probability", "cosine", "mixture"] = Field(description="What `threshold` is about. mixture: a sum of cosines, in standard deviations.")
+    coverage: str | None = Field(None, description="What is promised of the set, where `coverage` was asked for.")
     below_threshold: int = Field(0, description="How many were left out by `threshold`.")
     hidden_duplicates: int = Field(0, description="How many were left out by `hide_duplicates`.")
     seconds: float
