@@ -136,8 +136,7 @@ def find(
     plus: Annotated[list[str] | None, typer.Option(metavar="QUERY", show_default=False, help="Look for this too, a text or a picture. May be repeated. Only without a model.")] = None,
     minus: Annotated[list[str] | None, typer.Option(metavar="QUERY", show_default=False, help="Steer away from this, a text or a picture. May be repeated. Only without a model.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many results.")] = 5,
-    candidates: Annotated[str | None, typer.Option(metavar="weighted|class|all", show_default=False, help="Rank by class where it is one that the model learned, and by the pair alone otherwise (weighted, the default); "
-                                                   "search the predicted class only; or rank all by the pair alone. Only with a model.")] = None,
+    candidates: Annotated[str | None, typer.Option(metavar="weighted|class|all", show_default=False, help="Rank by class where it was learned, and by the pair otherwise (weighted, the default); within the predicted class; or all by the pair. Only with a model.")] = None,
     coverage: Annotated[float | None, typer.Option(metavar="SHARE", show_default=False, help="Give the smallest set that holds a match for this share of queries, such as 0.95, and nothing where there is none. Only with a model.")] = None,
     where: Where = None,
     approximate: Annotated[bool, typer.Option("--approximate", help="Search a large gallery faster, and miss a little. Only without a model.")] = False,

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 # %% auto #0
-__all__ = ['SHORT', 'LEADERS', 'NEAREST', 'REFERENCES', 'UNCALIBRATED', 'Side', 'log_sigmoid', 'trained_side', 'other_side',
-           'Logistic', 'fit_logistic', 'nearness', 'comparison', 'OpenWorld', 'item_numbers', 'usual_cosine',
-           'side_scores', 'Cover', 'cover', 'spent_for', 'allowance']
+__all__ = ['SHORT', 'LEADERS', 'NEAREST', 'REFERENCES', 'UNCALIBRATED', 'LEAST', 'Side', 'log_sigmoid', 'trained_side',
+           'other_side', 'Logistic', 'fit_logistic', 'nearness', 'comparison', 'OpenWorld', 'item_numbers',
+           'usual_cosine', 'agreement_of', 'side_scores', 'Cover', 'cover', 'spent_for', 'allowance']
 
 # %% ../../nbs/05_scoring/08_open_world.ipynb #c005004
 SHORT = 50  # items of each side that are looked at more closely
@@ -108,9 +108,12 @@ class OpenWorld:
         cosine: what a cosine of 1 is worth beside the logit
         bar: log odds from which a query is looked for among the trained classes
         far: nearness below which nothing is said
+        empty: nearness below which a set that shall hold a match is empty
+        agreement: what `class_agreement` counts beside the logit of a pair
         classes: that it was calibrated on; 0: not calibrated
         spent: of queries of trained classes: what had to be spent to hold a match, see `cover`
-        spent_new: the same of new classes"""
+        spent_new: the same of new classes
+        searched: items of the gallery that `spent` is of; 0: of galleries of held-out classes"""
     known: Logistic   # of `comparison`: that the query is of a trained class
     alone: Logistic   # the same where the gallery has no others
     trained: Logistic # of `item_numbers`: that an item of a trained class matches
@@ -118,9 +121,12 @@ class OpenWorld:
     cosine: float     # what a cosine of 1 is worth beside the logit
     bar: float        # log odds from which a query is looked for among the trained classes
     far: float        # nearness below which nothing is said
+    empty: float      # nearness below which a set that shall hold a match is empty
+    agreement: float  # what `class_agreement` counts beside the logit of a pair
     classes: int      # that it was calibrated on; 0: not calibrated
     spent: tuple[float, ...] = ()     # of queries of trained classes: what had to be spent to hold a match, see `cover`
     spent_new: tuple[float, ...] = () # the same of new classes
+    searched: int = 0 # items of the gallery that `spent` is of; 0: of galleries of held-out classes
 
     @property
     def calibrated(self) -> bool: return self.classes > 0
@@ -141,6 +147,16 @@ class OpenWorld:
         Returns: (k,) of each item being a match in this gallery"""
         return (self.trained if is_trained else self.other)(item_numbers(side, is_trained, known, near, usual))
 
+    def class_agreement(self, first: np.ndarray, second: np.ndarray, near: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Args:
+            first: (q, classes) log probabilities
+            second: (g, classes)
+            near: (q,) and (g,) nearness
+        Returns: (q, g) log odds that it adds to those of a pair"""
+        if not self.agreement: return np.zeros((len(first), len(second)))
+        known = [1 / (1 + np.exp(-self.alone(np.stack([one.max(1), n], 1)))) for one, n in zip((first, second), near)]
+        return self.agreement * np.outer(*known) * agreement_of(first, second)
+
     def to_dict(self) -> dict: return asdict(self)
 
     @classmethod
@@ -150,8 +166,8 @@ class OpenWorld:
         Args:
             saved: of `to_dict`"""
         parts = {name: Logistic(tuple(map(float, saved[name]["weight"])), float(saved[name]["offset"])) for name in ("known", "alone", "trained", "other")}
-        rest = {name: float(saved[name]) for name in ("cosine", "bar", "far")}
-        return cls(**parts, **rest, classes=int(saved["classes"]), **{name: tuple(map(float, saved[name])) for name in ("spent", "spent_new")})
+        rest = {name: float(saved[name]) for name in ("cosine", "bar", "far", "empty", "agreement")}
+        return cls(**parts, **rest, classes=int(saved["classes"]), searched=int(saved["searched"]), **{name: tuple(map(float, saved[name])) for name in ("spent", "spent_new")})
 
 def item_numbers(side: Side, is_trained: bool, known: float, near: float, usual: float | None = None) -> np.ndarray:
     """Args:
@@ -169,7 +185,17 @@ def usual_cosine(others: Side) -> float:
     if len(others.rows) > NEAREST + 3: return float(others.cosines[NEAREST:].mean())
     return float(others.cosines.mean()) if len(others.rows) else 0.
 
-UNCALIBRATED = OpenWorld(Logistic((0., 30., 0., 0.), 0.), Logistic((0., 0.), 0.), Logistic((0.,) * 3, 0.), Logistic((0.,) * 5, 0.), 30., 0., -1., 0)
+UNCALIBRATED = OpenWorld(Logistic((0., 30., 0., 0.), 0.), Logistic((0., 0.), 0.), Logistic((0.,) * 3, 0.), Logistic((0.,) * 5, 0.), 30., 0., -1., -1., 0., 0)
+
+# %% ../../nbs/05_scoring/08_open_world.ipynb #agree00c
+LEAST = .01 # probability of the same class that is never ruled out
+
+def agreement_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Args:
+        first: (q, classes) log probabilities
+        second: (g, classes)
+    Returns: (q, g) log of how much likelier the same class is than by chance"""
+    return np.log((np.exp(first) @ np.exp(second).T + LEAST) / (1 / first.shape[1] + LEAST))
 
 # %% ../../nbs/05_scoring/08_open_world.ipynb #c00e004
 def side_scores(trained: Side, others: Side, lead: float, cosine: float) -> tuple[np.ndarray, np.ndarray]:

@@ -93,8 +93,7 @@ class ServiceInfo(Answered):
     limits: dict[str, int]
     encoders: list[str]        # that a collection may be made with
 
-class Status(Answered):
-    status: str
+class Status(Answered): status: str
 
 class NewCollection(Said):
     "How to make a collection."
