@@ -46,8 +46,7 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_versio
 # %% ../../nbs/14_cli/02_commands.ipynb #4d27244f
 Images = Annotated[Path, typer.Argument(help="Folder of pictures, subfolders included.", metavar="IMAGES", show_default=False)]
 Model = Annotated[Path, typer.Argument(help="Folder that `train` or `demo` wrote.", metavar="MODEL", show_default=False)]
-Labels = Annotated[str | None, typer.Option(metavar="name|folder|CSV", show_default=False, help="Where labels come from: the names (Beagle_12.jpg), the folders, or a CSV file "
-                                            "with the columns file and label. By default the folders if there are several, otherwise the names.")]
+Labels = Annotated[str | None, typer.Option(metavar="name|folder|CSV", show_default=False, help="Where labels come from: the names (Beagle_12.jpg), the folders, or a CSV file with the columns file and label. By default the folders if there are several, otherwise the names.")]
 Split = Annotated[Path | None, typer.Option(metavar="CSV", show_default=False, help="CSV file with the columns file and split (train, valid or test).")]
 
 # %% ../../nbs/14_cli/02_commands.ipynb #9a2975ab
@@ -164,6 +163,7 @@ def _find_with_model(query: str, plus: list[str] | None, minus: list[str] | None
     if not results and coverage is None: raise ValueError(f"{gallery or model}: {nothing_matches(finder.gallery, where) if where else 'holds no picture but the query'}")
     if explain is not None and results: finder.explain(results[0]).save(explain)
     if results.coverage: say(results.coverage)
+    if not json and (why := {r.reason for r in results}) and None not in why: say(f"no probability: {why.pop()}")
     if json: print(_found_json(query, results, "which side the query is on, then the log posterior of the class and log probability of the pair; probability: of a match in this gallery; pair_probability: of the pair at even odds"))
     elif results: print(*(f"{'?' if r.probability is None else f'{r.probability:.4f}'}\t{shown_path(r.path)}" for r in results), sep="\n")
 

@@ -238,7 +238,7 @@ def match(opened: Opened, first: np.ndarray, second: np.ndarray) -> MatchAnswer:
 def _probability(opened: Opened, first, second) -> float:
     import torch
     assert opened.finder is not None # of a gallery there is no probability
-    return float(opened.finder.scorer.pair_logits(*(torch.from_numpy(v[None].copy()) for v in (first, second)))[0].sigmoid())
+    return float(opened.finder.pair_logits(*(torch.from_numpy(v[None].copy()) for v in (first, second))).sigmoid())
 
 # %% ../../nbs/13_service/05_answers.ipynb #e7c3ff67
 def overlays(opened: Opened, query, match):
