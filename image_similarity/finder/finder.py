@@ -230,7 +230,8 @@ class SimilarityFinder:
         """Show what in the last query of `predict` and in its most similar image raised their similarity.
 
         Returns: drawn already"""
-        explanation = pair_maps(self.encoder, self.scorer, *self._predicted()[self.idx], partial(class_agreement, self.model))
+        query, match = self._predicted()[self.idx]
+        explanation = pair_maps(self.encoder, self.scorer, query, match, partial(class_agreement, self.model))
         explanation.show()
         return explanation
 

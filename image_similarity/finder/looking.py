@@ -98,9 +98,9 @@ def class_agreement(model: Model, first: torch.Tensor, second: torch.Tensor) -> 
         second: (g, 2·nf)
     Returns: (q, g) log odds that the classifier adds to those of a pair; 0 where it looks through an encoder of its own"""
     if not model.world.agreement or model.references is None or model.class_encoder is not model.encoder: return torch.zeros(len(first), len(second))
-    near = tuple(nearness(embedding(some).numpy(), model.references.numpy()) for some in (first, second))
+    near = [nearness(embedding(some).numpy(), model.references.numpy()) for some in (first, second)]
     posterior = [model.classes.log_posterior(some).double().numpy() for some in (first, second)]
-    return torch.from_numpy(model.world.class_agreement(posterior[0], posterior[1], near)).float()
+    return torch.from_numpy(model.world.class_agreement(posterior[0], posterior[1], (near[0], near[1]))).float()
 
 # %% ../../nbs/10_finder/03_looking.ipynb #agree02c
 def with_agreement(model: Model, now: Moment, look: Look, found: list[tuple[Item, float]]) -> list[tuple[Item, float]]:
@@ -208,7 +208,7 @@ def predicted_in(look: Look, sides: Sides) -> tuple[str | None, float]:
     Returns: the likeliest label, or None for nothing that the model learned; and its probability"""
     label, probability = look.predicted
     if not look.world.calibrated: return label, probability
-    odds = sides.known if np.isfinite(sides.known) else float(look.world.alone([look.log_posterior.max().item(), sides.near]))
+    odds = sides.known if np.isfinite(sides.known) else float(look.world.alone(np.array([float(look.log_posterior.max()), sides.near])))
     known = float(1 / (1 + np.exp(-odds)))
     if sides.near < look.world.far: known = min(known, 1 - FOREIGN)
     return (label, known * probability) if known > .5 else (None, 1 - known)

@@ -199,7 +199,7 @@ def _item_odds(cases: list[_Case], known: np.ndarray, near: np.ndarray, weight: 
         side = c.trained if trained else c.others
         some = item_numbers(side, trained, float(k), float(n))[:TOLD]
         numbers.append(some)
-        truth += [_right(c, row) for row in side.rows[:TOLD]]
+        truth += [_right(c, row) for row in side.rows[:TOLD].tolist()]
         heavy += [w] * len(some)
     return fit_logistic(np.concatenate(numbers), np.array(truth), np.array(heavy))
 

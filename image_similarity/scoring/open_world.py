@@ -136,7 +136,7 @@ class OpenWorld:
             near: of the query
         Returns: of the query's class being a trained one; infinite where there is but one side and no telling"""
         if not len(trained.rows): return -np.inf
-        if not len(others.rows): return float(self.alone([trained.posterior[0], near]))
+        if not len(others.rows): return float(self.alone(np.array([trained.posterior[0], near])))
         return float(self.known(comparison(trained, others, near)))
 
     def item_log_odds(self, side: Side, is_trained: bool, known: float, near: float, usual: float | None = None) -> np.ndarray:
@@ -166,8 +166,9 @@ class OpenWorld:
         Args:
             saved: of `to_dict`"""
         parts = {name: Logistic(tuple(map(float, saved[name]["weight"])), float(saved[name]["offset"])) for name in ("known", "alone", "trained", "other")}
-        rest = {name: float(saved[name]) for name in ("cosine", "bar", "far", "empty", "agreement")}
-        return cls(**parts, **rest, classes=int(saved["classes"]), searched=int(saved["searched"]), **{name: tuple(map(float, saved[name])) for name in ("spent", "spent_new")})
+        rest: dict[str, float] = {name: float(saved[name]) for name in ("cosine", "bar", "far", "empty", "agreement")}
+        spent = [tuple(map(float, saved[name])) for name in ("spent", "spent_new")]
+        return cls(**parts, **rest, classes=int(saved["classes"]), spent=spent[0], spent_new=spent[1], searched=int(saved["searched"]))
 
 def item_numbers(side: Side, is_trained: bool, known: float, near: float, usual: float | None = None) -> np.ndarray:
     """Args:
@@ -185,7 +186,7 @@ def usual_cosine(others: Side) -> float:
     if len(others.rows) > NEAREST + 3: return float(others.cosines[NEAREST:].mean())
     return float(others.cosines.mean()) if len(others.rows) else 0.
 
-UNCALIBRATED = OpenWorld(Logistic((0., 30., 0., 0.), 0.), Logistic((0., 0.), 0.), Logistic((0.,) * 3, 0.), Logistic((0.,) * 5, 0.), 30., 0., -1., -1., 0., 0)
+UNCALIBRATED = OpenWorld(Logistic((.3, 30., 0., 0.), 0.), Logistic((0., 0.), 0.), Logistic((0.,) * 3, 0.), Logistic((0.,) * 5, 0.), 30., 0., -1., -1., 0., 0)
 
 # %% ../../nbs/05_scoring/08_open_world.ipynb #agree00c
 LEAST = .01 # probability of the same class that is never ruled out
