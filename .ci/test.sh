@@ -16,9 +16,9 @@ python .ci/check_notebooks.py
 step "The pages agree with what they are made from"
 python .ci/render_readme.py --check
 
-step "Lint, and the types of the package"
+step "Lint, and the types of the package, the README and the tutorials"
 ruff check
-basedpyright
+python .ci/check_types.py
 
 step "The notebooks run"
 # Without the tutorials that train for long: `make soak` runs those, twice.

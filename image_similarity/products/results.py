@@ -10,6 +10,7 @@ __all__ = ['ProductResult', 'ProductResults']
 # %% ../../nbs/12_products/04_results.ipynb #60d29c49
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import overload
 
 import pandas as pd
 
@@ -21,8 +22,10 @@ class ProductResult(Result):
     """A product that a search found; `label` is its title, `path` its picture, or None.
 
     Args:
+        probability: that it is the same product, calibrated
         row: its name in the table
         sides: what each side of the pair adds to `score`, the log odds; those that count, only"""
+    probability: float   # that it is the same product, calibrated
     row: Hashable = None # its name in the table
     sides: dict[str, float] = field(default_factory=dict) # what each side of the pair adds to `score`, the log odds; those that count, only
 
@@ -40,6 +43,12 @@ class ProductResult(Result):
 # %% ../../nbs/12_products/04_results.ipynb #b927fe36
 class ProductResults(Results):
     "The products found for one, best first."
+
+    @overload
+    def __getitem__(self, i: int) -> ProductResult: ...
+    @overload
+    def __getitem__(self, i: slice) -> "ProductResults": ...
+    def __getitem__(self, i): return super().__getitem__(i)
 
     def __repr__(self):
         lines = [f"{r.rank:>3}  {r.closeness(2):>7}  {r.row}: {r.label or '-'}  ({r.reasons()})" for r in self]

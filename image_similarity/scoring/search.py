@@ -147,6 +147,36 @@ class PairHits:
 
     def __len__(self): return len(self.ids)
 
+# %% ../../nbs/05_scoring/05_search.ipynb #61eb928d
+def _query_rows(scorer: PairScorer, pooled: Any) -> PairRows[np.ndarray]:
+    with torch.no_grad(): rows = scorer.rows(checked_pooled(scorer, pooled[None]))
+    return PairRows(rows.query.numpy(), rows.gallery.numpy(), rows.unit.numpy())
+
+def _ids(n: int, among: Any) -> np.ndarray:
+    "Which items to score, ascending."
+    if among is None: return np.arange(n)
+    among = np.asarray(among)
+    if among.dtype == bool and among.shape != (n,): raise ValueError(f"a mask of shape {among.shape} for {n} items")
+    ids = np.flatnonzero(among) if among.dtype == bool else np.unique(among.astype(np.int64))
+    if len(ids) and not 0 <= ids[0] <= ids[-1] < n: raise ValueError(f"ids from {ids[0]} to {ids[-1]}, but there are {n} items")
+    return ids
+
+def _exact(scorer: PairScorer, rows: PairRows[np.ndarray], query: PairRows[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]: # of ids: their logits, float32
+    if len(rows.gallery) < PLAIN_BELOW: logits = plain_logits
+    else: from image_similarity.scoring.kernels import row_logits as logits
+    numbers = kernel_numbers(scorer)
+    return lambda ids: logits(query, rows, ids, *numbers)[0]
+
+def _bounds(scorer: PairScorer, rows: PairRows[np.ndarray], query: PairRows[np.ndarray], grid: ByteGrid | None,
+            items: ByteRows | None) -> Callable[[np.ndarray], Sequence[np.ndarray]]: # of ids: their lowest and highest possible logits, float64
+    if grid is None or items is None:
+        exact = _exact(scorer, rows, query)
+        return lambda ids: [exact(ids).astype(np.float64)] * 2
+    w, (_, a, c) = orders(scorer), kernel_numbers(scorer)
+    hidden, unit = np.concatenate([query.query[0], query.gallery[0]])[:len(w)], query.unit[0][:rows.unit.shape[1]]
+    asked = byte_query(grid, hidden, unit, w, a, c)
+    return lambda ids: byte_logits(asked, items, ids)
+
 # %% ../../nbs/05_scoring/05_search.ipynb #d076892c
 @dataclass(frozen=True)
 class PairIndex:
@@ -175,8 +205,8 @@ class PairIndex:
             pooled: (2·nf,) of a query
             among: (N,) bool, or ids; all if not given
         Returns: (n,) float32, in the order of the gallery"""
-        exact = _exact(self, _query_rows(self, pooled))
-        return np.concatenate([np.empty(0, np.float32), *in_threads(exact, _ids(self, among), torch.get_num_threads())])
+        exact = _exact(self.scorer, self.rows, _query_rows(self.scorer, pooled))
+        return np.concatenate([np.empty(0, np.float32), *in_threads(exact, _ids(len(self), among), torch.get_num_threads())])
 
     def search(self, pooled: Any, top_k: int = 10, among: Any = None, score: Callable | None = None) -> PairHits:
         """The best items, of equal ones the first. Raises `ValueError` for `top_k`, a query that is not finite, and ids that are not there.
@@ -187,44 +217,14 @@ class PairIndex:
             among: (N,) bool, or ids; all if not given
             score: (ids, logits) to scores that never fall where a logit rises; the logits if not given"""
         if top_k < 1: raise ValueError(f"top_k={top_k}: ask for at least one result")
-        query, score = _query_rows(self, pooled), score or (lambda ids, logits: logits)
-        exact, bounds = _exact(self, query), _bounds(self, query)
+        query, score = _query_rows(self.scorer, pooled), score or (lambda ids, logits: logits)
+        exact, bounds = _exact(self.scorer, self.rows, query), _bounds(self.scorer, self.rows, query, self.grid, self.items)
         scored = lambda ids: score(ids, exact(ids).astype(np.float64))
-        candidates, high = reaching(lambda ids: [score(ids, logits) for logits in bounds(ids)], _ids(self, among), top_k, torch.get_num_threads())
+        candidates, high = reaching(lambda ids: [score(ids, logits) for logits in bounds(ids)], _ids(len(self), among), top_k, torch.get_num_threads())
         found, scores = second_look(scored, candidates, high, top_k)
         return PairHits(found[:top_k], exact(found[:top_k]).astype(np.float64), scores[:top_k], len(found) if self.items else 0)
 
     def __repr__(self): return f"PairIndex({len(self)} items, {'bytes and then ' if self.items else ''}floats, {self.scorer})"
-
-# %% ../../nbs/05_scoring/05_search.ipynb #61eb928d
-def _query_rows(index: PairIndex, pooled: Any) -> PairRows[np.ndarray]:
-    with torch.no_grad(): rows = index.scorer.rows(checked_pooled(index.scorer, pooled[None]))
-    return PairRows(rows.query.numpy(), rows.gallery.numpy(), rows.unit.numpy())
-
-def _ids(index: PairIndex, among: Any) -> np.ndarray:
-    "Which items to score, ascending."
-    if among is None: return np.arange(len(index))
-    among = np.asarray(among)
-    if among.dtype == bool and among.shape != (len(index),): raise ValueError(f"a mask of shape {among.shape} for {len(index)} items")
-    ids = np.flatnonzero(among) if among.dtype == bool else np.unique(among.astype(np.int64))
-    if len(ids) and not 0 <= ids[0] <= ids[-1] < len(index): raise ValueError(f"ids from {ids[0]} to {ids[-1]}, but there are {len(index)} items")
-    return ids
-
-def _exact(index: PairIndex, query: PairRows[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]: # of ids: their logits, float32
-    if len(index) < PLAIN_BELOW: logits = plain_logits
-    else: from image_similarity.scoring.kernels import row_logits as logits
-    numbers = kernel_numbers(index.scorer)
-    return lambda ids: logits(query, index.rows, ids, *numbers)[0]
-
-def _bounds(index: PairIndex, query: PairRows[np.ndarray]) -> Callable[[np.ndarray], Sequence[np.ndarray]]: # of ids: their lowest and highest possible logits, float64
-    grid, items = index.grid, index.items
-    if grid is None or items is None:
-        exact = _exact(index, query)
-        return lambda ids: [exact(ids).astype(np.float64)] * 2
-    w, (_, a, c) = orders(index.scorer), kernel_numbers(index.scorer)
-    hidden, unit = np.concatenate([query.query[0], query.gallery[0]])[:len(w)], query.unit[0][:index.rows.unit.shape[1]]
-    asked = byte_query(grid, hidden, unit, w, a, c)
-    return lambda ids: byte_logits(asked, items, ids)
 
 # %% ../../nbs/05_scoring/05_search.ipynb #33e3b786
 BLOCK = 4096 # images whose rows are made at a time
