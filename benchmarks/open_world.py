@@ -142,7 +142,7 @@ def ask(finder: SimilarityFinder, closed: SimilarityFinder | None, queries: np.n
         for name, score in scores.items():
             right = relevant[np.argsort(-np.where(itself, -np.inf, score), kind="stable")]
             add(f"{name}_recall_at_1", float(right[0])); add(f"{name}_map_at_r", average_precision(right, total))
-        results = finder.search(b"", max(total, 20), pooled=vector)
+        results = finder.search(b"", max(total, 100), pooled=vector)
         right = np.array([r.label == label for r in results], float)
         add("recall_at_1", right[0]); add("map_at_r", average_precision(right, total))
         add("probability", np.nan if results[0].probability is None else results[0].probability)

@@ -113,7 +113,7 @@ def _weighted(finder: SimilarityFinder, places: np.ndarray, logits: np.ndarray, 
     trained, others = (whole.take(np.flatnonzero(there & (places < len(posterior) if own else places >= len(posterior)))) for own in (True, False))
     trained, others = trained_side(trained, n), other_side(others, world.cosine, n)
     known = world.known_log_odds(trained, others, near)
-    for side, found in zip((trained, others), side_scores(trained, others, known - world.bar, world.cosine)): scores[side.rows] = found
+    for side, found in zip((trained, others), side_scores(trained, others, known - world.bar)): scores[side.rows] = found
     return scores
 
 def ask(finder: SimilarityFinder, data: LabelledImages, embedded: Embedded, progress: bool = True) -> Answers:

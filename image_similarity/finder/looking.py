@@ -188,7 +188,7 @@ def best_items(now: Moment, look: Look, candidates: str, meeting: np.ndarray, to
     Returns: best first"""
     sides = sides or two_sides(now, look, meeting, max(SHORT, top_k))
     if candidates == "weighted":
-        own, rest = side_scores(sides.trained, sides.others, sides.swayed(look.world.bar), look.world.cosine)
+        own, rest = side_scores(sides.trained, sides.others, sides.swayed(look.world.bar))
         scores = np.concatenate([own, rest])
         order = np.argsort(-scores, kind="stable")[:top_k]
         rows, logits = (np.concatenate([getattr(side, name) for side in sides[:2]])[order] for name in ("rows", "logits"))

@@ -18,6 +18,7 @@ import torch
 from scipy.special import log_softmax
 
 from .heads import class_folds
+from ..metrics.pairs import pair_auc
 from .recipes import Choice, choose_linear
 from ..scoring.open_world import (REFERENCES, OpenWorld, Side, UNCALIBRATED, comparison, cover, fit_logistic, item_numbers, nearness,
                                                  other_side, spent_for, trained_side)
@@ -152,24 +153,23 @@ def best_bar(cases: list[_Case], known: np.ndarray) -> float:
     loss = lambda bar: max(own[is_known].mean() - (own & (known > bar))[is_known].mean(), plain - (other & (known <= bar))[is_new].mean())
     return float(min(np.quantile(known[is_known | is_new], np.linspace(0, 1, 101)), key=loss))
 
-WORTHS = (0., .1, .2, .3, .5, .7, 1., 1.5) # what class agreement may count
+WORTHS = (0., .05, .1, .2, .3, .5, .7, 1., 1.5) # what class agreement may count
 
 def best_agreement(world: OpenWorld, folds: list[Fold]) -> float:
     """Args:
-        world, folds: by log loss at even odds, the pairs of known and those of new classes alike"""
-    def loss(worth: float) -> float:
-        total = 0.
+        world, folds: that ranks pairs of known classes best, and those of new ones no worse"""
+    def areas(worth: float) -> tuple[float, float]: # AUC of known classes, and of new ones
+        found = {True: [], False: []}
         for fold in folds:
             logits = fold.among + replace(world, agreement=worth).class_agreement(fold.classes, fold.classes, (fold.near, fold.near))
-            i, j = np.triu_indices(len(logits), 1)
-            match = fold.queries[i] == fold.queries[j]
-            for kind in (True, False):
-                own = (fold.known[i] == kind) & (fold.known[j] == kind)
-                for right in (True, False):
-                    some = logits[i, j][own & (match == right)]
-                    if len(some): total += np.logaddexp(0, -some if right else some).mean()
-        return total
-    return min(WORTHS, key=loss)
+            for kind, areas in found.items():
+                own = np.flatnonzero(fold.known == kind)
+                i, j = own[np.triu_indices(len(own), 1)[0]], own[np.triu_indices(len(own), 1)[1]]
+                match = fold.queries[i] == fold.queries[j]
+                if match.any() and not match.all(): areas.append(pair_auc(logits[i, j], match))
+        return float(np.mean(found[True] or [0])), float(np.mean(found[False] or [0]))
+    measured = {worth: areas(worth) for worth in WORTHS}
+    return max((worth for worth in WORTHS if measured[worth][1] >= measured[0.][1]), key=lambda worth: measured[worth][0])
 
 def fit_open_world(folds: list[Fold], n_classes: int) -> OpenWorld:
     """Args:

@@ -199,15 +199,14 @@ def agreement_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.log((np.exp(first) @ np.exp(second).T + LEAST) / (1 / first.shape[1] + LEAST))
 
 # %% ../../nbs/05_scoring/08_open_world.ipynb #c00e004
-def side_scores(trained: Side, others: Side, lead: float, cosine: float) -> tuple[np.ndarray, np.ndarray]:
+def side_scores(trained: Side, others: Side, lead: float) -> tuple[np.ndarray, np.ndarray]:
     """Args:
         lead: log odds of the trained side, above the bar
-        cosine: of `other_side`
     Returns: of the items of each side; alone, the trained side is ranked as a closed world is"""
     own = trained.posterior + log_sigmoid(trained.logits)
     if not len(others.rows): return own, np.zeros(0)
-    worth = others.logits + cosine * others.cosines
-    return log_sigmoid(np.array(lead)) + own, log_sigmoid(np.array(-lead)) + worth - worth.max()
+    pair = np.minimum.accumulate(log_sigmoid(others.logits)) # in the order of that side, however it came about
+    return log_sigmoid(np.array(lead)) + own, log_sigmoid(np.array(-lead)) + pair - pair[0]
 
 # %% ../../nbs/05_scoring/08_open_world.ipynb #c011004
 class Cover(NamedTuple):
