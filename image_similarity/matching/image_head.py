@@ -22,7 +22,7 @@ import fastai.callback.schedule # noqa: F401 (adds Learner.fit_one_cycle)
 
 from ..encoders.random_state import random_state
 from ..learners.callbacks import StopAt
-from ..learners.heads import telling
+from ..learners.heads import fused_adam, telling
 from ..learners.siamese_head import PairTrainer, SiameseHead, siamese_loss
 from .groups import PairSource
 from ..scoring.scorers import PairScorer
@@ -68,7 +68,8 @@ def fit_pair_head(
     source.draw(2, np.random.default_rng(0)) # complain now, not in the first epoch
     used = np.union1d(source.pairs.first, source.pairs.second)
     trainer, loaders = PairTrainer(head, views[:, used].flatten(0, 1)), DataLoaders(drawn_batches(views, source), DataLoader([], bs=1, num_workers=0))
-    learn = Learner(loaders, trainer, loss_func=siamese_loss, cbs=[StopAt(until)], wd=wd)
+    learn = Learner(loaders, trainer, loss_func=siamese_loss, opt_func=fused_adam, # pyright: ignore[reportArgumentType] (as in `fit_head`)
+                    cbs=[StopAt(until)], wd=wd)
     with no_random(seed), telling(learn, progress):
         learn.fit_one_cycle(epochs, lr)
     return head.eval()
