@@ -157,19 +157,19 @@ WORTHS = (0., .05, .1, .2, .3, .5, .7, 1., 1.5) # what class agreement may count
 
 def best_agreement(world: OpenWorld, folds: list[Fold]) -> float:
     """Args:
-        world, folds: that ranks pairs of known classes best, and those of new ones no worse"""
-    def areas(worth: float) -> tuple[float, float]: # AUC of known classes, and of new ones
-        found = {True: [], False: []}
+        world, folds: that ranks pairs of known classes best, and in no fold those of new ones worse"""
+    def areas(worth: float) -> tuple[float, list[float]]: # AUC of known classes, and of new ones in each fold
+        found: dict[bool, list[float]] = {True: [], False: []}
         for fold in folds:
             logits = fold.among + replace(world, agreement=worth).class_agreement(fold.classes, fold.classes, (fold.near, fold.near))
             for kind, areas in found.items():
                 own = np.flatnonzero(fold.known == kind)
-                i, j = own[np.triu_indices(len(own), 1)[0]], own[np.triu_indices(len(own), 1)[1]]
+                i, j = (own[place] for place in np.triu_indices(len(own), 1))
                 match = fold.queries[i] == fold.queries[j]
                 if match.any() and not match.all(): areas.append(pair_auc(logits[i, j], match))
-        return float(np.mean(found[True] or [0])), float(np.mean(found[False] or [0]))
+        return float(np.mean(found[True] or [0])), found[False]
     measured = {worth: areas(worth) for worth in WORTHS}
-    return max((worth for worth in WORTHS if measured[worth][1] >= measured[0.][1]), key=lambda worth: measured[worth][0])
+    return max((worth for worth in WORTHS if all(new >= before for new, before in zip(measured[worth][1], measured[0.][1]))), key=lambda worth: measured[worth][0])
 
 def fit_open_world(folds: list[Fold], n_classes: int) -> OpenWorld:
     """Args:
