@@ -36,10 +36,14 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     fi
 fi
 
+also_with_underscore() {  # nbdev 3 calls its command nbdev-test; the name of before is what many know, and what the workflow calls
+    if [ -x "$venv/bin/nbdev-test" ]; then ln -sf nbdev-test "$venv/bin/nbdev_test"; fi
+}
+
 now=$(fingerprint)
 # The development install holds everything that the plain one does.
 for stamp in "$venv/.installed${extra:+-$extra}" "$venv/.installed-dev"; do
-    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$now" ]; then exit 0; fi
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$now" ]; then also_with_underscore; exit 0; fi
 done
 
 echo "Installing image_similarity${extra:+[$extra]} into .venv: about 4 minutes the first time, most of it torch"
@@ -50,5 +54,6 @@ trap 'kill $beating 2>/dev/null || true' EXIT
 if [ "$extra" = dev ]; then # nbdev-export finds its processor there
     echo "$PWD/.ci" > "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/image_similarity_dev.pth"
 fi
+also_with_underscore
 echo "$now" > "$venv/.installed${extra:+-$extra}"
 echo "Installed in $SECONDS s"

@@ -24,6 +24,11 @@ GRIDS = {  # title: (script, its measures, its columns, what is to be said about
               "its calibration error says how much the test photographs differ from those. The last column is measured on things held out of training at "
               "random, and says how much new things differ in general. How things are held out was settled partly on other halves of the same 17 objects, "
               "and the new breeds were looked at on the way: the first line is flattered, and the last may be. From `benchmarks/pairs.py`."),
+    "Small tables of pairs": ("pairs", {"small_60": "60 pairs of 20 pictures, five breeds; asked about other pictures of these", "small_120": "120 pairs of 40 pictures, eight breeds; asked about other breeds",
+                                        "small_500": "500 pairs of 144 pictures, twelve breeds; asked about other breeds"},
+                              {"{}_auc": "AUC", "{}_accuracy": "balanced accuracy", "{}_best_accuracy": "… at the best threshold", "{}_warned": "said that pairs were too few to know"},
+                              "`MatchPredictor` on drawn pets, five tables of each size. A few held-out pairs cannot say to a few percent where a match begins; the last column is the share of predictors that "
+                              "said so. From `benchmarks/pairs.py`."),
     "Words and pictures": ("text", {f"{way}_recall_at_{k}": f"{words}: recall@{k}" for way, words in (("t2i", "words to picture"), ("i2t", "picture to words")) for k in (1, 5, 10)},
               {"": "fine-tuned", "zeroshot_{}": "zero-shot", "plain_conse_{}": "plain ConSE", "chance_{}": "chance"},
               "100 photographs of Flickr8k with five captions each; a model that never saw the photograph ranks every caption among all of them, and the other "
@@ -105,7 +110,7 @@ def page() -> str:
     parts = ["# Measured", "Every figure comes from a script in [benchmarks/](../benchmarks), which wrote it to [benchmarks/results/](../benchmarks/results); `make benchmark` "
              "runs them all, and this page is made from what they wrote. In brackets are 95 % intervals. "
              f"The encoders come from PyPI. Measured on {machines()}.",
-             "[Classes](#classes) · [an open world](#an-open-world) · [few pictures](#few-pictures) · [pairs](#pairs) · [words and pictures](#words-and-pictures) · [products](#products) · [copies and clusters](#copies-and-clusters) · "
+             "[Classes](#classes) · [an open world](#an-open-world) · [few pictures](#few-pictures) · [pairs](#pairs) · [small tables](#small-tables-of-pairs) · [words and pictures](#words-and-pictures) · [products](#products) · [copies and clusters](#copies-and-clusters) · "
              "[losses](#losses) · [digits](#digits) · [how fast it is](#how-fast-it-is)",
              "## Classes", pets(),
              "## An open world", "A model that has learned some classes, and a gallery that holds these, new classes of the same domain, and foreign pictures. From `benchmarks/open_world.py`; a system is a "

@@ -1,6 +1,6 @@
 """Write every page that is made from something else, or check that they are up to date: render_readme.py [--check]
 
-README.md comes from nbs/index.ipynb, docs/measured.md from benchmarks/results/, docs/chapters.md from the first lines of the
+README.md comes from nbs/index.ipynb, docs/measured.md and docs/pets.md from benchmarks/results/, docs/chapters.md from the first lines of the
 notebooks, docs/rooms.svg and a table in ARCHITECTURE.md from the imports.
 
 Nothing is executed for the README: the outputs are those stored in the notebook. As on the documentation site, a cell whose
@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 import page_chapters
 import page_measured
+import page_pets
 import page_rooms
 import picture_rooms
 from nbconvert import MarkdownExporter
@@ -111,7 +112,8 @@ def render(index: Path = INDEX) -> str:
 
 def pages() -> dict[Path, str]:
     "Every page that is made from something else, as it should be."
-    return {README: render(), ROOT / "docs" / "measured.md": page_measured.page(), ROOT / "docs" / "chapters.md": page_chapters.page(),
+    return {README: render(), ROOT / "docs" / "measured.md": page_measured.page(), page_pets.PAGE: page_pets.page(), page_pets.PICTURE: page_pets.picture(),
+            ROOT / "docs" / "chapters.md": page_chapters.page(),
             ROOT / "docs" / "rooms.svg": picture_rooms.picture(), page_rooms.PAGE: page_rooms.page()}
 
 

@@ -40,9 +40,9 @@ def data_folder(args: argparse.Namespace) -> Path:
 def make_learners_small() -> None:
     "Let Siamese heads, in this process, learn from few pairs."
     from image_similarity.learners import siamese_head
-    from image_similarity.matching import training
+    from image_similarity.matching import image_head, image_training
     siamese_head.pair_batches = partial(siamese_head.pair_batches, n_pairs=192, n_batches=3)
-    training.drawn_batches, training.REFINEMENTS = partial(training.drawn_batches, n_pairs=192, n_batches=3), (None, 0, 5)
+    image_head.drawn_batches, image_training.REFINEMENTS = partial(image_head.drawn_batches, n_pairs=192, n_batches=3), (None, 0, 5)
 
 
 def drawn_data(folder: Path, small: bool = True) -> Path:

@@ -6,9 +6,13 @@ among the images of the unseen breeds. Our figures are means over seeds; interva
 are taken on the same resampled images. `lite2_` is ours with the larger of the two packaged encoders.
 
     python benchmarks/pets.py --data ../shared/data/pets --json benchmarks/results/pets.json
+    python benchmarks/pets.py --full --json full_pets.json   # all 7,349 photographs, downloaded; some hours
+    python benchmarks/pets.py --page                         # measures nothing: writes docs/pets.md from what was measured
 """
 import argparse
 import csv
+import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +36,7 @@ from image_similarity.learners.blocks import RGBImage
 from image_similarity.metrics.calibration import ece_noise_floor, even_odds_weights, expected_calibration_error
 from image_similarity.learners.classifier import class_scorer, classifier_learner
 from image_similarity.images.datasets import LabelledImages, all_pairs
+from image_similarity.images.oxford import oxford_pets
 from image_similarity.encoders.encoder import Embedded, create_encoder, embed
 from image_similarity.encoders.weights import DEFAULT_ENCODER
 from image_similarity.metrics.intervals import bootstrap_interval, image_bootstrap
@@ -84,6 +89,29 @@ def read_pets(folder: Path, encoder) -> Pets:
     print(vectors, vectors.bad)
     column = lambda name: np.array([rows[i][name] for i in vectors.kept])
     return Pets(vectors.files, column("breed"), column("species"), column("split") == "test", column("breed_group") == "seen", vectors)
+
+
+def full_pets() -> Path:
+    "A folder with split.csv and images/ for the whole data set: its own split, and every fourth breed of each species unseen."
+    data, folder = oxford_pets(), Path(tempfile.mkdtemp())
+    (folder / "images").symlink_to(data.files[0].parent.absolute())
+    species = {breed: "cat" if breed[0].isupper() else "dog" for breed in data.classes} # as the data set names them
+    unseen = {breed for kind in ("cat", "dog") for breed in [b for b in data.classes if species[b] == kind][3::4]}
+    with (folder / "split.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "breed", "species", "split", "breed_group"])
+        for picture, breed, test in zip(data.files, data.labels, data.held_out):
+            rows.writerow([picture.name, breed, species[breed], "test" if test else "train", "unseen" if breed in unseen else "seen"])
+    return folder
+
+
+def write_page() -> None:
+    "docs/pets.md, from benchmarks/results/pets.json."
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / ".ci"))
+    import page_pets
+    for file, text in ((page_pets.PAGE, page_pets.page()), (page_pets.PICTURE, page_pets.picture())):
+        file.write_text(text, encoding="utf-8")
+        print(f"written: {file}")
 
 
 # What is asked of each system. A: a figure per query. B: a logit per pair.
@@ -291,11 +319,15 @@ def mean_statistics(seeds: list[dict]) -> dict:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, "split.csv and images/", "pets")
+    parser.add_argument("--full", action="store_true", help="all 7,349 photographs, downloaded by fastai if they are not there; --data is not read")
+    parser.add_argument("--page", action="store_true", help="measure nothing: write docs/pets.md from what was measured")
     parser.add_argument("--json", type=Path, help="write the rows there")
     args = parser.parse_args()
+    if args.page: return write_page()
     if args.small: make_small()
+    folder = full_pets() if args.full else data_folder(args)
     encoder, larger = (create_encoder(name, size=SIZES.get(name)) for name in (DEFAULT_ENCODER, "tf_efficientnet_lite2"))
-    pets, larger_pets = (read_pets(data_folder(args), e) for e in (encoder, larger))
+    pets, larger_pets = (read_pets(folder, e) for e in (encoder, larger))
 
     pair_sets = {"seen": PairSet.among(pets, np.flatnonzero(pets.test & pets.seen)), "unseen": PairSet.among(pets, np.flatnonzero(~pets.seen))}
     ours, lite2 = Ours.measured(pets, encoder, pair_sets), Ours.measured(larger_pets, larger, pair_sets)

@@ -34,7 +34,7 @@ from .finder.evaluation import Evaluation, evaluate
 from .finder.training import fit_finder
 from .finder.onnx_export import export_onnx
 from .matching.predictor import MatchPredictor
-from .matching.search import semantic_search
+from .matching.search import MultiModalPredictor, semantic_search
 from .products.matcher import ProductMatcher
 from .service.app import create_app
 from .service.client import Client
@@ -53,6 +53,7 @@ __all__ = [
     "LabelledImages",
     "MatchPredictor",
     "Mixture",
+    "MultiModalPredictor",
     "OpenCLIPEncoder",
     "PairIndex",
     "PairScorer",

@@ -119,7 +119,8 @@ def test_a_picture_that_is_gone_from_the_gallery_is_still_found_but_cannot_be_ex
     moved = tmp_path / "moved"
     shutil.copytree(small.model, moved / "model")
     code, out, err = call("find", small.query, "--model", moved / "model")
-    assert (code, err, len(out.splitlines())) == (0, "", 5)
+    assert (code, len(out.splitlines()), {line.split("\t")[2] for line in out.splitlines()}) == (0, 5, {"missing"})
+    assert err.splitlines()[-1].startswith("5 of 5 results are not there any more; `image_similarity gallery check")
     assert "there is no such file" in refused("find", small.query, "--model", moved / "model", "--explain", tmp_path / "why.png")
 
 
@@ -173,7 +174,8 @@ def test_any_format_under_the_name_jpg(small, call, tmp_path, format):
 def test_odd_pictures_are_searched_for_explained_and_drawn(small, call, tmp_path, image):
     image.save(tmp_path / "odd.png")
     code, out, err = call("find", tmp_path / "odd.png", "--model", small.model, "--explain", tmp_path / "why.png")
-    assert (code, err, len(out.splitlines())) == (0, "", 5)
+    assert (code, len(out.splitlines()), {line.split("\t")[2] for line in out.splitlines()}) == (0, 5, {"missing"})
+    assert err.splitlines()[-1].startswith("5 of 5 results are not there any more; `image_similarity gallery check")
     assert all(0 <= float(line.split("\t")[0]) <= 1 for line in out.splitlines())
     assert max(Image.open(tmp_path / "why.png").size) < 3000
     results = small.finder.search(tmp_path / "odd.png", 2)

@@ -21,7 +21,7 @@ import render_readme  # noqa: E402
 import rooms  # noqa: E402
 import test_architecture as architecture  # noqa: E402
 
-PAGES = ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/measured.md", "docs/chapters.md"]
+PAGES = ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/measured.md", "docs/chapters.md", "docs/pets.md", "docs/sources.md"]
 
 
 def text(page):

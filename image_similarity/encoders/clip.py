@@ -99,7 +99,10 @@ class OpenCLIPEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits."""
-        digest = hashlib.sha256(json.dumps([READING, self.config, self._preprocessing], sort_keys=True).encode())
+        return self._digest(READING)
+
+    def _digest(self, reading: int) -> str: # the way in which pictures are read; the first one was not written down
+        digest = hashlib.sha256(json.dumps([*([] if reading == 1 else [reading]), self.config, self._preprocessing], sort_keys=True).encode())
         for name, tensor in sorted(self.network.state_dict().items()): digest.update(name.encode() + tensor.cpu().float().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -192,18 +195,20 @@ class OpenCLIPEncoder:
         text = json.dumps({"model_cfg": self.config, "preprocess_cfg": self._preprocessing}, indent=1)
         (place / "open_clip_config.json").write_text(text, encoding="utf-8")
         if hasattr(self.tokenizer, "save_pretrained"): self.tokenizer.save_pretrained(place)
-        return {"kind": CLIP, "name": Path(self.name).name, "width": self.width, "compared": self.compared, "fingerprint": self.fingerprint}
+        return {"kind": CLIP, "name": Path(self.name).name, "width": self.width, "compared": self.compared, "fingerprint": self.fingerprint, "reading": READING}
 
     @classmethod
-    def load(cls, folder: Path, saved: dict) -> "OpenCLIPEncoder":
+    def load(cls, folder: Path, saved: dict, older: bool = False) -> "OpenCLIPEncoder":
         """Raises `ValueError` when it cannot be had again as it was.
 
         Args:
             folder: that `save` wrote into
-            saved: what `save` gave"""
+            saved: what `save` gave
+            older: as for `load_encoder`"""
         encoder = cls(Path(folder) / CLIP)
         encoder.name = str(saved.get("name"))
-        if encoder.fingerprint != saved.get("fingerprint"):
+        fits = encoder.fingerprint == saved.get("fingerprint") or older and any(encoder._digest(way) == saved.get("fingerprint") for way in range(1, READING))
+        if not fits:
             raise ValueError(f"{folder}: was made with a CLIP of fingerprint {saved.get('fingerprint')}, here it is {encoder.fingerprint}; make it again")
         return encoder
 

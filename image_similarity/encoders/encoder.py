@@ -103,19 +103,23 @@ class Encoder(nn.Module):
 # %% ../../nbs/04_encoders/05_encoder.ipynb #40fe8d86
 _fingerprints = WeakKeyDictionary() # encoder to what it was like, and its fingerprint then: hashing all weights takes a while
 
-def fingerprint(encoder: Encoder) -> str:
+def fingerprint(encoder: Encoder, reading: int = READING) -> str:
     """Tells encoders apart: a hash of weights and preprocessing. Vectors of different fingerprints do not mix.
 
     Args:
         encoder: any encoder
+        reading: the way in which pictures are read; an earlier one tells vectors that were made in it
     Returns: 16 hex digits"""
+    if reading != READING: return _digest(encoder, [] if reading == 1 else [reading]) # the first way was not written down
     state = (encoder.config(), weights_state(encoder)) if not only_torch(encoder) else None
-    if state is None or _fingerprints.get(encoder, (None,))[0] != state:
-        digest = hashlib.sha256(repr([READING, *sorted(encoder.config().items())]).encode())
-        for name, tensor in sorted(encoder.state_dict().items()):
-            if tensor.is_floating_point(): digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        _fingerprints[encoder] = state, digest.hexdigest()[:16]
+    if state is None or _fingerprints.get(encoder, (None,))[0] != state: _fingerprints[encoder] = state, _digest(encoder, [READING])
     return _fingerprints[encoder][1]
+
+def _digest(encoder: Encoder, ways: list[int]) -> str:
+    digest = hashlib.sha256(repr([*ways, *sorted(encoder.config().items())]).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        if tensor.is_floating_point(): digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 # %% ../../nbs/04_encoders/05_encoder.ipynb #2c02b08a
 def create_encoder(name: str = DEFAULT_ENCODER, weights: str | Path | None = None, size: int | None = None, seed: int | None = None) -> Encoder:

@@ -162,7 +162,7 @@ def _save_network(folder: Path, encoder: Encoder, file: str) -> dict:
     "An encoder that somebody put together: what it was made from, and its weights."
     network = describe_encoder(encoder)
     write_tensors(Path(folder) / file, encoder.body.state_dict())
-    return {**encoder.config(), "fingerprint": fingerprint(encoder), "weights": file, "network": network}
+    return {**encoder.config(), "fingerprint": fingerprint(encoder), "reading": READING, "weights": file, "network": network}
 
 def _bodies(encoder: Encoder) -> list[str]: # what was laid around the network of timm, from the outside in
     body = encoder.body
@@ -186,16 +186,15 @@ def _check_size(name: str, file: Path | None) -> None:
     held = sum(math.prod(shape) for shape in tensor_shapes(file).values())
     if n_numbers > held: raise ValueError(f"{file}: holds {held:,} numbers, and {name} has {n_numbers:,}; train again")
 
-def load_encoder(folder: Path, saved: dict) -> Encoder:
+def load_encoder(folder: Path, saved: dict, older: bool = False) -> Encoder:
     """The encoder that was saved. Raises `ValueError` when the encoder at hand is not the one that was saved.
 
     Args:
         folder: that it was saved in
-        saved: what `save_encoder` gave"""
+        saved: what `save_encoder` gave
+        older: take one whose vectors were made when pictures were read in an earlier way: they do not fit what it makes now"""
     try: name, size, mark, weights = (saved[k] for k in ("name", "size", "fingerprint", "weights"))
     except (KeyError, TypeError) as e: raise ValueError(f"{folder}: its manifest does not describe an encoder ({e}); train again") from e
-    if saved.get("reading", READING) != READING:
-        raise ValueError(f"{folder}: was made by a version that read pictures in another way (colours, transparency, sizes), so its vectors do not fit; train or index again")
     if weights is not None and Path(weights).name != weights: raise ValueError(f"{folder}: its manifest names a weight file elsewhere ({weights})")
     bodies = saved.get("bodies")
     file = Path(folder) / weights if weights else None
@@ -204,10 +203,12 @@ def load_encoder(folder: Path, saved: dict) -> Encoder:
     else:
         _check_size(name, file)
         encoder = _with_bodies(file, name, size, bodies) if bodies and file else create_encoder(name, file, size)
-    if fingerprint(encoder) != mark:
+    if fingerprint(encoder) == mark: return encoder
+    if not any(fingerprint(encoder, way) == mark for way in range(1, READING)):
         raise ValueError(f"{folder}: was made with {name} of fingerprint {mark}, here it is {fingerprint(encoder)}; "
                          "install the versions it was made with, or train again")
-    return encoder
+    if older: return encoder
+    raise ValueError(f"{folder}: was made by a version that read pictures in another way (colours, transparency, sizes), so its vectors do not fit; train or index again")
 
 # %% ../../nbs/04_encoders/09_model_files.ipynb #c92a9172
 def _with_bodies(file: Path, name: str, size: int, bodies: list[str]) -> Encoder:

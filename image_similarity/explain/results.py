@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, overload
 from PIL import Image
 
 from ..images.console import percent
+from ..images.errors import ImageError
 from ..images.opening import open_image
+from ..images.remote import as_url
 from ..encoders.mixtures import Mixture
 
 if TYPE_CHECKING: import pandas as pd
@@ -41,6 +43,7 @@ class Result:
         query: what was searched for: path, image, bytes or `Mixture`
         id: of the item in its gallery
         metadata: what the gallery knows of the item beside its label
+        also_at: other files of the same bytes
         pair_probability: that the two match, for a pair drawn at even odds; None when vectors are compared
         reason: why there is no `probability`, where a model was asked"""
     path: Path | None  # its file; None for a thing without a picture
@@ -51,13 +54,15 @@ class Result:
     query: Any = field(default=None, repr=False, compare=False) # what was searched for: path, image, bytes or `Mixture`
     id: int | None = None # of the item in its gallery
     metadata: dict = field(default_factory=dict, repr=False) # what the gallery knows of the item beside its label
+    also_at: tuple[Path, ...] = () # other files of the same bytes
     pair_probability: float | None = None # that the two match, for a pair drawn at even odds; None when vectors are compared
     reason: str | None = field(default=None, repr=False) # why there is no `probability`, where a model was asked
 
     def to_record(self) -> dict:
         """For JSON and data frames."""
         record = {f: getattr(self, f) for f in ("rank", "path", "label", "score", "probability", "pair_probability", "reason")}
-        return {**record, "path": str(self.path), **({} if self.id is None else {"id": self.id, "metadata": dict(self.metadata)})}
+        more = {"also_at": [as_url(path) or str(path) for path in self.also_at]} if self.also_at else {}
+        return {**record, "path": as_url(self.path) or str(self.path), **more, **({} if self.id is None else {"id": self.id, "metadata": dict(self.metadata)})}
 
     def caption(self) -> str: return f"{self.closeness()}  {self.label or ''}" # below or above its picture
 
@@ -82,9 +87,10 @@ def thumbnail(file, size: int = 160) -> Image.Image:
     return image.convert("RGB").resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 def _data_uri(file) -> str:
-    "A thumbnail as text, to put into a page."
+    "A thumbnail as text, to put into a page; "" where the picture cannot be had."
     buffer = io.BytesIO()
-    thumbnail(file).save(buffer, "JPEG", quality=80)
+    try: thumbnail(file).save(buffer, "JPEG", quality=80)
+    except (ImageError, FileNotFoundError): return ""
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 # %% ../../nbs/07_explain/04_results.ipynb #870be831
@@ -95,7 +101,8 @@ def _name(query) -> str:
 
 def _figure(caption: str, alt: str, file) -> str:
     "A picture with a caption, as HTML."
-    picture = "no picture" if file is None else f'<img alt="{html.escape(alt)}" src="{_data_uri(file)}">'
+    uri = "" if file is None else _data_uri(file)
+    picture = f'<img alt="{html.escape(alt)}" src="{uri}">' if uri else "no picture" if file is None else f"{html.escape(alt)}<br>is not there, or cannot be read"
     return f'<figure style="display:inline-block;margin:4px;text-align:center">{picture}<figcaption>{caption}</figcaption></figure>'
 
 # %% ../../nbs/07_explain/04_results.ipynb #25be7a92
@@ -133,10 +140,15 @@ def draw_results(query, results: Sequence[Result], columns: int = 6):
         file, title, colour = tile
         if isinstance(file, Mixture): ax.text(.5, .5, textwrap.fill(str(file), 18), ha="center", va="center", parse_math=False)
         elif file is None: ax.text(.5, .5, "no picture", ha="center", va="center", color="0.5")
-        else: ax.imshow(thumbnail(file, 320))
+        else: _draw(ax, file)
         ax.set_title(title, fontsize=9)
         for spine in ax.spines.values(): spine.set(color=colour, linewidth=3 if colour != "0.8" else 1)
     return figure
+
+def _draw(ax: Any, file: Any) -> None:
+    "A picture; where it cannot be had, its name and why."
+    try: ax.imshow(thumbnail(file, 320))
+    except (ImageError, FileNotFoundError) as e: ax.text(.5, .5, textwrap.fill(f"{_name(file)}: {'is not there' if isinstance(e, FileNotFoundError) else 'cannot be read'}", 18), ha="center", va="center", color="0.5", parse_math=False)
 
 # %% ../../nbs/07_explain/04_results.ipynb #91df4cad
 class Results(Sequence):
@@ -158,7 +170,7 @@ class Results(Sequence):
     def __getitem__(self, i): return type(self)(self.query, self.items[i], self.predicted, self.coverage) if isinstance(i, slice) else self.items[i]
 
     def __repr__(self):
-        lines = [f"{r.rank:>3}  {r.closeness(2):>7}  {r.label or '-'}  {r.path}" for r in self]
+        lines = [f"{r.rank:>3}  {r.closeness(2):>7}  {r.label or '-'}  {as_url(r.path) or r.path}{''.join(f', also at {path}' for path in r.also_at)}" for r in self]
         return "\n".join([f"{len(self)} result{'s'[:len(self) != 1]} for {_name(self.query)}", *lines])
 
     def to_records(self) -> list[dict]:

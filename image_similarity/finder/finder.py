@@ -31,7 +31,7 @@ from .looking import Moment, answered, class_agreement, look_at, spent_by, with_
 from ..gallery.gallery import Gallery
 from ..gallery.pairs import GalleryPairs
 from ..gallery.searching import rows_where
-from ..images.errors import BadImages
+from ..images.errors import BadImages, given_name
 from ..images.listing import label_func
 from ..scoring.open_world import UNCALIBRATED
 from ..scoring.scorers import ClassScorer, LayeredClassScorer, PairScorer
@@ -218,7 +218,7 @@ class SimilarityFinder:
         Returns: the most similar file, never the query itself"""
         if compare_n < 1: raise ValueError(f"compare_n={compare_n}: compare with at least one file")
         compared = with_agreement(self.model, now := self._now(), look := look_at(self.model, fn), compared_items(now, look, compare_n))
-        if not compared: raise ValueError(f"{fn}: the gallery holds no other image to compare it with")
+        if not compared: raise ValueError(f"{given_name(fn)}: the gallery holds no other image to compare it with")
         logits = torch.tensor([logit for _, logit in compared])
         self.preds, self.fns, self.idx = list(logits.sigmoid()), [(fn, item.path) for item, _ in compared], int(logits.argmax())
         for stale in ("images", "acts"): self.__dict__.pop(stale, None)

@@ -24,9 +24,10 @@ from PIL import Image
 from ..encoders.encoder import pooled_of
 from ..encoders.preprocessing import to_pixels
 from ..explain.results import Result, Results
-from .candidates import among, best_rows
+from .candidates import among, best_rows, first_contents
 from .folder import Model
 from ..gallery.catalogue import Catalogue, Item
+from ..gallery.asking import one_each
 from ..gallery.pairs import PairView
 from ..scoring.open_world import SHORT, UNCALIBRATED, OpenWorld, Cover, Side, allowance, cover, nearness, other_side, side_scores, spent_for, trained_side, usual_cosine
 from ..scoring.scorers import embedding
@@ -102,7 +103,6 @@ def class_agreement(model: Model, first: torch.Tensor, second: torch.Tensor) -> 
     posterior = [model.classes.log_posterior(some).double().numpy() for some in (first, second)]
     return torch.from_numpy(model.world.class_agreement(posterior[0], posterior[1], (near[0], near[1]))).float()
 
-# %% ../../nbs/10_finder/03_looking.ipynb #agree02c
 def with_agreement(model: Model, now: Moment, look: Look, found: list[tuple[Item, float]]) -> list[tuple[Item, float]]:
     """Args:
         model: the two heads and what they look through
@@ -190,7 +190,8 @@ def best_items(now: Moment, look: Look, candidates: str, meeting: np.ndarray, to
     if candidates == "weighted":
         own, rest = side_scores(sides.trained, sides.others, sides.swayed(look.world.bar))
         scores = np.concatenate([own, rest])
-        order = np.argsort(-scores, kind="stable")[:top_k]
+        order, rows = np.argsort(-scores, kind="stable"), np.concatenate([side.rows for side in sides[:2]])
+        order = order[first_contents([sides.items[row] for row in rows[order].tolist()], top_k)]
         rows, logits = (np.concatenate([getattr(side, name) for side in sides[:2]])[order] for name in ("rows", "logits"))
         return _matches(now, look, sides, rows, [sides.items[row] for row in rows.tolist()], scores[order], logits)
     best = best_rows(now.catalogue, now.view, look.pooled, None, meeting & among(candidates, now.places, look.log_posterior), top_k)
@@ -228,8 +229,12 @@ def as_results(
         pairs: logit of each pair by both heads; None: as in `best`"""
     query = Path(look.query) if isinstance(look.query, (str, os.PathLike)) else look.query
     sigmoid = lambda odds: None if odds is None else float(1 / (1 + np.exp(-odds)))
-    return Results(query, [Result(m.item.path, m.item.label, float(m.score), sigmoid(m.log_odds), rank, query, m.item.id, m.item.metadata, sigmoid(logit), m.reason)
-                           for rank, (m, logit) in enumerate(zip(best, pairs or [m.logit for m in best]), 1)], predicted or look.predicted, coverage)
+    said = {m.item.id: (m, logit) for m, logit in zip(best, pairs or [m.logit for m in best])}
+    results = []
+    for rank, (item, also) in enumerate(one_each([m.item for m in best]), 1):
+        m, logit = said[item.id]
+        results.append(Result(item.path, item.label, float(m.score), sigmoid(m.log_odds), rank, query, item.id, item.metadata, also, sigmoid(logit), m.reason))
+    return Results(query, results, predicted or look.predicted, coverage)
 
 # %% ../../nbs/10_finder/03_looking.ipynb #cover001
 def candidates_of_classes(now: Moment, look: Look, sides: Sides) -> Cover:
@@ -276,7 +281,6 @@ def covering_items(now: Moment, look: Look, sides: Sides, coverage: float, filte
 
 SHOWN = 19 # classes, with fewer of which 95 % cannot be shown for new ones
 
-# %% ../../nbs/10_finder/03_looking.ipynb #answer01
 def answered(model: Model, now: Moment, look: Look, meeting: np.ndarray, top_k: int, candidates: str, coverage: float | None, filtered: bool) -> Results:
     """What a search answers. Raises `ValueError` for an unknown kind of candidates, and for a coverage that cannot be promised.
 

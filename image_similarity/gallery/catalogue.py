@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..images.console import did_you_mean
+from ..images.remote import as_url
 
 # %% ../../nbs/09_gallery/03_catalogue.ipynb #7e088f69
 @dataclass(frozen=True)
@@ -38,9 +39,12 @@ class Item:
     size: int | None = None     # bytes
     mtime_ns: int | None = None # when the file was last written
 
+    @property
+    def has_file(self) -> bool: return as_url(self.path) is None and not (self.hash and self.mtime_ns is None) # False for a picture that was open, or lies elsewhere
+
     def to_record(self) -> dict:
         """For JSON and data frames."""
-        return {"id": self.id, "path": str(self.path), "label": self.label, "metadata": self.metadata, "hash": self.hash, "size": self.size}
+        return {"id": self.id, "path": as_url(self.path) or str(self.path), "label": self.label, "metadata": self.metadata, "hash": self.hash, "size": self.size}
 
 class NoSuchItem(KeyError, ValueError):
     "An item that was asked for and is not there."
@@ -91,6 +95,7 @@ def conditions(where: dict | None, catalogue: "Catalogue | None" = None) -> tupl
 class Catalogue(Protocol):
     "Items and their vectors, wherever they are kept. Every method is safe in any thread."
     folder: Path | None # of the gallery, absolute; None for one in memory
+    read_only: bool = False # nothing is written, beside it neither
 
     def items(self, where: dict | None = None, after: int = 0, limit: int | None = None) -> list[Item]:
         """The items that meet all conditions.
@@ -195,7 +200,7 @@ class Catalogue(Protocol):
 
         Args:
             ids: whose; None for all
-        Returns: (n, D) float32, in order of id; or of `ids`"""
+        Returns: (n, D) float32, in order of id; or of `ids`; NaN where an item has none"""
         ...
 
     def pooled_by_id(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
@@ -259,6 +264,13 @@ class Catalogue(Protocol):
 
         Args:
             value: JSON"""
+        ...
+
+    def renew(self, encoder: dict) -> None:
+        """Forget all vectors, and by what they were made; items stay. For one who is about to look at all pictures again.
+
+        Args:
+            encoder: what to keep as the fact `encoder` from now on"""
         ...
 
     def copy_to(self, folder: Path, home: Path, **facts: Any) -> None:

@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/09_gallery/encoder.htm
 
 # %% auto #0
 __all__ = ['GalleryEncoder', 'compared_rows', 'PooledEncoder', 'unreadable', 'as_gallery_encoder', 'default_encoder',
-           'load_gallery_encoder', 'text_side', 'named', 'fitting_encoder', 'kept_encoder', 'encoder_at_work',
-           'kept_width', 'compared_of']
+           'load_gallery_encoder', 'text_side', 'named', 'is_outdated', 'outdated', 'renewed_encoder',
+           'fitting_encoder', 'kept_encoder', 'encoder_at_work', 'kept_width', 'compared_of']
 
 # %% ../../nbs/09_gallery/07_encoder.ipynb #25ee68e4
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .catalogue import Catalogue
-from ..images.errors import BadImages, ImageError
-from ..images.opening import open_image
+from ..images.errors import BadImages, ImageError, given_name
+from ..images.opening import READING, open_image
 from ..metrics.similarity import normalize
 
 if TYPE_CHECKING: # these load torch
@@ -120,7 +120,7 @@ def unreadable(files: Sequence) -> BadImages:
     for file in files:
         try: open_image(file)
         except ImageError as e: bad.append(e)
-        except FileNotFoundError: bad.append(ImageError(file, "there is no such file"))
+        except FileNotFoundError: bad.append(ImageError(given_name(file), "there is no such file"))
     return bad
 
 # %% ../../nbs/09_gallery/07_encoder.ipynb #ea00dccc
@@ -133,24 +133,25 @@ def as_gallery_encoder(encoder: Any) -> GalleryEncoder:
     from image_similarity.encoders.encoder import Encoder
     for candidate in (encoder, getattr(encoder, "encoder", None)):
         if isinstance(candidate, Encoder): return PooledEncoder(candidate)
-    raise TypeError(f"encoder={encoder!r}: a {type(encoder).__name__} cannot look at pictures for a gallery; make one with create_encoder()")
+    raise TypeError(f"encoder={given_name(encoder)}: cannot look at pictures for a gallery; make one with create_encoder()")
 
 def default_encoder() -> PooledEncoder:
     "The encoder whose weights come with the package."
     from image_similarity.encoders.encoder import create_encoder
     return PooledEncoder(create_encoder())
 
-def load_gallery_encoder(folder: Path, saved: dict) -> GalleryEncoder:
+def load_gallery_encoder(folder: Path, saved: dict, older: bool = False) -> GalleryEncoder:
     """Raises `ValueError` when it cannot be had again as it was.
 
     Args:
-        saved: what `save` gave"""
+        saved: what `save` gave
+        older: as for `load_encoder`"""
     if saved.get("kind") == "clip":
         from image_similarity.encoders.clip import OpenCLIPEncoder
-        return OpenCLIPEncoder.load(folder, saved) # pyright: ignore[reportReturnType] its cached properties are properties
+        return OpenCLIPEncoder.load(folder, saved, older) # pyright: ignore[reportReturnType] its cached properties are properties
     if saved.get("kind") != "encoder": raise ValueError(f"{folder}: looks at pictures with {saved.get('kind')}, which this version does not know; give the encoder (encoder=…)")
     from image_similarity.encoders.model_files import load_encoder
-    return PooledEncoder(load_encoder(folder, saved))
+    return PooledEncoder(load_encoder(folder, saved, older))
 
 # %% ../../nbs/09_gallery/07_encoder.ipynb #6f3b6bbe
 def text_side(encoder: GalleryEncoder) -> "TextImageEncoder":
@@ -172,11 +173,37 @@ def named(
     "What to call a gallery at the beginning of an error."
     return str(catalogue.folder or "this gallery")
 
+def is_outdated(
+    catalogue: Catalogue,
+) -> bool:
+    "Whether its vectors were made when pictures were read in an earlier way, see `READING`."
+    saved = catalogue.fact("encoder") or {}
+    return saved.get("kind") in ("encoder", "clip") and saved.get("reading", 1) != READING
+
+def outdated(
+    catalogue: Catalogue,
+) -> str:
+    "What to say of such a gallery."
+    return (f"{named(catalogue)}: holds vectors of pictures as an earlier version read them (colours, transparency, sizes), which do not fit those of today. "
+            f"`image_similarity index --gallery {named(catalogue)}` (in Python: `add()`) looks at its pictures again; ids, labels and metadata stay. Until then it is searched by id only")
+
+def renewed_encoder(catalogue: Catalogue) -> GalleryEncoder:
+    """The encoder of an older gallery, as it reads pictures now; the vectors that do not fit are forgotten in the same change. Raises `ValueError` when it cannot be had again.
+
+    Args:
+        catalogue: with `is_outdated`"""
+    if catalogue.folder is None: raise ValueError(outdated(catalogue))
+    saved = catalogue.fact("encoder")
+    encoder = load_gallery_encoder(catalogue.folder, saved, older=True)
+    catalogue.renew({**saved, "fingerprint": encoder.fingerprint, "reading": READING, "renewed": True})
+    return encoder
+
 def fitting_encoder(catalogue: Catalogue, encoder: GalleryEncoder) -> GalleryEncoder:
     """Raises `ValueError` for an encoder whose vectors do not mix with those of a catalogue.
 
     Returns: the same"""
     saved = catalogue.fact("encoder")
+    if is_outdated(catalogue): raise ValueError(outdated(catalogue))
     if saved is not None and saved["fingerprint"] != encoder.fingerprint:
         raise ValueError(f"{named(catalogue)}: was made with {saved.get('name', 'imported vectors')} of fingerprint {saved['fingerprint']}, "
                          f"not with {encoder} of {encoder.fingerprint}; leave out encoder=, or make another gallery")
@@ -189,6 +216,7 @@ def kept_encoder(catalogue: Catalogue) -> GalleryEncoder:
     saved = catalogue.fact("encoder")
     if saved is None: return default_encoder()
     if saved["kind"] == "none": raise ValueError(f"{named(catalogue)}: holds imported vectors, and no encoder that could look at pictures; search by id or by vector")
+    if is_outdated(catalogue): raise ValueError(outdated(catalogue))
     if catalogue.folder is None: raise ValueError("this gallery: its encoder was given and is in memory only; give it again (encoder=…)")
     return load_gallery_encoder(catalogue.folder, saved)
 
@@ -199,7 +227,8 @@ def encoder_at_work(catalogue: Catalogue, encoder: GalleryEncoder) -> GalleryEnc
     Returns: the same"""
     if catalogue.fact("encoder") is None:
         given = {"kind": "given", "fingerprint": encoder.fingerprint, "width": encoder.width, "compared": encoder.compared}
-        catalogue.set_fact("encoder", encoder.save(catalogue.folder) if catalogue.folder else given)
+        with catalogue.writing(): # of which the first makes the folder
+            if catalogue.fact("encoder") is None: catalogue.set_fact("encoder", encoder.save(catalogue.folder) if catalogue.folder else given)
     return fitting_encoder(catalogue, encoder)
 
 def kept_width(catalogue: Catalogue, encoder: GalleryEncoder | None, width: int) -> int:

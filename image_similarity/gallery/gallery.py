@@ -9,6 +9,7 @@ __all__ = ['is_gallery', 'Gallery']
 
 # %% ../../nbs/09_gallery/14_gallery.ipynb #af43b883
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..explain.results import Results
-from .adding import Added, add_files, chosen_files, chosen_ids, import_vectors, labels_for, metadata_for, update_items
+from .adding import Added, add_files, import_vectors, renewed
 from .asking import answers
 from .catalogue import Catalogue, Item
-from .encoder import GalleryEncoder, as_gallery_encoder, compared_of, encoder_at_work, fitting_encoder, kept_encoder, text_side
+from .choosing import Chosen, chosen_ids, chosen_pictures, facts_for, update_items
+from .encoder import GalleryEncoder, as_gallery_encoder, compared_of, encoder_at_work, fitting_encoder, is_outdated, kept_encoder, outdated, text_side
 from .inventory import Check, Stats, catalogue_html, catalogue_stats, check_catalogue, export_table, save_copy
+from .missing import Missing, came_alone, missing_below, sorted_missing
 from .searching import Searcher, approximations
 from .sqlite import FILE, SqliteCatalogue
 
@@ -38,30 +41,39 @@ def is_gallery(
     "Whether there is a gallery in a folder."
     return (Path(folder) / FILE).is_file()
 
-def _made_folder(path: str | Path) -> Path:
-    "The folder of a gallery, absolute; made if it is not there. Raises `ValueError` for one of something else."
-    folder = Path(os.path.abspath(path))
+def _own_folder(path: str | Path) -> Path:
+    "The folder of a gallery, absolute; it need not be there. Raises `ValueError` for one of something else."
+    folder = Path(os.path.abspath(os.path.expanduser(path)))
     if folder.is_file(): raise ValueError(f"{folder}: is a file; a gallery is a folder")
     if folder.is_dir() and any(folder.iterdir()) and not is_gallery(folder): raise ValueError(f"{folder}: exists but is not a gallery; choose another name")
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 # %% ../../nbs/09_gallery/14_gallery.ipynb #01f8524b
 class Gallery:
     "Pictures that can be searched, kept in a folder or in memory. Threads may share one: search, add and change at the same time."
 
-    def __init__(self, path: str | Path | None = None, encoder: "Encoder | GalleryEncoder | TextImageEncoder | None" = None):
+    def __init__(
+        self, path: str | Path | None = None, encoder: "Encoder | GalleryEncoder | TextImageEncoder | None" = None, create: bool = False,
+        read_only: bool = False,
+    ):
         """Raises `ValueError` for a folder of something else, a damaged gallery, or one made with another encoder.
 
+        Warns of a gallery that came without its pictures, and of one whose vectors were made by an earlier version that read pictures in another way.
+
         Args:
-            path: folder, made if it is not there; None keeps everything in memory
-            encoder: what looks at pictures; None for the one the gallery has, or else the packaged one"""
-        self.folder = None if path is None else _made_folder(path)
-        self.catalogue: Catalogue = SqliteCatalogue(self.folder) # all that the gallery knows; for those who build on it
+            path: folder, made by the first `add` if it is not there; None keeps everything in memory
+            encoder: what looks at pictures; None for the one the gallery has, or else the packaged one
+            create: make the folder at once
+            read_only: write nothing, beside the gallery neither"""
+        self.folder = None if path is None else _own_folder(path)
+        if create and self.folder is not None: self.folder.mkdir(parents=True, exist_ok=True)
+        self.catalogue: Catalogue = SqliteCatalogue(self.folder, create or self.folder is None, read_only) # all that the gallery knows; for those who build on it
         self._searcher = Searcher(self.catalogue)
         self._encoder: GalleryEncoder | None = None
         self._text: TextImageEncoder | None = None
         self._own_text_searcher: Searcher | None = None
+        if is_outdated(self.catalogue): warnings.warn(outdated(self.catalogue), stacklevel=2)
+        if said := came_alone(self.catalogue): warnings.warn(said, stacklevel=2)
         if encoder is not None: self.encoder = as_gallery_encoder(encoder)
 
     @property
@@ -102,7 +114,9 @@ class Gallery:
         """Embeddings and labels to train or measure with: what a search compares of each item, in order of id, and its label; of one moment.
 
         Returns: (N, D), and N labels"""
-        with self.catalogue.reading(): return compared_of(self.catalogue, self.pooled), self.labels
+        with self.catalogue.reading(): pooled, labels = self.pooled, self.labels
+        seen = np.flatnonzero(~np.isnan(pooled).any(1)) # of an older gallery some may not have been looked at again
+        return compared_of(self.catalogue, pooled[seen]), [labels[i] for i in seen]
 
     def items(self, where: dict | None = None) -> list[Item]:
         """The items that meet all conditions; `label` is the label, other names are of the metadata, None means there is no value.
@@ -112,20 +126,39 @@ class Gallery:
         Returns: in order of id"""
         return self.catalogue.items(where)
 
-    def add(self, files: str | Path | Sequence, labels: Any = None, metadata: Any = None, progress: bool = True) -> Added:
+    def add(
+        self, files: Any = None, labels: Any = None, metadata: Any = None, progress: bool = True, names: str | Sequence[str | Path] | None = None,
+        path: str | None = None, label: str | None = None, exclude: Sequence[str] = (),
+    ) -> Added:
         """Add pictures, and take note of those that changed or moved. Known ones are passed over, so adding a folder again is quick.
 
-        Every 128 files are one change: a process that is killed loses these at most, and adding again goes on from there.
-        Raises `FileNotFoundError` for a folder or picture that is not there, `ValueError` for labels that do not fit.
+        Every 128 files are one change: a process that is killed loses these at most, and adding again goes on from there. The pictures of a gallery
+        of an earlier version are looked at again first. Raises `FileNotFoundError` for a folder or picture that is not there, `ValueError` for labels that do not fit.
 
         Args:
-            files: a folder with its subfolders, a picture, or many pictures
-            labels: 'folder', 'name', a CSV with columns file and label, a function of the file, a label for each file, or a dict from file to label; None leaves labels as they are
-            metadata: a CSV, a dict for every file, a function of the file, or a dict for each file; laid over what is known
+            files: a folder with its subfolders, a picture, an address, or many of these; or a table or data set, see `images.sources`; None for all that is there already
+            labels: 'folder', 'name', a CSV or data frame with columns file and label, a series, a function of the file, a label for each file, or a dict from file to label; None leaves labels as they are
+            metadata: a CSV or data frame, a dict for every file, a function of the file, or a dict for each file; laid over what is known
             progress: show a bar on stderr
-        Returns: how many are new, changed, moved and unchanged, and which could not be read"""
-        chosen, folder = chosen_files(files)
-        return add_files(self.catalogue, lambda: encoder_at_work(self.catalogue, self.encoder), chosen, labels_for(chosen, labels, folder), metadata_for(chosen, metadata, folder), progress)
+            names: of pictures that are open: what to call each
+            path: of a table: the column of pictures
+            label: of a table: the column of labels
+            exclude: of a folder: what to leave out, patterns as in a `.gitignore`
+        Returns: how many are new, changed, moved and unchanged, which could not be read, and what was not looked at"""
+        chosen = Chosen([i.path for i in self.items() if i.hash and i.has_file]) if files is None else chosen_pictures(files, names, path, label, exclude)
+        named, known = facts_for(chosen.names, chosen.labels if labels is None else labels, chosen.metadata if metadata is None else metadata, chosen.folder)
+        if is_outdated(self.catalogue): self._encoder = renewed(self.catalogue)
+        added = add_files(self.catalogue, lambda: encoder_at_work(self.catalogue, self.encoder), chosen.names, named, known, progress, chosen.opened)
+        added.listed = chosen.listed
+        return added
+
+    def missing(self, folder: str | Path | None = None) -> Missing:
+        """Items whose files are not there. A drive that is not mounted is told from files that were deleted.
+
+        Args:
+            folder: below it only; None for all
+        Returns: those gone, and those away with their folder"""
+        return sorted_missing(self.items()) if folder is None else missing_below(self.catalogue, Path(os.path.abspath(folder)))
 
     def import_embeddings(self, paths: Sequence[str | Path], pooled: np.ndarray, labels: Any = None, metadata: Any = None) -> list[int]:
         """Add vectors that were computed elsewhere.
@@ -145,7 +178,7 @@ class Gallery:
         """Forget items; the files stay where they are. Ids are not used again. Raises `NoSuchItem`, a `KeyError` and a `ValueError`, for an item that is not there.
 
         Args:
-            which: ids or paths, one or many, or a dict as for `items`
+            which: ids or paths, one or many, or a dict as for `items`; a folder stands for all below it
         Returns: how many items went"""
         return self.catalogue.remove_items(chosen_ids(self.catalogue, which))
 
@@ -167,7 +200,7 @@ class Gallery:
         `ImportError` when texts need more than is installed, `ValueError` for anything else.
 
         Args:
-            query: path, encoded bytes or image; a vector, `pooled` or embedding; the id of an item; a text; or a `Mixture`
+            query: a picture in any form that `open_image` takes; a vector, `pooled` or embedding; the id of an item; a text; or a `Mixture`
             top_k: results, fewer if there are fewer
             where: conditions as for `items`; the results are the best among the items that meet them
             metric: 'cosine', 'dot', 'l2' or 'l1'; the scores of the last two are negated distances

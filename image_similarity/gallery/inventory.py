@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..explain.results import thumbnail
-from .adding import content_hash
 from .catalogue import Catalogue, Item
 from .encoder import GalleryEncoder
+from .missing import sorted_missing
 from ..images.errors import ImageError
+from ..images.opening import check_file, content_hash
 from ..images.replacing import replaced_whole
 
 # %% ../../nbs/09_gallery/10_inventory.ipynb #fa76872c
@@ -74,12 +75,14 @@ class Check:
         missing: whose file is not there
         changed: whose file holds something else by now
         without_vector: ids
-        damage: what the catalogue's store says of itself; None when it is whole"""
+        damage: what the catalogue's store says of itself; None when it is whole
+        away: ids of those missing whose folder is not there either, as when a drive is not mounted"""
     items: int                # that were checked
     missing: list[Item]       # whose file is not there
     changed: list[Item]       # whose file holds something else by now
     without_vector: list[int] # ids
     damage: str | None = None # what the catalogue's store says of itself; None when it is whole
+    away: frozenset[int] = frozenset() # ids of those missing whose folder is not there either, as when a drive is not mounted
 
     @property
     def ok(self) -> bool: return not (self.missing or self.changed or self.without_vector or self.damage)
@@ -89,18 +92,33 @@ class Check:
         lines = [_count(self.items, "item")] + ([f"the file is damaged: {self.damage}; restore it from a backup"] if self.damage else [])
         found = (self.missing, "file is missing", "files are missing"), (self.changed, "file has changed (add it again)", "files have changed (add them again)")
         lines += [f"{_count(len(items), one, many)}, the first: {items[0].path}" for items, one, many in found if items]
+        if self.away: lines.append(f"of these {len(self.away):,} with their folder: is a drive not mounted?")
         return "\n".join(lines + ([_count(len(self.without_vector), "item has no vector", "items have no vector")] if self.without_vector else []))
+
+    def to_dict(self) -> dict:
+        """Every path, not only the first.
+
+        Returns: all of it, for JSON"""
+        lost = [{"id": item.id, "path": str(item.path), "away": item.id in self.away} for item in self.missing]
+        return {"items": self.items, "ok": self.ok, "missing": lost, "changed": [{"id": item.id, "path": str(item.path)} for item in self.changed],
+                "without_vector": self.without_vector, "damage": self.damage}
 
 def check_catalogue(
     catalogue: Catalogue,
 ) -> Check:
     "Look at every file, and at the database. Files whose size and time of writing are as before are not read."
-    missing, changed, items = [], [], catalogue.items()
-    for item in items:
-        if not os.path.exists(item.path): missing.append(item); continue
-        facts = os.stat(item.path)
-        if item.hash and (facts.st_size, facts.st_mtime_ns) != (item.size, item.mtime_ns) and content_hash(item.path) != item.hash: changed.append(item)
-    return Check(len(items), missing, changed, catalogue.without_vector(), catalogue.damage())
+    items = catalogue.items()
+    found = sorted_missing(items)
+    missing = [*found.gone, *found.away]
+    lost = {item.id for item in missing}
+    changed = [item for item in items if item.hash and item.has_file and item.id not in lost and not _is_as_before(item)]
+    return Check(len(items), sorted(missing, key=lambda item: item.id or 0), changed, catalogue.without_vector(), catalogue.damage(), frozenset(i.id or 0 for i in found.away))
+
+def _is_as_before(item: Item) -> bool:
+    try:
+        facts = check_file(item.path)
+        return (facts.st_size, facts.st_mtime_ns) == (item.size, item.mtime_ns) or content_hash(item.path) == item.hash
+    except (ImageError, OSError): return False # something else stands there now
 
 # %% ../../nbs/09_gallery/10_inventory.ipynb #c8dd2b48
 def _blocks(catalogue: Catalogue, size: int = 4096) -> Iterator[list[Item]]:
@@ -120,7 +138,7 @@ def export_table(catalogue: Catalogue, file: str | Path) -> Path:
     return file
 
 def _records(items: list[Item]) -> list[dict]: # metadata as text, and so are names that are none
-    return [{**item.to_record(), "path": str(item.path).encode("utf-8", "replace").decode(), "metadata": json.dumps(item.metadata, ensure_ascii=False)} for item in items]
+    return [{**item.to_record(), "path": item.to_record()["path"].encode("utf-8", "replace").decode(), "metadata": json.dumps(item.metadata, ensure_ascii=False)} for item in items]
 
 def _write_csv(catalogue: Catalogue, file: Path) -> None:
     with open(file, "w", newline="", encoding="utf-8") as stream:

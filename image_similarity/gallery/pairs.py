@@ -72,8 +72,9 @@ def _check(file: Path, size: int = 0, crc: int = 0) -> list[int]: # bytes and CR
 # %% ../../nbs/09_gallery/15_pairs.ipynb #654a28cd
 def _new_rows(catalogue: Catalogue, scorer: PairScorer) -> tuple[PairIndex, np.ndarray]:
     "The rows, made anew, and the item's id of each. Of one moment: in one reading, since others may add meanwhile."
-    with catalogue.reading(): pooled, ids = catalogue.pooled(), catalogue.ids()
-    return pair_index(scorer, pooled), np.array(ids, np.int64)
+    with catalogue.reading(): pooled, ids = catalogue.pooled(), np.array(catalogue.ids(), np.int64)
+    seen = ~np.isnan(pooled).any(1) # of an older gallery some may not have been looked at again
+    return pair_index(scorer, pooled[seen]), ids[seen]
 
 def _kept_rows(catalogue: Catalogue, scorer: PairScorer, folder: Path, trusted: _State | None) -> tuple[PairIndex, np.ndarray, _State]:
     "The rows in a folder, brought up to date, the item's id of each, and what the files hold now."

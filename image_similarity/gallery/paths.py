@@ -11,6 +11,8 @@ __all__ = ['kept_path', 'full_path', 'item_path']
 import os
 from pathlib import Path
 
+from ..images.remote import as_url
+
 # %% ../../nbs/09_gallery/02_paths.ipynb #7209a60c
 def kept_path(path: str | Path, folder: Path | None) -> str | bytes:
     """How a path is written down.
@@ -18,6 +20,7 @@ def kept_path(path: str | Path, folder: Path | None) -> str | bytes:
     Args:
         folder: of the gallery; None in memory
     Returns: bytes for names that are not text"""
+    if url := as_url(path): return url
     path = os.fspath(path)
     if folder is not None:
         path = os.path.abspath(path)
@@ -36,7 +39,7 @@ def full_path(kept: str | bytes, folder: Path | None) -> Path:
         kept: what `kept_path` gave
         folder: of the gallery, absolute; None in memory"""
     path = os.fsdecode(kept)
-    return Path(path if folder is None else os.path.normpath(os.path.join(folder, path)))
+    return Path(path if folder is None or as_url(path) else os.path.normpath(os.path.join(folder, path)))
 
 def item_path(path: str | Path, folder: Path | None) -> Path:
     """A path as the items of a gallery give theirs.

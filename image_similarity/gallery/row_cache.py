@@ -90,7 +90,7 @@ def cache_folder(catalogue: Catalogue) -> Path | None:
 
     Returns: None where none can be kept"""
     folder = catalogue.folder
-    return None if folder is None or not os.access(folder, os.W_OK) else folder / "cache"
+    return None if folder is None or catalogue.read_only or not os.access(folder, os.W_OK) else folder / "cache"
 
 class RowCache:
     "Embeddings of every item as one array, kept in step with the catalogue."

@@ -63,14 +63,16 @@ def _numbers(ids: Iterable[int]) -> str: return json.dumps([int(i) for i in ids]
 class SqliteCatalogue(Catalogue):
     "A catalogue in an SQLite file, or in memory."
 
-    def __init__(self, folder: Path | None):
+    def __init__(self, folder: Path | None, create: bool = True, read_only: bool = False):
         """Raises `ValueError` for a file that is no gallery, is damaged, or was made by a later version.
 
         Args:
-            folder: of the gallery, absolute; None for one in memory"""
-        self.folder, self._facts = folder, {}
+            folder: of the gallery, absolute; None for one in memory
+            create: False waits with making it until something is written
+            read_only: write nothing, beside it neither"""
+        self.folder, self.read_only = folder, read_only
         self._revision: int | None = None # of the change under way
-        self.file = SqliteFile(None if folder is None else folder / FILE, STEPS)
+        self.file = SqliteFile(None if folder is None else folder / FILE, STEPS, not create, read_only)
 
     def _items(self, sql: str, parameters: Sequence = (), limit: int | None = None) -> list[Item]:
         found = self.file.rows(f"SELECT {_COLUMNS} FROM items WHERE {sql} ORDER BY id LIMIT ?", [*parameters, -1 if limit is None else limit])
@@ -135,14 +137,17 @@ class SqliteCatalogue(Catalogue):
     def pooled(self, ids: Sequence[int] | None = None) -> np.ndarray:
         if ids is None: return self._all_pooled()
         found = self.pooled_by_id(ids)
-        if lost := [i for i in ids if i not in found]: raise NoSuchItem(f"{lost[0]}: the gallery has no item of that id")
-        return np.stack([found[i] for i in ids]) if len(found) else np.zeros((0, 0), np.float32)
+        if lost := {i for i in ids if i not in found}:
+            if gone := [i for i in ids if i in lost - self.items_by_id(lost).keys()]: raise NoSuchItem(f"{gone[0]}: the gallery has no item of that id")
+        none = np.full(len(next(iter(found.values()), ())), np.nan, np.float32)
+        return np.stack([found.get(i, none) for i in ids]) if len(ids) else np.zeros((0, 0), np.float32)
 
     def _all_pooled(self) -> np.ndarray: # row by row: there may be as many as fit into memory once
         with self.reading():
-            (n, size), = self.file.rows("SELECT count(*), (SELECT length(pooled) FROM vectors LIMIT 1) FROM vectors")
-            out = np.empty((n, (size or 0) // 4), np.float32)
-            for i, (blob,) in enumerate(self.file.run("SELECT pooled FROM vectors ORDER BY id")): out[i] = np.frombuffer(blob, "<f4")
+            (n, size), = self.file.rows("SELECT count(*), (SELECT length(pooled) FROM vectors LIMIT 1) FROM items")
+            out = np.full((n, (size or 0) // 4), np.nan, np.float32)
+            for i, (blob,) in enumerate(self.file.run("SELECT pooled FROM items LEFT JOIN vectors USING(id) ORDER BY id")):
+                if blob is not None: out[i] = np.frombuffer(blob, "<f4")
         return out
 
     def pooled_by_id(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
@@ -180,15 +185,16 @@ class SqliteCatalogue(Catalogue):
                 finally: self._revision = None
 
     def fact(self, name: str) -> Any:
-        if name not in self._facts: # they never change
-            found = self.file.rows("SELECT value FROM facts WHERE name = ?", [name])
-            if not found: return None
-            if self._revision is not None: return json.loads(found[0][0]) # may yet be undone
-            self._facts[name] = json.loads(found[0][0])
-        return self._facts[name]
+        found = self.file.rows("SELECT value FROM facts WHERE name = ?", [name])
+        return json.loads(found[0][0]) if found else None
 
     def set_fact(self, name: str, value: Any) -> None:
         with self.writing(): self.file.run("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+
+    def renew(self, encoder: dict) -> None:
+        with self.writing():
+            self.file.run("DELETE FROM vectors")
+            self.file.run("INSERT OR REPLACE INTO facts VALUES ('encoder', ?)", (json.dumps(encoder),))
 
     def copy_to(self, folder: Path, home: Path, **facts: Any) -> None:
         copy = SqliteCatalogue(folder)

@@ -34,22 +34,35 @@ def _in_one_line(file: Path | None) -> Iterator[None]:
 class SqliteFile:
     "One SQLite file, or one in memory. Every method is safe in any thread."
 
-    def __init__(self, file: Path | None, steps: Sequence[Iterable[str]]):
+    def __init__(self, file: Path | None, steps: Sequence[Iterable[str]], waits: bool = False, untouched: bool = False):
         """Raises `ValueError` for a file of something else, a damaged one, or one of a later version.
 
         Args:
             file: absolute; None for one in memory
-            steps: SQL: what brings format 0 (nothing) to 1, 1 to 2, and so on"""
+            steps: SQL: what brings format 0 (nothing) to 1, 1 to 2, and so on
+            waits: a file that is not there is made, with its folder, when something is written
+            untouched: only read, and leave nothing beside the file"""
         self.file, self.steps, self.lock = file, steps, threading.RLock()
-        self.read_only = file is not None and file.exists() and not os.access(file.parent, os.W_OK)
+        self.read_only, self.untouched, self._durable = file is not None and file.exists() and (untouched or not os.access(file.parent, os.W_OK)), untouched, False
+        self.waiting, self._in_memory = False, file is None or waits and not file.exists()
         with _in_one_line(file): self._open()
+        self.waiting = file is not None and self._in_memory
+
+    def make(self) -> None:
+        "What was waited for: the file, unless somebody made it meanwhile."
+        with self.lock:
+            if not self.waiting or self.file is None: return
+            self.waiting = self._in_memory = False
+            self.connection.close()
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with _in_one_line(self.file): self._open()
 
     def _open(self) -> None:
         if self.read_only: self._connect_to_read()
         else:
             self._connect()
             self.run("PRAGMA journal_mode = WAL")
-            self.run("PRAGMA synchronous = NORMAL")
+            self.run(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
         if self._format() == len(self.steps): return
         if self.read_only: raise PermissionError(f"{self.file}: a gallery of format {self._format()}, and this version reads {len(self.steps)}; open it once as a user who may write there")
         with self.transaction("IMMEDIATE"):
@@ -67,13 +80,14 @@ class SqliteFile:
         return version
 
     def _connect(self, how: str = "") -> None: # what follows the file in its URI
-        where = ":memory:" if self.file is None else f"{self.file.as_uri()}{how}"
-        self.connection = sqlite3.connect(where, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=self.file is not None)
+        where = ":memory:" if self.file is None or self._in_memory else f"{self.file.as_uri()}{how}"
+        self.connection = sqlite3.connect(where, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=not self._in_memory)
         self.run("PRAGMA foreign_keys = ON")
 
     def _connect_to_read(self) -> None:
         "Along with a writer; or alone, when there is none and SQLite may not make the files that it shares with one."
         assert self.file is not None
+        if self.untouched and not self.file.with_name(f"{self.file.name}-wal").exists(): return self._connect("?immutable=1") # nobody writes
         try:
             self._connect("?mode=ro")
             self.run("SELECT 1 FROM sqlite_master")
@@ -102,7 +116,9 @@ class SqliteFile:
         parameters: Sequence = (),
     ) -> list[tuple]:
         "All that is found."
-        with self.lock, _in_one_line(self.file): return self.run(sql, parameters).fetchall()
+        with self.lock, _in_one_line(self.file):
+            if self.waiting and not self.busy and self.file is not None and self.file.exists(): self.make() # by another process
+            return self.run(sql, parameters).fetchall()
 
     @property
     def busy(self) -> bool: return self.connection.in_transaction # whether a transaction is under way
@@ -114,6 +130,7 @@ class SqliteFile:
         Args:
             kind: 'IMMEDIATE' to write"""
         with self.lock, _in_one_line(self.file):
+            if kind == "IMMEDIATE": self.make()
             self.run(f"BEGIN {kind}")
             try:
                 yield
@@ -125,6 +142,7 @@ class SqliteFile:
     def copy_to(self, other: "SqliteFile") -> None:
         """Args:
             other: is overwritten"""
+        other.make()
         with self.lock, _in_one_line(other.file): self.connection.backup(other.connection)
 
     def damage(self) -> str | None:
@@ -134,7 +152,9 @@ class SqliteFile:
 
     def make_durable(self) -> None:
         "Let every commit reach the disk before it is done."
-        with self.lock: self.run("PRAGMA synchronous = FULL")
+        with self.lock:
+            self._durable = True
+            self.run("PRAGMA synchronous = FULL")
 
     def close(self) -> None:
         with self.lock: self.connection.close()

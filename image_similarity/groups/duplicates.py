@@ -20,9 +20,10 @@ from scipy.cluster.hierarchy import DisjointSet
 from ..images.progress import progress_bar
 
 from .alignment import Alignment, View, align
-from .candidates import AT_LEAST, Signature, hash_candidates, neighbour_candidates, read_signatures
+from .candidates import AT_LEAST, Signature, Held, hash_candidates, neighbour_candidates, opened, read_signatures
 from ..images.errors import BadImages, ImageError
-from ..images.opening import open_image
+from ..images.listing import ImageFiles, passed_over_in
+from ..images.remote import as_url
 from .sheets import Band, Tile, contact_sheet
 
 if TYPE_CHECKING: # it takes long to load
@@ -65,7 +66,7 @@ def relation(keep: Signature, copy: Signature, alignment: Alignment) -> str:
 def _same_pixels(a: Signature, b: Signature) -> bool:
     "Whether two files decode to the same picture."
     if (a.width, a.height) != (b.width, b.height) or (a.hashes[0] != b.hashes[0]).any(): return False
-    return np.array_equal(np.asarray(open_image(a.path)), np.asarray(open_image(b.path)))
+    return np.array_equal(np.asarray(opened(a.picture)), np.asarray(opened(b.picture)))
 
 # %% ../../nbs/08_groups/06_duplicates.ipynb #959e2d81
 _REASONS = [("most pixels", lambda s: -s.width * s.height), ("the largest file of those with most pixels", lambda s: -s.n_bytes),
@@ -124,10 +125,12 @@ class DuplicateGroup:
 class Duplicates(Sequence[DuplicateGroup]):
     "Groups of copies, the largest first. In a notebook they show as a contact sheet."
 
-    def __init__(self, groups: Iterable[DuplicateGroup], bad: Iterable[ImageError] = ()):
+    def __init__(self, groups: Iterable[DuplicateGroup], bad: Iterable[ImageError] = (), listed: ImageFiles | None = None):
         """Args:
-            bad: files that could not be read"""
+            bad: files that could not be read
+            listed: what lies beside the files; its `report` tells what was not looked at"""
         self.groups, self.bad = sorted(groups, key=lambda g: (-len(g.copies), g.place)), BadImages(bad)
+        self.listed = ImageFiles() if listed is None else listed
 
     def __len__(self) -> int: return len(self.groups)
     @overload
@@ -139,7 +142,7 @@ class Duplicates(Sequence[DuplicateGroup]):
     def __repr__(self):
         copies = sum(len(g.copies) for g in self)
         head = f"{len(self)} photo{'s'[:len(self) != 1]} with {copies} cop{'ies' if copies != 1 else 'y'}, {len(self.bad)} bad file{'s'[:len(self.bad) != 1]}"
-        return "\n".join([head, *map(repr, self)])
+        return "\n".join([head, *self.listed.report(), *map(repr, self)])
 
     def to_records(self) -> list[dict]:
         """The files of all groups, for JSON.
@@ -187,7 +190,7 @@ def _same_bytes(signatures, split) -> tuple[np.ndarray, list[tuple[int, int]]]:
     return np.array(sorted(sides.values()), int), pairs
 
 def link_copies(
-    signatures: Sequence[Signature], look: Callable[[Path], View], embeddings: np.ndarray | None = None, split: int | None = None,
+    signatures: Sequence[Signature], look: Callable[[Path | Held], View], embeddings: np.ndarray | None = None, split: int | None = None,
     threshold: float = THRESHOLD, progress: bool = True,
 ) -> list[list[int]]:
     """Compare candidates and join what agrees.
@@ -206,7 +209,7 @@ def link_copies(
     for i, j in same: linked.merge(i, j)
     for i, j in progress_bar(distinct[pairs].tolist(), "comparing", unit="pairs", shown=progress):
         if linked.connected(i, j): continue
-        found = align(look(signatures[i].path), look(signatures[j].path), threshold)
+        found = align(look(signatures[i].picture), look(signatures[j].picture), threshold)
         if found and found.agreement >= threshold: linked.merge(i, j)
     groups = [sorted(places) for places in linked.subsets() if len(places) > 1]
     return sorted(g for g in groups if split is None or g[0] < split <= g[-1])
@@ -219,7 +222,7 @@ def _describe(signatures, places, threshold, look) -> tuple[int, str, list[tuple
     for i in places:
         if i == places[best]: continue
         if signatures[i].content == keep.content: copies.append((i, "same bytes", 1.)); continue
-        found = align(look(keep.path), look(signatures[i].path))
+        found = align(look(keep.picture), look(signatures[i].picture))
         if found and found.agreement >= threshold: copies.append((i, relation(keep, signatures[i], found), found.agreement))
         else: copies.append((i, "copy of another copy", found.agreement if found else 0.))
     return places[best], why, sorted(copies, key=lambda c: (-c[2], c[0]))
@@ -227,7 +230,7 @@ def _describe(signatures, places, threshold, look) -> tuple[int, str, list[tuple
 def _distinct_files(signatures, places) -> list[int]:
     "Places without those of a file that is there already: it may be on both sides."
     first = {}
-    for i in places: first.setdefault(signatures[i].path.resolve(), i)
+    for i in places: first.setdefault(signatures[i].held or signatures[i].path.resolve(), i)
     return list(first.values())
 
 def _checked(embeddings, n: int) -> np.ndarray | None:
@@ -239,7 +242,7 @@ def _checked(embeddings, n: int) -> np.ndarray | None:
 
 # %% ../../nbs/08_groups/06_duplicates.ipynb #514c2002
 def find_duplicates(
-    files: Sequence[str | Path], embeddings: np.ndarray | None = None, threshold: float = THRESHOLD, against: Sequence[str | Path] | None = None,
+    files: Sequence, embeddings: np.ndarray | None = None, threshold: float = THRESHOLD, against: Sequence | None = None,
     against_embeddings: np.ndarray | None = None, progress: bool = True,
 ) -> Duplicates:
     """Find copies among files, or of files among others.
@@ -247,6 +250,7 @@ def find_duplicates(
     Raises `ValueError` for a threshold out of range and for embeddings that do not fit the files.
 
     Args:
+        files: paths, addresses, or pictures that are open, as for `open_image`
         embeddings: (n, D) of each file; None finds what hashes find: few crops and captions
         threshold: agreement from which two files count as copies, 0 to 1
         against: look for copies among these files only, not within `files`
@@ -254,20 +258,20 @@ def find_duplicates(
         progress: show progress bars on stderr
     Returns: groups, and a report of files that could not be read"""
     if not 0 < threshold <= 1: raise ValueError(f"threshold={threshold}: give an agreement between 0 and 1, such as {THRESHOLD}")
-    n, paths = len(files), [*map(Path, files), *map(Path, against or [])]
+    n, given = len(files), [*files, *(against or [])]
     embeddings = _checked(embeddings, n)
     if against is not None:
         if (embeddings is None) != (against_embeddings is None): raise ValueError("embeddings of only one of the two collections: give those of both, or of neither")
         theirs = _checked(against_embeddings, len(against))
         if embeddings is not None and theirs is not None: embeddings = np.concatenate([embeddings, theirs])
-    read = read_signatures(paths, progress)
+    read = read_signatures(given, progress)
     kept = [i for i, s in enumerate(read) if isinstance(s, Signature)]
     signatures, bad = [s for s in read if isinstance(s, Signature)], [s for s in read if isinstance(s, ImageError)]
-    look = lru_cache(64)(lambda path: View(open_image(path, at_least=AT_LEAST)))
+    look = lru_cache(64)(lambda picture: View(opened(picture, at_least=AT_LEAST)))
     groups, split = [], None if against is None else sum(i < n for i in kept)
     linked = link_copies(signatures, look, None if embeddings is None else embeddings[kept], split, threshold, progress) if kept else []
     for places in [_distinct_files(signatures, places) for places in linked]:
         if len(places) == 1: continue
         best, why, copies = _describe(signatures, places, threshold, look)
-        groups.append(DuplicateGroup(kept[best], paths[kept[best]], why, [Copy(kept[i], paths[kept[i]], *rest) for i, *rest in copies]))
-    return Duplicates(groups, bad)
+        groups.append(DuplicateGroup(kept[best], signatures[best].path, why, [Copy(kept[i], signatures[i].path, *rest) for i, *rest in copies]))
+    return Duplicates(groups, bad, passed_over_in(s.path.parent for s in signatures if s.held is None and as_url(s.path) is None))

@@ -20,6 +20,7 @@ from .console import did_you_mean
 from .labels import FILE_COLUMNS, LABEL_COLUMNS
 from .errors import BadImages, ImageError
 from .formats import SUFFIXES, why_not_read
+from .listing import not_looked_at
 from .tables import by_file, column_name, read_table
 from .zip_entries import ArchiveError, ArchiveLimits, ArchiveTooLarge, unpacked_bytes, zip_entries
 
@@ -69,7 +70,13 @@ class Unpacked:
 
     def __repr__(self):
         source = {"csv": "labelled by a table", "folder": "in class folders", "none": "without labels"}[self.kind]
-        return f"{len(self.files):,} picture{'s'[:len(self.files) != 1]} {source}, {len(self.skipped):,} other file{'s'[:len(self.skipped) != 1]} skipped"
+        return f"{len(self.files):,} picture{'s'[:len(self.files) != 1]} {source}, {len(self.skipped):,} other file{'s'[:len(self.skipped) != 1]} skipped" + "".join(f"\n{line}" for line in self.report())
+
+    def report(self) -> list[str]:
+        """How many files were not looked at, and the remedy.
+
+        Returns: a line for each ending, the most frequent first"""
+        return not_looked_at(error.path for error in self.skipped if error.path is not None and error.path.suffix.lower() not in TABLE_SUFFIXES)
 
 # %% ../../nbs/01_images/13_archives.ipynb #8386a7d2
 TABLE_SUFFIXES = (".csv", ".tsv")

@@ -6,16 +6,18 @@ Docs: https://image-similarity.github.io/image_similarity/01_images/labels.html.
 
 # %% auto #0
 __all__ = ['FILE_COLUMNS', 'LABEL_COLUMNS', 'HELD_OUT', 'LabelTable', 'LabelSource', 'name_labels', 'folder_labels',
-           'table_labels', 'called_labels', 'read_labels', 'read_split', 'guess_labels']
+           'table_labels', 'called_labels', 'table_facts', 'series_labels', 'is_series', 'read_labels', 'read_split',
+           'guess_labels']
 
 # %% ../../nbs/01_images/11_labels.ipynb #036240dd
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, Union
 
 from .console import did_you_mean
+from .errors import given_name
 from .listing import folder_label, image_files, label_func
-from .tables import by_file, column, table_rows
+from .tables import by_file, column, column_name, found_column, table_rows
 
 if TYPE_CHECKING: import pandas as pd # it takes a while to load, and a CSV is read without it
 
@@ -26,7 +28,7 @@ HELD_OUT = {"train": False, "test": True, "valid": True, "validation": True, "va
 
 # %% ../../nbs/01_images/11_labels.ipynb #019d8ca2
 LabelTable: TypeAlias = Union[str, Path, "pd.DataFrame"] # noqa: UP007 (the name waits for pandas); a CSV file or a data frame
-LabelSource: TypeAlias = LabelTable | Mapping | Callable[[Path], object] # or a mapping from file to label, or a function of the path
+LabelSource: TypeAlias = Union[LabelTable, Mapping, "pd.Series", Callable[[Path], object]] # noqa: UP007 (likewise); or a mapping from file to label, or a function of the path
 
 # %% ../../nbs/01_images/11_labels.ipynb #e0340393
 def name_labels(files: Sequence[Path]) -> list[str]:
@@ -76,7 +78,36 @@ def called_labels(function: Callable[[Path], object], files: Sequence[Path]) -> 
     if None in labels: raise ValueError(f"{files[labels.index(None)]}: the function gives no label ({labels.count(None)} of {len(files)} files)")
     return [str(label) for label in labels]
 
+# %% ../../nbs/01_images/11_labels.ipynb #1abels02
+def table_facts(table: LabelTable, files: Sequence[Path], folder: str | Path | None = None) -> list[tuple[str | None, dict[str, str]] | None]:
+    """What a table says of each file.
+
+    Args:
+        table: rows with a file, perhaps a label, and whatever else
+        folder: in which they were looked for; None: a list, and rows for other files are passed over
+    Returns: label and other cells that are not empty; None where there is no row"""
+    rows, source = table_rows(table)
+    file, label = column_name(rows, FILE_COLUMNS, source), found_column(rows[0], LABEL_COLUMNS)
+    facts = [(row[label] or None if label else None, {name: cell for name, cell in row.items() if name not in (file, label) and cell}) for row in rows]
+    return by_file([row[file] for row in rows], facts, list(files), folder, source)
+
+def series_labels(labels: "pd.Series", files: Sequence[Path], folder: str | Path | None = None) -> list[str | None]:
+    """Labels from a pandas series.
+
+    Args:
+        labels: indexed by the names of files; or one for each file, in order
+        folder: in which they were looked for
+    Returns: None where there is none"""
+    found = [None if value is None or value != value else str(value) for value in labels.tolist()]
+    if labels.index.dtype.kind not in "iu":
+        known = {str(name): label for name, label in zip(labels.index, found) if label is not None}
+        return table_labels(known, files, folder)
+    if len(found) != len(files): raise ValueError(f"a series of {len(found)} labels for {len(files)} files: give one for each, or index it by their names")
+    return found
+
 # %% ../../nbs/01_images/11_labels.ipynb #1aee1eac
+def is_series(given: object) -> "TypeGuard[pd.Series]": return hasattr(given, "to_dict") and not hasattr(given, "columns") # of pandas
+
 def read_labels(labels: LabelSource, files: Sequence[Path], folder: str | Path | None = None) -> list[str] | list[str | None]:
     """A label for each file, from any source. Raises `ValueError` or `TypeError` for what is none.
 
@@ -89,8 +120,9 @@ def read_labels(labels: LabelSource, files: Sequence[Path], folder: str | Path |
     if isinstance(labels, str) and not Path(labels).suffix and not Path(labels).exists():
         raise ValueError(f"labels={labels!r}: give name, folder, or the path of a CSV{did_you_mean(labels, ('name', 'folder'))}")
     if callable(labels): return called_labels(labels, files)
+    if is_series(labels): return series_labels(labels, files, folder)
     if not isinstance(labels, (str, Path, Mapping)) and not hasattr(labels, "to_dict"):
-        raise TypeError(f"labels={labels!r}: give name, folder, a CSV, a data frame, a dict or a function")
+        raise TypeError(f"labels={given_name(labels)}: give name, folder, a CSV, a data frame, a series, a dict or a function")
     return table_labels(labels, files, folder)
 
 # %% ../../nbs/01_images/11_labels.ipynb #1cb34ca3
@@ -108,12 +140,13 @@ def read_split(split: LabelTable, files: Sequence[Path], folder: str | Path | No
     return by_file(column(rows, FILE_COLUMNS, source), [HELD_OUT[v] for v in values], list(files), folder, source)
 
 # %% ../../nbs/01_images/11_labels.ipynb #a12gl002
-def guess_labels(images: Path, labels: str | None) -> str:
+def guess_labels(images: Path, labels: str | None, exclude: Sequence[str] = ()) -> str:
     """What the user asked for; or else 'name' where all pictures are in one folder, and 'folder' where they are in several.
 
     Args:
         images: folder of pictures
         labels: what the user asked for
+        exclude: see `image_files`
     Returns: for `labelled_images`"""
     if labels is not None: return labels
-    return "name" if len({f.parent for f in image_files(images)}) == 1 else "folder"
+    return "name" if len({f.parent for f in image_files(images, exclude)}) == 1 else "folder"

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
-from .console import say
+from .console import Voice, say
 
 # %% ../../nbs/01_images/15_progress.ipynb #71be5679
 EVERY = 5. # seconds between two lines
@@ -44,6 +44,7 @@ def progress_bar(items: Iterable | None = None, what: str = "", total: int | Non
         total: how many there are; None for the length of `items`
         unit: what is counted, plural
         shown: False says nothing at all"""
+    shown = shown and Voice.level >= 0
     if is_watched():
         from tqdm.auto import tqdm as bar
         return bar(items, what, total, disable=not shown, unit=f" {unit}")

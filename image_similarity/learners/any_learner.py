@@ -59,7 +59,7 @@ def learner_encoder(learn: Learner, body: nn.Module) -> Encoder:
 @torch.no_grad()
 def _trial(learn: Learner, body: nn.Module, size: int) -> torch.Tensor:
     "What the body makes of nothing."
-    features = body.eval()(torch.zeros(1, 3, size, size, device=learn.dls.device))
+    features = body.to(learn.dls.device).eval()(torch.zeros(1, 3, size, size, device=learn.dls.device))
     if getattr(features, "ndim", 0) != 4: raise TypeError(f"a body of type {type(body).__name__} makes no feature map (N, nf, h, w); use create_body(...)")
     return features
 

@@ -68,7 +68,10 @@ def start_proxies(
 # %% ../../nbs/06_learners/12_metric_learning.ipynb #a71330dc
 def _metric(name: str) -> AccumMetric:
     "For the table of epochs."
-    def auc(rows, targets): return embedding_auc(rows, targets.cpu(), name)
+    def auc(rows, targets):
+        counts = torch.unique(targets, return_counts=True)[1]
+        if len(counts) < 2 or counts.max() < 2: return float("nan") # held-out pictures that make no match, or nothing else
+        return embedding_auc(rows, targets.cpu(), name)
     return AccumMetric(auc, flatten=False)
 
 # %% ../../nbs/06_learners/12_metric_learning.ipynb #6d2d821e

@@ -25,7 +25,7 @@ from torch import nn
 import fastai.callback.fp16 # noqa: F401 (adds Learner.to_fp16)
 import fastai.callback.schedule # noqa: F401 (adds Learner.fine_tune)
 
-from .blocks import RGBImage
+from .blocks import OpenFor, RGBImage
 from .classifier import embedded_data
 from ..images.datasets import LabelledImages
 from ..encoders.encoder import Embedded, Encoder, create_encoder
@@ -36,7 +36,7 @@ from .any_learner import after_pooling
 from ..scoring.open_world import REFERENCES, OpenWorld
 from ..scoring.scorers import PairScorer, embedding, fold_pair_head
 from .siamese_data import SiameseImage, siamese_dls
-from .siamese_head import SiameseHead, calibrate, fit_siamese_head, held_out_pairs, SiameseLoss, pair_accuracy
+from .siamese_head import SiameseHead, calibrate, fit_siamese_head, held_out_pairs, PairLogits, SiameseLoss, pair_accuracy
 
 # %% ../../nbs/06_learners/10_siamese.ipynb #bdafad9b
 class SiameseModel(nn.Module):
@@ -54,7 +54,7 @@ class SiameseModel(nn.Module):
             x1: (N, 3, s, s) one image of each pair
             x2: (N, 3, s, s) the other
         Returns: (N, 1) logits"""
-        return self.head(torch.cat([self.encoder(x1), self.encoder(x2)], dim=1))
+        return self.head(torch.cat([self.encoder(x1), self.encoder(x2)], dim=1)).as_subclass(PairLogits)
 
 # %% ../../nbs/06_learners/10_siamese.ipynb #b8359177
 def siamese_splitter(model: SiameseModel) -> list:
@@ -74,9 +74,11 @@ def siampredict(learn: Learner, item: SiameseImage) -> tuple[torch.Tensor, torch
     Returns: logit (1,) and probability (1,) of a match"""
     dl = learn.dls.valid
     dl.before_iter() # tells its transforms that this is validation: nothing is drawn at random
-    pair = dl.after_item(SiameseImage(*(RGBImage.create(im) for im in item[:2])))
+    encoder: Any = learn.model.encoder
+    opened = OpenFor(encoder).encodes if isinstance(encoder, Encoder) else RGBImage.create # as the finder and the loaders open a file: one way of resizing
+    pair = dl.after_item(SiameseImage(*(opened(im) for im in item[:2])))
     x1, x2 = dl.after_batch(tuple(x[None].to(learn.dls.device) for x in pair))
-    learn.model.eval()
+    learn.model.to(learn.dls.device).eval() # as fastai moves it before it trains
     with torch.no_grad(): logit = learn.model(x1, x2).reshape(-1).cpu().as_subclass(torch.Tensor)
     return logit, logit.sigmoid()
 

@@ -1,7 +1,8 @@
 from .predictor import MatchPredictor
-from .search import semantic_search
+from .search import MultiModalPredictor, semantic_search
 
 __all__ = [
     "MatchPredictor",
+    "MultiModalPredictor",
     "semantic_search",
 ]

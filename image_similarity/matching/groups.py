@@ -117,10 +117,20 @@ def item_folds(group: np.ndarray, contents: Sequence[frozenset], held_out: str, 
     Returns: (n,) fold of each item"""
     unit = units(contents, group if held_out == "things" else None)
     _, one_of, size = np.unique(unit, return_index=True, return_counts=True)
-    if held_out == "images": return class_folds(group[one_of], n_folds, rng)[unit]
+    if held_out == "images": return _spread(group[one_of], n_folds, rng)[unit]
     fold_of, filled = np.empty(len(size), dtype=np.int64), np.zeros(n_folds)
     order = rng.permutation(len(size))
     for u in order[np.argsort(-size[order], kind="stable")]: # the large ones first, so that the small ones can make up for them
         fold_of[u] = filled.argmin()
         filled[fold_of[u]] += size[u]
     return fold_of[unit]
+
+def _spread(of_group: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
+    "Folds in which each group is spread evenly; where it is small by twos, or no fold would hold a match."
+    folds, start = class_folds(of_group, n_folds, rng), 0
+    for g, n in zip(*np.unique(of_group, return_counts=True)):
+        if not 2 <= n < 2 * n_folds: continue
+        couple = np.minimum(np.arange(n) // 2, n // 2 - 1) # an odd one joins the last two
+        folds[rng.permutation(np.flatnonzero(of_group == g))] = (start + couple) % n_folds
+        start += n // 2 # the next group goes on with the next fold, so that all fill up
+    return folds

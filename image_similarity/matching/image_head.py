@@ -67,7 +67,8 @@ def fit_pair_head(
         progress: show the table of epochs"""
     source.draw(2, np.random.default_rng(0)) # complain now, not in the first epoch
     used = np.union1d(source.pairs.first, source.pairs.second)
-    trainer, loaders = PairTrainer(head, views[:, used].flatten(0, 1)), DataLoaders(drawn_batches(views, source), DataLoader([], bs=1, num_workers=0))
+    trainer = PairTrainer(head.cpu(), views[:, used].flatten(0, 1)) # cached vectors are there: see `heads.fit_head`
+    loaders = DataLoaders(drawn_batches(views, source), DataLoader([], bs=1, num_workers=0), device=torch.device("cpu"))
     learn = Learner(loaders, trainer, loss_func=siamese_loss, opt_func=fused_adam, # pyright: ignore[reportArgumentType] (as in `fit_head`)
                     cbs=[StopAt(until)], wd=wd)
     with no_random(seed), telling(learn, progress):

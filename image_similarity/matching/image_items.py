@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ..images.progress import progress_bar
@@ -19,6 +20,8 @@ from ..images.progress import progress_bar
 from ..encoders.encoder import Encoder, embed
 from ..encoders.preprocessing import open_for
 from ..images.errors import ImageError
+from ..images.opening import OpenPicture
+from ..images.remote import as_url
 
 # %% ../../nbs/11_matching/06_image_items.ipynb #6d1d23fc
 def pool_images(pooled: np.ndarray) -> np.ndarray:
@@ -98,15 +101,14 @@ class ImageItems:
 
     def _embed(self, files: Sequence[Path], augment: int) -> list:
         "Views of each file, or what is wrong with it."
-        try: embedded = embed(files, self.encoder, augment, progress=False)
+        try: embedded = embed([_content(f) for f in files], self.encoder, augment, progress=False)
         except ValueError: return [self._why_not(f) for f in files] # none of them could be read
-        views = dict(zip(embedded.files, np.concatenate([embedded.pooled[None], embedded.augmented]).swapaxes(0, 1)))
-        reasons = {e.path: str(e) for e in embedded.bad}
-        return [views[f] if f in views else reasons[f] for f in files]
+        views, bad = dict(zip(embedded.places.tolist(), np.concatenate([embedded.pooled[None], embedded.augmented]).swapaxes(0, 1))), iter(embedded.bad)
+        return [views[i] if i in views else str(next(bad)) for i in range(len(files))]
 
     def _why_not(self, file: Path) -> str:
         "What is wrong with a file that cannot be read."
-        try: open_for(file, self.encoder)
+        try: open_for(_content(file), self.encoder)
         except (ImageError, FileNotFoundError) as e: return str(e)
         return f"{file}: could be read only the second time; ask again"
 
@@ -119,8 +121,11 @@ class ImageItems:
         self._known = dict(list(self._known.items())[len(room) - room.sum():])
 
 # %% ../../nbs/11_matching/06_image_items.ipynb #d649eaa6
-def _state(file: Path) -> tuple:
+def _content(file: Path | OpenPicture) -> Any: return file.content if isinstance(file, OpenPicture) else as_url(file) or file # what `open_image` takes
+
+def _state(file: Path | OpenPicture) -> tuple:
     "What changes when a file changes; a file that is gone has no vector."
+    if isinstance(file, OpenPicture) or as_url(file): return (file,)
     try: stat = file.stat()
     except OSError: return file, None
     return file, stat.st_mtime_ns, stat.st_size

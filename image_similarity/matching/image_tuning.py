@@ -36,6 +36,7 @@ from .image_model import LinearEmbedding
 from .image_training import FittedMatches, Split, fit_matches
 from .settings import ImageSettings
 from ..learners.embedding_model import EmbeddingModel
+from ..images.opening import OpenPicture
 
 # %% ../../nbs/11_matching/10_image_tuning.ipynb #d08bf77e
 def reading_seconds(encoder: Encoder, items: Sequence[tuple[Path, ...]], n_images: int = 16) -> float:
@@ -70,7 +71,7 @@ def images_of_split(items: Sequence[tuple[Path, ...]], split: Split) -> Labelled
         split: whose source has groups
     Returns: None if there are not two things of two images or more"""
     source = split.train
-    if source.group is None: return None
+    if source.group is None or any(isinstance(file, OpenPicture) for item in items for file in item): return None # a loader reads files
     used = np.union1d(source.pairs.first, source.pairs.second)
     group = source.group[used]
     several = np.flatnonzero(np.bincount(group) > 1)

@@ -17,6 +17,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
+from ..images.opening import OpenPicture, content_hash, is_picture
+from ..images.remote import as_path, as_url
+
 # %% ../../nbs/11_matching/01_pairs.ipynb #50bbbac9
 Table: TypeAlias = pd.DataFrame | Mapping | str | Path # what may be given as a table
 IdMappings: TypeAlias = Mapping[str, Mapping | pd.Series] # for each column that holds ids: id to path
@@ -49,15 +52,16 @@ def table_column(table: pd.DataFrame, name: str, role: str) -> pd.Series:
     return column
 
 # %% ../../nbs/11_matching/01_pairs.ipynb #23b0b680
-def cell_files(cell: str | Path, folder: str | Path | None = None) -> tuple[Path, ...]:
-    """The image files that a cell names.
+def cell_files(cell: Any, folder: str | Path | None = None) -> tuple[Path | OpenPicture, ...]:
+    """The image files that a cell names, or the picture that it holds.
 
     Args:
-        cell: one path, or several with `;` between them
+        cell: one path or address, or several with `;` between them; or an open picture, as for `open_image`
         folder: what relative paths are relative to; None for the working directory
     Returns: absolute paths; none for an empty cell"""
-    names = [name.strip() for name in str(cell).split(";")]
-    return tuple(Path(folder or "", name).absolute() for name in names if name)
+    if is_picture(cell) and not isinstance(cell, Path): return (OpenPicture(cell, content_hash(cell)),)
+    names = [name.strip() for name in str(as_url(cell) or cell).split(";")]
+    return tuple(Path(url) if (url := as_url(name)) else Path(folder or "", as_path(name)).absolute() for name in names if name)
 
 # %% ../../nbs/11_matching/01_pairs.ipynb #364f665a
 class BadRow(NamedTuple):
@@ -76,7 +80,7 @@ class BadRows(list):
         return "\n".join([f"{len(self)} bad row{'s' if len(self) > 1 else ''}, left out:"] + [f"  {row}" for row in self])
 
 # %% ../../nbs/11_matching/01_pairs.ipynb #5aced63d
-def read_cells(cells: pd.Series, folder: str | Path | None = None, mapping: Mapping | pd.Series | None = None) -> list[tuple[Path, ...] | str]:
+def read_cells(cells: pd.Series, folder: str | Path | None = None, mapping: Mapping | pd.Series | None = None) -> list[tuple[Path | OpenPicture, ...] | str]:
     """What each cell of a column names.
 
     Args:
@@ -89,7 +93,7 @@ def read_cells(cells: pd.Series, folder: str | Path | None = None, mapping: Mapp
         if mapping is not None:
             if cell not in mapping.keys(): found.append(f"{cells.name}: id_mappings has no {cell!r}"); continue
         named: Any = cell if mapping is None else mapping[cell]
-        files = () if pd.isna(named) else cell_files(named, folder)
+        files = () if not is_picture(named) and pd.isna(named) else cell_files(named, folder)
         found.append(files or f"{cells.name} is empty")
     return found
 

@@ -22,6 +22,7 @@ import torch
 from ..encoders.model_files import kept_name, kept_path, read_tensors, write_tensors
 from .leaks import LeakCheck, leak_check
 from .pairs import BadRows, Pairs, with_common_items, without_items
+from ..images.opening import OpenPicture
 
 # %% ../../nbs/11_matching/04_tables.ipynb #b27e362b
 READING, TRAINING = 0.5, 0.9 # shares of the time limit after which no more is read, and no more is trained
@@ -127,6 +128,8 @@ def save_pairs(folder: Path, pairs: Pairs, images: str | Path) -> list[list[str]
         pairs: labelled
         images: a folder: files in it are kept by their place in it
     Returns: for the manifest: files of each item, or its text"""
+    if any(isinstance(file, OpenPicture) for item in pairs.items for file in item):
+        raise ValueError("some of the pictures were given open, and a model is kept with the paths of its pictures: give paths in the table")
     write_tensors(folder / PAIRS, {name: torch.from_numpy(getattr(pairs, name)) for name in ("first", "second", "match")})
     return [item[0] if isinstance(item[0], str) else [kept_name(file, images) for file in item] for item in pairs.items]
 

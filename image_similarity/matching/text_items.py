@@ -22,6 +22,8 @@ from ..images.formats import SUFFIXES
 from .image_items import ImageItems
 from ..metrics.similarity import normalize
 from ..encoders.text_image import CONSE, ConSEEncoder
+from ..images.opening import is_picture
+from ..images.remote import as_url
 
 # %% ../../nbs/11_matching/13_text_items.ipynb #6d7c016a
 def holds_images(column: pd.Series, folder: str | Path | None = None) -> bool:
@@ -33,7 +35,7 @@ def holds_images(column: pd.Series, folder: str | Path | None = None) -> bool:
     return bool(len(cells)) and sum(_is_file(cell, folder) for cell in cells) > len(cells) / 2
 
 def _is_file(cell, folder) -> bool:
-    if isinstance(cell, Path): return True
+    if is_picture(cell) or as_url(cell): return True
     if not isinstance(cell, str): return False
     name = cell.split(";")[0].strip()
     if Path(name).suffix.lower() in SUFFIXES: return True

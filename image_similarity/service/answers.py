@@ -49,7 +49,7 @@ def known_item(
 ) -> Item:
     "Raises `Refused` when it is not there."
     item = opened.gallery.catalogue.items_by_id([id]).get(id)
-    if item is None: raise Refused("not_found", f"{opened.folder.name} has no item {id}")
+    if item is None: raise Refused("not_found", f"{opened.name} has no item {id}")
     return item
 
 def count_items(opened: Opened, where: dict | None = None) -> int:
@@ -62,7 +62,7 @@ def item_page(opened: Opened, after: int = 0, limit: int = 50, where: dict | Non
     """Args:
         after: ids above it"""
     chosen = opened.gallery.catalogue.items(where, after, limit + 1)
-    items = [ItemInfo(**shown_item(opened.folder.name, item)) for item in chosen[:limit]]
+    items = [ItemInfo(**shown_item(opened.name, item)) for item in chosen[:limit]]
     return ItemPage(items=items, total=count_items(opened, where), next=chosen[limit - 1].id if len(chosen) > limit else None)
 
 # %% ../../nbs/13_service/05_answers.ipynb #1e68e5a7
@@ -78,7 +78,7 @@ def collection_info(opened: Opened, jobs: Sequence[str] = (), whole: bool = True
         whole: labels and metadata too, for which all items are looked through"""
     counts = opened.gallery.catalogue.label_counts() if whole else {}
     made_with = opened.made_with or {}
-    return CollectionInfo(name=opened.folder.name, kind=opened.kind, items=len(opened.gallery), encoder=made_with.get("name"), text=opened.reads_text,
+    return CollectionInfo(name=opened.name, kind=opened.kind, items=len(opened.gallery), encoder=made_with.get("name"), text=opened.reads_text,
                           explain=made_with.get("kind", "encoder") == "encoder", classes=opened.finder.classes.labels if opened.finder else [], jobs=list(jobs),
                           labels=[LabelCount(label=label, items=n) for label, n in counts.items()] if whole else None, metadata=_facets(opened) if whole else None)
 
@@ -176,8 +176,8 @@ def _found(opened: Opened, query: Query, n: int, options: SearchOptions) -> Resu
 
 def _check(opened: Opened, query: Query, options: SearchOptions) -> None:
     "Raises `Refused` for what this collection cannot do."
-    if options.candidates is not None and opened.finder is None: raise Refused("invalid", f"candidates={options.candidates}: {opened.folder.name} has no model; leave it out, or train one")
-    if options.coverage is not None and opened.finder is None: raise Refused("invalid", f"coverage={options.coverage:g}: {opened.folder.name} has no model; leave it out, or train one")
+    if options.candidates is not None and opened.finder is None: raise Refused("invalid", f"candidates={options.candidates}: {opened.name} has no model; leave it out, or train one")
+    if options.coverage is not None and opened.finder is None: raise Refused("invalid", f"coverage={options.coverage:g}: {opened.name} has no model; leave it out, or train one")
     if options.approximate and opened.finder is not None: raise Refused("invalid", "approximate: a model compares every item, no shortlist; leave it out")
 
 def search(
@@ -203,7 +203,7 @@ def search(
                         seconds=perf_counter() - start)
 
 def _shown(opened: Opened, results: Sequence[Result], items: dict[int, Item]) -> list[Found]:
-    return [Found(rank=rank, score=r.score, probability=r.probability, pair_probability=r.pair_probability, reason=r.reason, **shown_item(opened.folder.name, items[_id(r)])) for rank, r in enumerate(results, 1)]
+    return [Found(rank=rank, score=r.score, probability=r.probability, pair_probability=r.pair_probability, reason=r.reason, **shown_item(opened.name, items[_id(r)])) for rank, r in enumerate(results, 1)]
 
 def _still_there(opened: Opened, results: list[Result]) -> tuple[list[Result], np.ndarray]:
     "Results whose item has not gone meanwhile, and the embedding (n, D) of each."

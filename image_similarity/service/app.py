@@ -30,6 +30,7 @@ from . import search_routes
 from .collection import Collections, Looks
 from .gates import COOKIE, SHORTEST, Counted, Gate, Metrics, is_token, session
 from ..images.errors import ImageError
+from ..images.remote import nothing_fetched
 from .incoming import Service, one_error, service_of
 from .job_runner import JobRunner
 from .jobs import Jobs
@@ -132,7 +133,7 @@ def create_app(root: str | Path, token: str | None = None, limits: Limits = Limi
     """The service, for any ASGI server. Raises `ValueError` for a token that is too short.
 
     Args:
-        root: folder of the collections, made if it is not there
+        root: folder of the collections, made if it is not there; or a single gallery
         token: that callers have to know; None lets in whoever reaches the loopback
         limits: of what is sent and of how long it takes
         hosts: names under which the service is reached, beside the loopback's"""
@@ -156,7 +157,7 @@ def create_app(root: str | Path, token: str | None = None, limits: Limits = Limi
 async def _life(app: FastAPI):
     "From the first request to the last."
     service = app.state.service
-    with alone(service.collections.root):
+    with alone(service.collections.root), nothing_fetched():
         await run_in_threadpool(_open_all, service.collections)
         service.runner.start()
         app.state.ready = True

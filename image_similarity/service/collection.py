@@ -11,6 +11,7 @@ __all__ = ['NAME', 'Looks', 'Opened', 'mark_of', 'Collection', 'add_pictures', '
 import os
 import re
 import shutil
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -66,16 +67,17 @@ class Looks:
 class Opened:
     "A collection's folder as it was when it was opened."
 
-    def __init__(self,
-        folder: Path,
-        looks: Looks,
-    ):
-        "Raises `ValueError` or `FileNotFoundError` for a damaged folder."
-        self.folder, self.mark, self.looks, self._lock = folder, mark_of(folder), looks, threading.Lock()
-        self.gallery, self.finder, self._batcher = Gallery(folder), None, None
+    def __init__(self, folder: Path, looks: Looks, read_only: bool = False, name: str = ""):
+        """Raises `ValueError` or `FileNotFoundError` for a damaged folder.
+
+        Args:
+            read_only: write nothing into it
+            name: of the collection; its folder's, where none is given"""
+        self.name, self.folder, self.mark, self.looks, self._lock = name or folder.name, folder, mark_of(folder, read_only), looks, threading.Lock()
+        self.gallery, self.finder, self._batcher = Gallery(folder, read_only=read_only), None, None
         if (folder / "manifest.json").is_file() and len(self.gallery):
             from image_similarity.finder.finder import SimilarityFinder # needs torch
-            self.finder = SimilarityFinder.load(folder)
+            self.finder = SimilarityFinder.load(folder, self.gallery if read_only else None)
             self.gallery = self.finder.gallery
         self.gallery.catalogue.make_durable() # what was answered survives a power cut too
 
@@ -97,7 +99,7 @@ class Opened:
         Returns: where to have pictures looked at"""
         with self._lock:
             if self._batcher is None:
-                if not self.sees: raise Refused("invalid", f"{self.folder.name}: holds imported vectors and has no encoder to look at pictures with; search by item")
+                if not self.sees: raise Refused("invalid", f"{self.name}: holds imported vectors and has no encoder to look at pictures with; search by item")
                 self.gallery.encoder, self._batcher = self.looks.shared(self.gallery.encoder)
             return self._batcher
 
@@ -117,21 +119,24 @@ class Opened:
         _ = self.batcher # the encoder that all share
         self.gallery.text = self.looks.text(self.gallery.encoder)
 
-def mark_of(folder: Path) -> tuple:
+def mark_of(folder: Path, each_write: bool = False) -> tuple:
     """Raises `FileNotFoundError` when it is not there.
 
+    Args:
+        each_write: another one after each write, too: for one who reads the file as it was when it was opened
     Returns: another one when the folder was replaced"""
-    manifest = folder / "manifest.json"
-    return os.stat(folder / "gallery.sqlite").st_ino, manifest.stat().st_mtime_ns if manifest.exists() else None
+    manifest, facts = folder / "manifest.json", os.stat(folder / "gallery.sqlite")
+    return facts.st_ino, facts.st_mtime_ns if each_write else None, manifest.stat().st_mtime_ns if manifest.exists() else None
 
 # %% ../../nbs/13_service/04_collection.ipynb #b91f76bb
 class Collection:
     "A collection by its name."
 
-    def __init__(self, root: Path, name: str, looks: Looks):
+    def __init__(self, root: Path, name: str, looks: Looks, alone: Path | None = None):
         """Args:
-            root: of the service"""
-        self.name, self.folder, self.looks, self._opening = name, root / name, looks, threading.Lock()
+            root: of the service
+            alone: a folder elsewhere that is served as it is: nothing is written into it"""
+        self.name, self.folder, self.looks, self._opening, self.read_only = name, alone or root / name, looks, threading.Lock(), alone is not None
         self._opened: Opened | None = None
         self.pictures = root / ".service" / "pictures" / name
         self._write, self._file_lock = threading.Lock(), FileLock(root / ".service" / "locks" / f"{name}.lock", thread_local=False)
@@ -139,7 +144,7 @@ class Collection:
     def current(self) -> Opened | None:
         """None when it has to be opened first, which takes a while."""
         opened = self._opened
-        try: return opened if opened is not None and opened.mark == mark_of(self.folder) else None
+        try: return opened if opened is not None and opened.mark == mark_of(self.folder, self.read_only) else None
         except FileNotFoundError: return None
 
     def now(self) -> Opened:
@@ -152,20 +157,25 @@ class Collection:
 
     def _open(self) -> Opened:
         if not is_gallery(self.folder): raise Refused("not_found", f"{self.name}: there is no such collection")
-        try: opened = Opened(self.folder, self.looks)
+        try: opened = Opened(self.folder, self.looks, self.read_only, self.name)
         except (ValueError, OSError, ImportError) as e: raise Refused("internal", f"{self.name}: cannot be opened ({e})") from e
         self._opened = opened
         return opened
 
     @contextmanager
     def writing(self) -> Iterator[Opened]:
-        "The newest, for one who changes it; others who want to change it wait."
+        "The newest, for one who changes it; others who want to change it wait. Raises `Refused` where nothing is written."
+        self._check_writing()
         with self._write, self._file_lock:
             with self._opening: opened = self.current() or self._open()
             yield opened
 
+    def _check_writing(self) -> None:
+        if self.read_only: raise Refused("forbidden", f"{self.name}: is served as it is, and nothing is written into it; serve a folder of collections to add, remove or train")
+
     def delete(self) -> None:
         "Folder and pictures; searches that have begun are finished."
+        self._check_writing()
         with self._write, self._file_lock:
             self._opened = None
             for folder in (self.folder, self.pictures):
@@ -201,19 +211,23 @@ class Collections:
 
     def __init__(self, root: str | Path, looks: Looks | None = None):
         """Args:
-            root: made if it is not there"""
-        self.root, self.looks, self._known, self._lock = Path(os.path.abspath(root)), looks or Looks(), {}, threading.Lock()
+            root: made if it is not there; a gallery is served as the only collection, and nothing is written into it"""
+        place, self._temporary = Path(os.path.abspath(root)), None
+        self.alone = {re.sub(r"[^A-Za-z0-9_-]+", "_", place.name).strip("_-")[:64] or "gallery": place} if is_gallery(place) else {}
+        if self.alone: self._temporary = tempfile.TemporaryDirectory(prefix="service-") # what a service keeps for itself
+        self.root = Path(self._temporary.name) if self._temporary else place
+        self.looks, self._known, self._lock = looks or Looks(), {}, threading.Lock()
         for name in ("pictures", "locks", "jobs"): (self.root / ".service" / name).mkdir(parents=True, exist_ok=True)
 
-    def names(self) -> list[str]: return sorted(f.name for f in self.root.iterdir() if NAME.fullmatch(f.name) and is_gallery(f))
+    def names(self) -> list[str]: return [*self.alone] or sorted(f.name for f in self.root.iterdir() if NAME.fullmatch(f.name) and is_gallery(f))
 
     def __getitem__(self, name: str) -> Collection:
         "Raises `Refused` when there is none of that name."
-        if not NAME.fullmatch(name) or not is_gallery(self.root / name): raise Refused("not_found", f"{name}: there is no such collection")
+        if not NAME.fullmatch(name) or not is_gallery(self.alone.get(name, self.root / name)): raise Refused("not_found", f"{name}: there is no such collection")
         return self._of(name)
 
     def _of(self, name: str) -> Collection:
-        with self._lock: return self._known.setdefault(name, Collection(self.root, name, self.looks))
+        with self._lock: return self._known.setdefault(name, Collection(self.root, name, self.looks, self.alone.get(name)))
 
     def create(self, name: str, encoder: str | None = None) -> bool:
         """Make an empty collection. Raises `Refused` for a bad name, an unknown encoder, or a collection of another encoder.
@@ -222,6 +236,7 @@ class Collections:
             encoder: a name from `encoders`; None for the first
         Returns: False when it was there already, with the same encoder"""
         if not NAME.fullmatch(name): raise Refused("invalid", f"{name}: a name is made of letters, digits, - and _, 64 at most, and starts with a letter or digit")
+        if self.alone: raise Refused("forbidden", f"{name}: a single gallery is served as it is; serve a folder of collections to make others, or to add to them")
         if encoder is not None and encoder not in encoders(): raise Refused("invalid", f"{encoder}: no encoder of that name; there are {', '.join(encoders())}")
         collection = self._of(name)
         with collection._write, collection._file_lock:
@@ -230,7 +245,9 @@ class Collections:
             _empty_gallery(collection.folder, encoder or encoders()[0])
         return True
 
-    def close(self) -> None: self.looks.close()
+    def close(self) -> None:
+        self.looks.close()
+        if self._temporary: self._temporary.cleanup()
 
 def encoders() -> list[str]:
     "The encoders whose weights are here, the packaged one first."

@@ -27,6 +27,7 @@ from ..gallery.catalogue import Item
 from ..gallery.gallery import Gallery
 from .collection import Collection, Collections, add_pictures
 from ..images.console import one_line
+from ..images.remote import nothing_fetched
 from ..images.errors import BadImages, ImageError
 from .jobs import Jobs
 from .pictures import keep_file
@@ -280,4 +281,4 @@ def main() -> None:
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
     if hasattr(os, "nice"): os.nice(5)
-    work(Path(sys.argv[1]), sys.argv[2])
+    with nothing_fetched(): work(Path(sys.argv[1]), sys.argv[2])

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ..images.errors import BadImages
 from .protocol import JobInfo, Refused
+from ..images.listing import not_looked_at
 
 # %% ../../nbs/13_service/08_jobs.ipynb #46632c0d
 _TABLE = """CREATE TABLE IF NOT EXISTS jobs(
@@ -30,7 +31,7 @@ SKIPPED = 1_000 # files that are listed
 
 def _job(row: tuple) -> JobInfo: # of the columns of `_SHOWN`
     known = dict(zip(_SHOWN.split(", "), row))
-    return JobInfo(**{**known, "skipped": json.loads(known["skipped"]), "result": known["result"] and json.loads(known["result"])})
+    return JobInfo(**{**known, "skipped": (skipped := json.loads(known["skipped"])), "not_looked_at": not_looked_at(Path(s["file"]) for s in skipped), "result": known["result"] and json.loads(known["result"])})
 
 def _listed(skipped: BadImages) -> str: return json.dumps([{"file": str(e.path), "reason": e.reason} for e in skipped[:SKIPPED]])
 

@@ -73,7 +73,6 @@ class ErrorInfo(Answered):
     code: str
     message: str
 
-# %% ../../nbs/13_service/01_protocol.ipynb #cf38808f
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Scalar = Annotated[StrictStr, Field(max_length=1000)] | StrictBool | Annotated[StrictInt, Field(ge=-2**63, lt=2**63)] | Annotated[StrictFloat, Field(allow_inf_nan=False)] | None
 Where = Annotated[dict[Name, Scalar | Annotated[list[Scalar], Field(max_length=100)]], Field(max_length=20, description="Every condition must hold; a list: any of these values; null: no value.")]
@@ -291,6 +290,7 @@ class JobInfo(Answered):
     percent: int = Field(ge=0, le=100)
     message: str | None = Field(description="Why it failed.")
     skipped: list[Skipped] = Field(description="Files that were left out; the first 1,000.")
+    not_looked_at: list[str] = Field(default_factory=list, description="How many files were of a kind that is not read, by ending, with the remedy.")
     result: JobResult | None
     created: datetime
     started: datetime | None

@@ -21,7 +21,7 @@ from ..images.console import say
 
 # %% ../../nbs/13_service/17_server.ipynb #33228a44
 def serve(
-    root: Annotated[Path, typer.Argument(help="Folder of the collections (galleries and models); created if it does not exist.", metavar="ROOT", show_default=False)],
+    root: Annotated[Path, typer.Argument(help="Folder of the collections (galleries and models); created if it does not exist. Or a single gallery, which is served as it is.", metavar="ROOT", show_default=False)],
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on. Anything but the loopback needs --token-file.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     token_file: Annotated[Path | None, typer.Option(metavar="FILE", show_default=False, help="File with the token that callers must send, 16 characters or more.")] = None,

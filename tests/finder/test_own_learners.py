@@ -142,6 +142,26 @@ def test_neither_fastai_nor_a_pickle_is_needed_to_find(resnets, data):
     assert sorted({f.suffix for f in resnets.iterdir()}) == [".json", ".safetensors", ".sqlite"]
 
 
+def test_it_is_served(resnets, data, tmp_path):
+    "Over HTTP the same results, probabilities and maps as from the folder itself."
+    httpx = pytest.importorskip("httpx")
+    pytest.importorskip("fastapi", reason="the service is not installed")
+    from image_similarity.service.app import create_app
+    from image_similarity.service.server import running
+    finder, query = SimilarityFinder.load(resnets), data.files[data.valid[0]]
+    shutil.copytree(resnets, tmp_path / "pets")
+    with running(create_app(tmp_path)) as address, httpx.Client(base_url=address, timeout=120) as client:
+        info = client.get("/v1/collections/pets").json()
+        assert (info["kind"], info["classes"]) == ("model", finder.classes.labels)
+        found = client.post("/v1/collections/pets/search", content=query.read_bytes(), headers={"Content-Type": "image/jpeg"}, params={"options": json.dumps({"top_k": 4})}).json()
+        expected = finder.search(query, 4)
+        assert [r["id"] for r in found["results"]] == [r.id for r in expected]
+        assert [r["probability"] for r in found["results"]] == pytest.approx([r.probability for r in expected], abs=1e-3)
+        with open(query, "rb") as first, open(expected[0].path, "rb") as second:
+            said = client.post("/v1/collections/pets/match", files={"first": first, "second": second}).json()
+        assert said["probability"] == pytest.approx(finder.explain(expected[0]).probability, abs=1e-3)
+
+
 # --- what cannot be kept
 
 def test_layers_that_cannot_be_built_again_are_named(data, tmp_path):

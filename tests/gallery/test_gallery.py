@@ -14,42 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from small_gallery import Tiny, paint
+
 from image_similarity.gallery import adding
-from image_similarity.encoders.encoder import Embedded, fingerprint
+from image_similarity.encoders.encoder import fingerprint
 from image_similarity.gallery.gallery import Gallery, is_gallery
 from image_similarity.gallery.sqlite import SqliteCatalogue
-from image_similarity.images.errors import BadImages, ImageError
-from image_similarity.images.opening import open_image
 from image_similarity.metrics.similarity import METRICS, similarity, top_k
 
 TESTS = Path(__file__).resolve().parent
-
-
-class Tiny:
-    "A `GalleryEncoder` that needs no network: a picture's 4 x 4 thumbnail, as 48 numbers."
-    fingerprint, width, compared = "tiny", 48, "all"
-
-    def look(self, files):
-        rows, kept, bad = [], [], BadImages()
-        for i, file in enumerate(files):
-            try:
-                image = file if isinstance(file, Image.Image) else open_image(file)
-                rows.append(np.asarray(image.resize((4, 4)), np.float32).ravel() / 255)
-                kept.append(i)
-            except ImageError as e:
-                bad.append(e)
-        return Embedded([files[i] for i in kept], np.array(rows, np.float32).reshape(-1, 48), None, bad, np.array(kept, int))
-
-    def save(self, folder):
-        return {"kind": "tiny", "fingerprint": self.fingerprint, "width": self.width, "compared": self.compared}
-
-
-def paint(file: Path, seed: int) -> Path:
-    "A picture of coloured squares."
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize((16, 16), Image.Resampling.NEAREST).save(file)
-    return file
 
 
 @pytest.fixture
@@ -522,12 +495,17 @@ def test_conditions_that_nothing_can_meet_are_refused(gallery, where, says):
     assert len(gallery) == 20
 
 
-def test_equal_pictures_are_both_items_and_found(gallery, photos):
-    shutil.copy2(photos[8], photos[8].with_name("twin.png"))
+def test_equal_pictures_are_both_items_and_one_result(gallery, photos):
+    twin = photos[8].with_name("twin.png")
+    shutil.copy2(photos[8], twin)
     gallery.add(photos[0].parent, progress=False)
     found = gallery.search(photos[8], 2)
-    assert [r.id for r in found] == [9, 21] and found[0].score == pytest.approx(1, abs=1e-6)
-    assert [r.id for r in gallery.search(9, 1)] == [21]
+    assert [r.id for r in found] == [9, gallery.search(9, 2)[1].id] and found[0].score == pytest.approx(1, abs=1e-6)
+    assert found[0].also_at == (twin,) and found[0].to_record()["also_at"] == [str(twin)] and f"also at {twin}" in repr(found)
+    assert [r.id for r in gallery.search(9, 1)] == [21] # asked with one of them, the other is found
+    assert len(gallery.search(photos[8], 20)) == 20 # the place of the twin goes to another picture
+    photos[8].unlink()
+    assert gallery.search(twin, 1)[0].path == twin # the one that is there comes first
 
 
 def test_queries_of_every_kind_find_the_same(gallery, photos):

@@ -19,7 +19,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageCms, ImageOps
 
 from image_similarity.images.errors import BadImages, ImageError
-from image_similarity.images.formats import FORMATS, SUFFIXES, decoders
+from image_similarity.images.formats import FORMATS, SUFFIXES, decoders, is_installed
 from image_similarity.images.listing import folder_label, image_files, label_func
 from image_similarity.images.memory import MAX_PIXELS, DecodingMemory
 from image_similarity.images.opening import open_image
@@ -227,6 +227,41 @@ def test_damage_raises_nothing_but_image_errors(junk, format, where):
         except ImageError as e: assert e.path is None and str(e).startswith("image: ")
 
 
+@pytest.fixture(scope="module")
+def made_elsewhere(tmp_path_factory):
+    "The bytes of formats that Pillow does not write: HEIC, by heif-enc or as one of the shared cases; PSD and DNG, by hand."
+    folder = tmp_path_factory.mktemp("made")
+    drawn((64, 48)).save(folder / "a.png")
+    kept, found = ODD.parent.parent / "cases" / "formats" / "pet.heic", {}
+    if shutil.which("heif-enc"): subprocess.run(["heif-enc", "-q", "50", str(folder / "a.png"), "-o", str(folder / "a.heic")], check=True, capture_output=True)
+    elif kept.exists(): shutil.copy(kept, folder / "a.heic")
+    if (folder / "a.heic").exists(): found[".heic"] = (folder / "a.heic").read_bytes()
+    header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 8, 8, 8, 3)
+    found[".psd"] = header + struct.pack(">III", 0, 0, 0) + struct.pack(">H", 0) + bytes(range(192))
+    if is_installed("rawpy"):
+        dng(folder / "a.dng", 64, 48)
+        found[".dng"] = (folder / "a.dng").read_bytes()
+    for suffix, data in found.items(): # whole, they are read
+        (folder / f"whole{suffix}").write_bytes(data)
+        assert open_image(folder / f"whole{suffix}").mode == "RGB"
+    return folder, found
+
+
+@given(st.binary(max_size=200), st.sampled_from([".heic", ".psd", ".dng"]), st.floats(0, 1))
+@settings(max_examples=120, deadline=None)
+def test_damage_in_formats_that_pillow_does_not_write(made_elsewhere, junk, suffix, where):
+    folder, found = made_elsewhere
+    if suffix not in found: return
+    data = bytearray(found[suffix])
+    start = int(where * min(len(data), 4000)) # where the structure is
+    data[start:start + len(junk)] = junk
+    (folder / f"damaged{suffix}").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try: assert open_image(folder / f"damaged{suffix}").mode == "RGB"
+        except ImageError as e: assert str(e).startswith(str(folder / f"damaged{suffix}"))
+
+
 def test_what_is_not_there_or_no_file(tmp_path):
     (tmp_path / "x.jpg").mkdir()
     (tmp_path / "empty.jpg").touch()
@@ -236,7 +271,7 @@ def test_what_is_not_there_or_no_file(tmp_path):
         with pytest.raises(FileNotFoundError, match=r"none\.jpg: there is no such file"): open_image(tmp_path / name)
     with pytest.raises(ImageError, match="name too long"): open_image(tmp_path / ("x" * 300))
     for thing in (None, 5, [tmp_path]):
-        with pytest.raises(TypeError, match="give a path, the bytes of an image, an open binary file"): open_image(thing)
+        with pytest.raises(TypeError, match="give a path or address, the bytes of an image, an open binary file"): open_image(thing)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes on this system")

@@ -201,10 +201,26 @@ def test_probabilities_are_calibrated_on_the_held_out_pairs(fitted):
     assert np.average(p, weights=weight) == pytest.approx(.5, abs=.02)
 
 
-def test_the_threshold_is_the_best_one_on_held_out_pairs(fitted):
+def test_the_threshold_is_at_even_odds_unless_another_is_best(fitted):
     logits, match = fitted.fitted.logits, fitted.fitted.match
     def accuracy(t): return ((logits >= t)[match].mean() + (logits < t)[~match].mean()) / 2
-    assert accuracy(fitted.model.threshold) == pytest.approx(max(map(accuracy, np.unique(logits))))
+    assert fitted.model.threshold == 0 or accuracy(fitted.model.threshold) == pytest.approx(max(map(accuracy, np.unique(logits))))
+
+
+def test_few_pictures_of_few_things_are_held_out_by_twos_and_the_predictor_says_that_it_cannot_know(new, data):
+    few = np.flatnonzero(np.isin(data.targets, range(5)))
+    few = np.concatenate([few[data.targets[few] == c][:4] for c in range(5)]) # twenty pictures of five breeds
+    names, (i, j) = np.array([f.name for f in data.files]), (few[k] for k in draw_pairs(data.targets[few], 60))
+    table = pd.DataFrame({"Image1": names[i], "Image2": names[j], "Label": (data.targets[i] == data.targets[j]).astype(int)})
+    with pytest.warns(UserWarning, match=r"only \d+ held-out matches to go by: nobody can know"): predictor = new(hyperparameters=QUICK).fit(table, progress=False)
+    assert 0 < predictor.fitted.match.sum() < 50 and len(predictor.fitted.match) == len(predictor.fitted.logits)
+    assert predictor.model.weights != (0., 0., 10.) # they are the guess of one that is not calibrated
+
+
+def test_small_folds_share_no_image_and_hold_matches():
+    group = np.repeat(np.arange(5), 4)
+    folds = item_folds(group, [frozenset([i]) for i in range(20)], "images", 5, np.random.default_rng(0))
+    assert [sorted(np.bincount(folds[group == g], minlength=5)) for g in range(5)] == [[0, 0, 0, 2, 2]] * 5 and set(np.bincount(folds)) == {4}
 
 
 @pytest.mark.parametrize("prior, precision", [(.2, .4), (.5, .7)])
