@@ -86,9 +86,13 @@ def answers(views: np.ndarray, targets: np.ndarray, asked: np.ndarray) -> dict[s
     unit = lambda z: z[:, z.shape[1] // 2:] / np.linalg.norm(z[:, z.shape[1] // 2:], axis=1, keepdims=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {"": logits.argmax(1), "confidence": np.exp(log_softmax(logits, 1).max(1)), "lr_": lr.fit(x @ axes.T, targets).predict(q @ axes.T),
-                "lda_": LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[1 / (targets.max() + 1)] * (targets.max() + 1)).fit(x @ axes.T, targets).predict(q @ axes.T),
-                "knn_": KNeighborsClassifier(5 if fewest >= 5 else 1, metric="cosine").fit(unit(views[0]), targets).predict(unit(asked)), "recipe": choice.recipe}
+        found = {"": logits.argmax(1), "confidence": np.exp(log_softmax(logits, 1).max(1)), "lr_": lr.fit(x @ axes.T, targets).predict(q @ axes.T),
+                 "knn_": KNeighborsClassifier(5 if fewest >= 5 else 1, metric="cosine").fit(unit(views[0]), targets).predict(unit(asked)), "recipe": choice.recipe}
+        n_classes = targets.max() + 1
+        if len(targets) > n_classes:  # it refuses a single picture of each class
+            lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[1 / n_classes] * n_classes)
+            found["lda_"] = lda.fit(x @ axes.T, targets).predict(q @ axes.T)
+        return found
 
 
 def regime_rows(name: str, photos: Photos, regime, draws: int) -> list[dict]:
@@ -97,12 +101,12 @@ def regime_rows(name: str, photos: Photos, regime, draws: int) -> list[dict]:
         rows = drawn(photos, regime, np.random.default_rng(draw))
         found.append(answers(photos.views[:, rows], photos.targets[rows], asked))
     print(name, regime, *{str(one.pop("recipe")) for one in found}, flush=True)
-    right = {system: np.array([one[system] == truth for one in found], float) for system in ("", "lr_", "lda_", "knn_")}
+    right = {system: np.array([one[system] == truth for one in found], float) for system in ("", "lr_", "lda_", "knn_") if system in found[0]}
     confidence = np.array([one["confidence"] for one in found])
     over = (lambda v: bootstrap_interval(lambda at: v[0, at].mean(), v.shape[1])) if regime == "all" else (lambda v: bootstrap_interval(lambda at: v[at].mean(), len(v)))
     start = f"{name}_{regime}_"
     out = [interval_row(f"{start}{system}accuracy", over(values)) for system, values in right.items()]
-    out += [interval_row(f"{start}accuracy_minus_{system[:-1]}", over(right[""] - right[system]), goal=0, against=system[:-1]) for system in ("lr_", "lda_", "knn_")]
+    out += [interval_row(f"{start}accuracy_minus_{system[:-1]}", over(right[""] - right[system]), goal=0, against=system[:-1]) for system in list(right)[1:]]
     gap = abs(float(confidence.mean() - right[""].mean()))
     return [*out, interval_row(f"{start}confidence", over(confidence)), row(f"{start}confidence_gap", gap, goal=None if regime == 1 else .05, better="lower")]
 
