@@ -8,7 +8,7 @@ OUT ?= demo
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak install dev export readme pictures benchmark clean
+.PHONY: help demo test check soak install dev export readme pictures benchmark constraints clean
 
 help:  ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ benchmark: dev  ## run every script in benchmarks/ and keep what it prints in be
 	@set -e; for script in benchmarks/[a-z]*.py; do \
 		echo "== $$script"; $(BIN)/python "$$script" --json "benchmarks/results/$$(basename "$$script" .py).json"; \
 	done
+
+constraints: dev  ## after a green `make test`: write the versions of everything that is installed into constraints.txt
+	@$(BIN)/python .ci/constraints.py
 
 clean:  ## remove .venv and everything else that can be made again
 	rm -rf .venv demo build dist _docs _proc nbs/sidebar.yml *.egg-info .pytest_cache .hypothesis .numba_cache

@@ -63,6 +63,14 @@ FAST = {
     "seed_loop": {"speedup": "the article's `predict`"},
     "startup": {"import_seconds": "`import image_similarity`: seconds, with those of Python", "help_seconds": "`image_similarity --help`: the same"}}
 
+ATTACKED = {"attacks": {
+    "lost_after_replacement": "pictures that were acknowledged while models were put in the place of their collection, and are gone",
+    "trailer_peak_mb": "trailers without an end, without a token: megabytes that the service grows by", "body_open_seconds": "a body that never ends: seconds until it is closed",
+    "where_loop_blocked_ms": "JSON with millions of wrong values: milliseconds in which nothing else is answered",
+    "pixels_peak_mb": "a query of 100 million 16-bit pixels: megabytes", "four_thumbnails_peak_mb": "… four thumbnails of it at once",
+    "search_p99_under_duplicates_over_quiet": "the slowest search in a hundred while 44 callers look for copies, over that of a quiet service",
+    "full_disk_search_errors": "a full disk: searches and deletions that fail", "flipped_bits_noticed": "flipped bits of vectors that `check` notices, of 24"}}
+
 COPIES = {"duplicates": {
     "duplicate_precision": "copies: precision", "phash_tuned_duplicate_precision": "… of perceptual hashes alone, with a tuned threshold",
     "cnn_tuned_duplicate_precision": "… of embeddings alone, with a tuned threshold",
@@ -99,8 +107,8 @@ def pets() -> str:
 def machines() -> str:
     "What the figures were measured on."
     where = {}
-    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "ranking", "gallery", "service", "seed_loop", "startup"):
-        if not (machine := results(script)["machine"]): continue
+    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "ranking", "gallery", "service", "seed_loop", "startup", "attacks"):
+        if not (machine := results(script)["machine"]): continue # not run yet
         where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}", []).append(f"`{script}.py`")
     return "; ".join(f"{machine} ({', '.join(scripts)})" for machine, scripts in where.items())
 
@@ -111,7 +119,7 @@ def page() -> str:
              "runs them all, and this page is made from what they wrote. In brackets are 95 % intervals. "
              f"The encoders come from PyPI. Measured on {machines()}.",
              "[Classes](#classes) · [an open world](#an-open-world) · [few pictures](#few-pictures) · [pairs](#pairs) · [small tables](#small-tables-of-pairs) · [words and pictures](#words-and-pictures) · [products](#products) · [copies and clusters](#copies-and-clusters) · "
-             "[losses](#losses) · [digits](#digits) · [how fast it is](#how-fast-it-is)",
+             "[losses](#losses) · [digits](#digits) · [how fast it is](#how-fast-it-is) · [under attack](#under-attack)",
              "## Classes", pets(),
              "## An open world", "A model that has learned some classes, and a gallery that holds these, new classes of the same domain, and foreign pictures. From `benchmarks/open_world.py`; a system is a "
              "model with other classes held out.", goal_table(OPEN),
@@ -123,5 +131,6 @@ def page() -> str:
               grid(results("ranking")["rows"], RANKED, {f"{{}}_{loss or 'cosine'}_auc": words for loss, words in LOSSES.items()}),
               "## Digits", "The Siamese network of `learners/digit_pairs.py` on MNIST. From `benchmarks/ranking.py`.", goal_table(DIGITS),
               "## How fast it is", "A ratio is ours over what the last column names, measured in turns in one process; a time or a size is better where the goal is *at most*. "
-              "From `benchmarks/gallery.py`, `service.py`, `seed_loop.py` and `startup.py`.", goal_table(FAST)]
+              "From `benchmarks/gallery.py`, `service.py`, `seed_loop.py` and `startup.py`.", goal_table(FAST),
+              "## Under attack", "A service and its galleries beside somebody who means no good; [security.md](security.md) says what holds. From `benchmarks/attacks.py`.", goal_table(ATTACKED)]
     return "\n\n".join(parts) + "\n"

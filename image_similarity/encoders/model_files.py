@@ -10,11 +10,14 @@ __all__ = ['MANIFEST', 'FORMAT', 'written_whole', 'replace_folder', 'package_ver
 
 # %% ../../nbs/04_encoders/09_model_files.ipynb #8aeaaea6
 import ctypes
+import errno
+import glob
 import json
 import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -23,9 +26,12 @@ from pathlib import Path
 
 import timm
 import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..images.opening import READING
+from ..images.replacing import own_file, replaced_whole, said_when_full
 from .encoder import Encoder, create_encoder, fingerprint, load_encoder_weights
 from .features import FeatureBody, FeatureLayer, MultiScaleBody, with_body
 from .networks import NetworkBody, describe_encoder, load_network_encoder
@@ -34,21 +40,40 @@ from .weights import PACKAGED, tensor_shapes
 # %% ../../nbs/04_encoders/09_model_files.ipynb #3da71adb
 @contextmanager
 def written_whole(folder: str | Path) -> Iterator[Path]:
-    """Write a folder beside its place and move it there when all is written.
+    """Write a folder beside its place and move it there when all is written. Clears away what was left by a process that was stopped while it did so.
 
     Args:
         folder: to be made, or replaced if it is a model folder
     Returns: a folder beside it, to write into"""
-    folder = Path(folder)
+    folder = Path(os.path.realpath(folder)) # a link goes on leading there
     if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise ValueError(f"{folder}: exists but is not a model folder; choose another name")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield beside
-        beside.chmod(0o755)
-        replace_folder(folder, beside)
-    finally: shutil.rmtree(beside, ignore_errors=True)
+    _clear_away(folder)
+    with said_when_full(folder):
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            with FileLock(f"{beside}{_WRITING}"):
+                yield beside
+                beside.chmod(0o755)
+                replace_folder(folder, beside)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+            Path(f"{beside}{_WRITING}").unlink(missing_ok=True)
+
+_WRITING, _LATELY = ".writing", 3600 # the end of the name of a file that is locked as long as the folder is written; seconds
+
+def _clear_away(folder: Path) -> None:
+    "Delete what others began to write here and will not finish: their lock is free, or they have none and it was long ago."
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
+        lock = Path(f"{left}{_WRITING}")
+        if not left.is_dir() or left.is_symlink() or (left / "old").exists() and not folder.exists(): continue # the last is all there is
+        try:
+            if lock.exists():
+                with FileLock(lock, timeout=0): shutil.rmtree(left, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+            elif time.time() - left.stat().st_mtime > _LATELY: shutil.rmtree(left, ignore_errors=True)
+        except (Timeout, OSError): pass # at work
 
 def _exchange(a: Path, b: Path) -> bool: # whether the system can
     "Let two folders change places in one step, so that there is no moment without either (Linux, macOS)."
@@ -63,6 +88,7 @@ def replace_folder(folder: Path, beside: Path) -> None:
     Args:
         folder: may be there or not
         beside: on the same disk; what was in `folder` may lie here afterwards, to be deleted"""
+    folder = Path(os.path.realpath(folder))
     if not folder.exists(): return os.rename(beside, folder)
     if _exchange(folder, beside): return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent)) / "old"
@@ -124,12 +150,17 @@ def kept_path(name: str, folder: str | Path) -> Path:
 
 # %% ../../nbs/04_encoders/09_model_files.ipynb #9549c0e5
 def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a state dict: numbers and names, no pickle, no code.
+    """Write a state dict: numbers and names, no pickle, no code. For whoever may read the folder, as other files are.
 
     Args:
         file: .safetensors
         tensors: on any device"""
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, file)
+    with replaced_whole(file) as beside:
+        beside.touch()
+        mode = beside.stat().st_mode
+        try: save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, beside)
+        except SafetensorError as e: raise OSError(errno.ENOSPC if "os error 28" in str(e) else errno.EIO, str(e)) from e
+        beside.chmod(mode)
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     """Read a state dict. Raises `FileNotFoundError` or `ValueError` with the remedy.
@@ -195,11 +226,12 @@ def load_encoder(folder: Path, saved: dict, older: bool = False) -> Encoder:
         older: take one whose vectors were made when pictures were read in an earlier way: they do not fit what it makes now"""
     try: name, size, mark, weights = (saved[k] for k in ("name", "size", "fingerprint", "weights"))
     except (KeyError, TypeError) as e: raise ValueError(f"{folder}: its manifest does not describe an encoder ({e}); train again") from e
-    if weights is not None and Path(weights).name != weights: raise ValueError(f"{folder}: its manifest names a weight file elsewhere ({weights})")
+    if weights is None and name not in PACKAGED: raise ValueError(f"{folder}: its manifest names no weights for {str(name)[:80]}, which does not come with the package; train again")
+    if not isinstance(size, int) or not 8 <= size <= 4096: raise ValueError(f"{folder}: its manifest wants pictures of {str(size)[:20]} pixels; train again")
     bodies = saved.get("bodies")
-    file = Path(folder) / weights if weights else None
+    file = own_file(folder, weights) if weights is not None else None
     if bodies and file is None: raise ValueError(f"{folder}: its manifest names no weights for what {name} has learned; train again")
-    if "network" in saved: encoder = load_network_encoder(Path(folder) / str(weights), saved)
+    if "network" in saved: encoder = load_network_encoder(own_file(folder, str(weights)), saved)
     else:
         _check_size(name, file)
         encoder = _with_bodies(file, name, size, bodies) if bodies and file else create_encoder(name, file, size)

@@ -31,6 +31,8 @@ from .looking import Moment, answered, class_agreement, look_at, spent_by, with_
 from ..gallery.gallery import Gallery
 from ..gallery.pairs import GalleryPairs
 from ..gallery.searching import rows_where
+from ..gallery.acknowledged import FILE
+from ..gallery.sqlite_file import unwritten
 from ..images.errors import BadImages, given_name
 from ..images.listing import label_func
 from ..scoring.open_world import UNCALIBRATED
@@ -257,10 +259,11 @@ class SimilarityFinder:
         Args:
             folder: made, or replaced if it is a model folder"""
         parts = {which: self._record_and_head(which) for which in HEADS}
-        with written_whole(folder) as beside:
+        place = Path(os.path.realpath(folder))
+        with unwritten(place / FILE), written_whole(place) as beside:
+            if self.gallery.folder == place: self.gallery.catalogue.follow() # with all that others have added
             self.gallery.save_to(beside)
             write_model(beside, self.model, *({which: part[k] for which, part in parts.items()} for k in (0, 1)))
-        place = Path(os.path.abspath(folder))
         if self.gallery.folder == place: self._set_up(self.model, Gallery(folder, self.encoder)) # the one that was open is gone
         self._saved = place, self.gallery.catalogue.revision()
         return Path(folder)
@@ -278,7 +281,7 @@ class SimilarityFinder:
         Args:
             folder: that `save` wrote
             gallery: another gallery to search; None for the model's own"""
-        folder, finder = Path(os.path.abspath(folder)), cls.__new__(cls)
+        folder, finder = Path(os.path.realpath(folder)), cls.__new__(cls)
         model, records = read_model(folder)
         finder._set_up(model, own_gallery(folder, model.encoder))
         if gallery is not None: finder._set_up(model, gallery if isinstance(gallery, Gallery) else Gallery(gallery))

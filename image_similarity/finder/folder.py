@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ..encoders.encoder import Encoder, fingerprint
+from ..gallery.adding import content_hash
 from ..gallery.gallery import Gallery, is_gallery
 from ..encoders.model_files import load_encoder, read_manifest, read_tensors, save_encoder, write_manifest, write_tensors
 from ..scoring.layers import build_layers, describe_layers, flat_layers
@@ -41,6 +42,9 @@ class Model:
 # %% ../../nbs/10_finder/02_folder.ipynb #730f56b3
 HEADS = ("clearn", "slearn") # the classifier's and the Siamese network's
 
+_KEPT = ("scorers.safetensors", "heads.safetensors")
+_LARGEST = 1e12 # of a weight: products of three of these can be written down in 32 bits
+
 def _kept_classes(classes: ClassScorer | LayeredClassScorer) -> tuple[list[dict] | None, dict[str, torch.Tensor]]: # its layers, if it has several, and its tensors
     if isinstance(classes, ClassScorer): return None, {"weight": classes.weight, "bias": classes.bias}
     flat = flat_layers(classes.layers)
@@ -59,14 +63,29 @@ def write_model(folder: Path, model: Model, learners: dict[str, dict], heads: di
                                                  **({} if model.references is None else {"world.references": model.references.contiguous()})})
     write_tensors(folder / "heads.safetensors", {f"{which}.{name}": tensor for which in HEADS for name, tensor in heads[which].items()})
     own = model.class_encoder is not model.encoder
+    marks = {name: content_hash(folder / name) for name in _KEPT}
     write_manifest(folder, {"encoder": save_encoder(folder, model.encoder), "labels": model.classes.labels, "class_layers": layers, "symmetric": model.scorer.symmetric,
-                            "learners": learners, "open_world": model.world.to_dict(), "class_encoder": save_encoder(folder, model.class_encoder, "class_encoder") if own else None})
+                            "learners": learners, "files": marks, "open_world": model.world.to_dict(), "class_encoder": save_encoder(folder, model.class_encoder, "class_encoder") if own else None})
 
 # %% ../../nbs/10_finder/02_folder.ipynb #2e527d05
 def _read_classes(manifest: dict, tensors: dict[str, torch.Tensor]) -> ClassScorer | LayeredClassScorer:
     layers, labels = manifest.get("class_layers"), manifest["labels"] # folders of earlier versions have no layers
     try: return ClassScorer(tensors["weight"], tensors["bias"], labels) if layers is None else LayeredClassScorer(build_layers(layers, tensors), labels)
     except ValueError as e: raise IndexError(str(e)) from e # `read_model` says of which folder
+
+def _checked(
+    folder: Path,
+    marks: object,            # of files, by name, as a manifest has them; None in folders of earlier versions
+) -> dict[str, torch.Tensor]: # the scorers'
+    "Raises `ValueError` for heads that are not as they were saved, or that no training can have left."
+    for name in _KEPT:
+        if isinstance(marks, dict) and (folder / name).is_file() and content_hash(folder / name) != marks.get(name):
+            raise ValueError(f"{folder / name}: is not the file that was saved here (its fingerprint is another one); restore it, or train again")
+    tensors = read_tensors(folder / _KEPT[0])
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool((tensor.abs() <= _LARGEST).all()): # NaN is not, either
+            raise ValueError(f"{folder / _KEPT[0]}: {name} has numbers that are not finite, or beyond {_LARGEST:g}; train again")
+    return tensors
 
 def read_model(folder: Path) -> tuple[Model, dict]:
     """Raises `FileNotFoundError` or `ValueError` that says what does not fit and what to do.
@@ -76,7 +95,7 @@ def read_model(folder: Path) -> tuple[Model, dict]:
     Returns: and how each learner's head was built"""
     manifest = read_manifest(folder)
     try:
-        tensors = read_tensors(folder / "scorers.safetensors")
+        tensors = _checked(folder, manifest.get("files"))
         encoder = load_encoder(folder, manifest["encoder"])
         class_encoder = load_encoder(folder, manifest["class_encoder"]) if manifest["class_encoder"] else encoder
         classes = _read_classes(manifest, {name.removeprefix("class."): tensors.pop(name) for name in [*tensors] if name.startswith("class.")})
@@ -87,7 +106,7 @@ def read_model(folder: Path) -> tuple[Model, dict]:
         if n_classes != len(classes.labels): raise IndexError(f"{n_classes} classes and {len(classes.labels)} labels must agree")
         scorer.pair_logits(*torch.zeros(2, 1, 2 * encoder.nf))
         return Model(encoder, class_encoder, classes, scorer, world, references), manifest["learners"]
-    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as e: # whatever a damaged or foreign part leads to
+    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, RecursionError) as e: # whatever a damaged or foreign part leads to
         raise ValueError(f"{folder}: its parts do not fit together ({type(e).__name__}: {e}); train again") from e
 
 # %% ../../nbs/10_finder/02_folder.ipynb #e620d987

@@ -282,6 +282,18 @@ class Catalogue(Protocol):
             facts: to keep in place of what is kept under these names; None to keep nothing"""
         ...
 
+    def damaged_vectors(self) -> list[int]:
+        """The items whose vector is not what was kept.
+
+        Returns: ids, in order"""
+        ...
+
+    def follow(self) -> None:
+        """Go on with the gallery that is at its place now: a model that holds all that this one did may have been saved there.
+
+        Raises `FileNotFoundError` when there is none any more, `ValueError` for another one."""
+        ...
+
     def damage(self) -> str | None:
         """What the store says of itself.
 

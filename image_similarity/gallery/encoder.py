@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/09_gallery/encoder.htm
 
 # %% auto #0
 __all__ = ['GalleryEncoder', 'compared_rows', 'PooledEncoder', 'unreadable', 'as_gallery_encoder', 'default_encoder',
-           'load_gallery_encoder', 'text_side', 'named', 'is_outdated', 'outdated', 'renewed_encoder',
+           'load_gallery_encoder', 'text_side', 'named', 'known_encoder', 'is_outdated', 'outdated', 'renewed_encoder',
            'fitting_encoder', 'kept_encoder', 'encoder_at_work', 'kept_width', 'compared_of']
 
 # %% ../../nbs/09_gallery/07_encoder.ipynb #25ee68e4
@@ -19,6 +19,7 @@ import numpy as np
 from .catalogue import Catalogue
 from ..images.errors import BadImages, ImageError, given_name
 from ..images.opening import READING, open_image
+from ..images.replacing import said_when_full
 from ..metrics.similarity import normalize
 
 if TYPE_CHECKING: # these load torch
@@ -173,6 +174,17 @@ def named(
     "What to call a gallery at the beginning of an error."
     return str(catalogue.folder or "this gallery")
 
+def known_encoder(catalogue: Catalogue) -> dict | None:
+    """What a catalogue says of its encoder. Raises `ValueError` for what cannot have been written by us.
+
+    Returns: None before the first picture"""
+    saved = catalogue.fact("encoder")
+    if saved is None: return None
+    right = isinstance(saved, dict) and all(isinstance(saved.get(name), str) for name in ("kind", "fingerprint")) and saved.get("compared") in ("means", "all")
+    if not right or not isinstance(saved.get("width"), int) or not 0 < saved["width"] < 2**24:
+        raise ValueError(f"{named(catalogue)}: what its gallery.sqlite says of its encoder is damaged ({str(saved)[:80]}); restore it from a backup")
+    return saved
+
 def is_outdated(
     catalogue: Catalogue,
 ) -> bool:
@@ -227,7 +239,7 @@ def encoder_at_work(catalogue: Catalogue, encoder: GalleryEncoder) -> GalleryEnc
     Returns: the same"""
     if catalogue.fact("encoder") is None:
         given = {"kind": "given", "fingerprint": encoder.fingerprint, "width": encoder.width, "compared": encoder.compared}
-        with catalogue.writing(): # of which the first makes the folder
+        with said_when_full(named(catalogue)), catalogue.writing(): # of which the first makes the folder
             if catalogue.fact("encoder") is None: catalogue.set_fact("encoder", encoder.save(catalogue.folder) if catalogue.folder else given)
     return fitting_encoder(catalogue, encoder)
 

@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..explain.results import Results
+from .acknowledged import FILE
 from .adding import Added, add_files, import_vectors, renewed
 from .asking import answers
 from .catalogue import Catalogue, Item
 from .choosing import Chosen, chosen_ids, chosen_pictures, facts_for, update_items
-from .encoder import GalleryEncoder, as_gallery_encoder, compared_of, encoder_at_work, fitting_encoder, is_outdated, kept_encoder, outdated, text_side
+from .encoder import (GalleryEncoder, as_gallery_encoder, compared_of, encoder_at_work, fitting_encoder, is_outdated, kept_encoder,
+                                              known_encoder, outdated, text_side)
 from .inventory import Check, Stats, catalogue_html, catalogue_stats, check_catalogue, export_table, save_copy
 from .missing import Missing, came_alone, missing_below, sorted_missing
 from .searching import Searcher, approximations
-from .sqlite import FILE, SqliteCatalogue
+from .sqlite import SqliteCatalogue
 
 if TYPE_CHECKING: # these are heavy
     from image_similarity.encoders.encoder import Encoder
@@ -43,7 +45,7 @@ def is_gallery(
 
 def _own_folder(path: str | Path) -> Path:
     "The folder of a gallery, absolute; it need not be there. Raises `ValueError` for one of something else."
-    folder = Path(os.path.abspath(os.path.expanduser(path)))
+    folder = Path(os.path.realpath(os.path.expanduser(path))) # paths lead from where it lies, not from where a link to it does
     if folder.is_file(): raise ValueError(f"{folder}: is a file; a gallery is a folder")
     if folder.is_dir() and any(folder.iterdir()) and not is_gallery(folder): raise ValueError(f"{folder}: exists but is not a gallery; choose another name")
     return folder
@@ -68,6 +70,7 @@ class Gallery:
         self.folder = None if path is None else _own_folder(path)
         if create and self.folder is not None: self.folder.mkdir(parents=True, exist_ok=True)
         self.catalogue: Catalogue = SqliteCatalogue(self.folder, create or self.folder is None, read_only) # all that the gallery knows; for those who build on it
+        known_encoder(self.catalogue)
         self._searcher = Searcher(self.catalogue)
         self._encoder: GalleryEncoder | None = None
         self._text: TextImageEncoder | None = None

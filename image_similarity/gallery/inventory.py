@@ -25,7 +25,7 @@ from .encoder import GalleryEncoder
 from .missing import sorted_missing
 from ..images.errors import ImageError
 from ..images.opening import check_file, content_hash
-from ..images.replacing import replaced_whole
+from ..images.replacing import own_file, replaced_whole, said_when_full
 
 # %% ../../nbs/09_gallery/10_inventory.ipynb #fa76872c
 def _count(n: int, one: str, many: str = "") -> str: return f"{n:,} {one if n == 1 else many or one + 's'}"
@@ -76,16 +76,18 @@ class Check:
         changed: whose file holds something else by now
         without_vector: ids
         damage: what the catalogue's store says of itself; None when it is whole
-        away: ids of those missing whose folder is not there either, as when a drive is not mounted"""
+        away: ids of those missing whose folder is not there either, as when a drive is not mounted
+        damaged_vectors: ids of items whose vector is not what was kept"""
     items: int                # that were checked
     missing: list[Item]       # whose file is not there
     changed: list[Item]       # whose file holds something else by now
     without_vector: list[int] # ids
     damage: str | None = None # what the catalogue's store says of itself; None when it is whole
     away: frozenset[int] = frozenset() # ids of those missing whose folder is not there either, as when a drive is not mounted
+    damaged_vectors: list[int] = field(default_factory=list) # ids of items whose vector is not what was kept
 
     @property
-    def ok(self) -> bool: return not (self.missing or self.changed or self.without_vector or self.damage)
+    def ok(self) -> bool: return not (self.missing or self.changed or self.without_vector or self.damage or self.damaged_vectors)
 
     def __repr__(self):
         if self.ok: return f"{_count(self.items, 'item')}, all as they should be"
@@ -93,7 +95,8 @@ class Check:
         found = (self.missing, "file is missing", "files are missing"), (self.changed, "file has changed (add it again)", "files have changed (add them again)")
         lines += [f"{_count(len(items), one, many)}, the first: {items[0].path}" for items, one, many in found if items]
         if self.away: lines.append(f"of these {len(self.away):,} with their folder: is a drive not mounted?")
-        return "\n".join(lines + ([_count(len(self.without_vector), "item has no vector", "items have no vector")] if self.without_vector else []))
+        ids = (self.without_vector, "item has no vector", "items have no vector"), (self.damaged_vectors, "item has a damaged vector", "items have damaged vectors")
+        return "\n".join(lines + [f"{_count(len(found), one, many)} (remove and add again), the first: item {found[0]}" for found, one, many in ids if found])
 
     def to_dict(self) -> dict:
         """Every path, not only the first.
@@ -101,7 +104,7 @@ class Check:
         Returns: all of it, for JSON"""
         lost = [{"id": item.id, "path": str(item.path), "away": item.id in self.away} for item in self.missing]
         return {"items": self.items, "ok": self.ok, "missing": lost, "changed": [{"id": item.id, "path": str(item.path)} for item in self.changed],
-                "without_vector": self.without_vector, "damage": self.damage}
+                "without_vector": self.without_vector, "damaged_vectors": self.damaged_vectors, "damage": self.damage}
 
 def check_catalogue(
     catalogue: Catalogue,
@@ -112,7 +115,8 @@ def check_catalogue(
     missing = [*found.gone, *found.away]
     lost = {item.id for item in missing}
     changed = [item for item in items if item.hash and item.has_file and item.id not in lost and not _is_as_before(item)]
-    return Check(len(items), sorted(missing, key=lambda item: item.id or 0), changed, catalogue.without_vector(), catalogue.damage(), frozenset(i.id or 0 for i in found.away))
+    return Check(len(items), sorted(missing, key=lambda item: item.id or 0), changed, catalogue.without_vector(), catalogue.damage(),
+                 frozenset(i.id or 0 for i in found.away), catalogue.damaged_vectors())
 
 def _is_as_before(item: Item) -> bool:
     try:
@@ -134,7 +138,7 @@ def export_table(catalogue: Catalogue, file: str | Path) -> Path:
         file: .parquet, with the vectors in a column `pooled`; or .csv, without"""
     file = Path(file)
     if file.suffix.lower() not in (".parquet", ".csv"): raise ValueError(f"{file}: end it in .parquet or .csv")
-    with replaced_whole(file) as beside: (_write_parquet if file.suffix.lower() == ".parquet" else _write_csv)(catalogue, beside)
+    with said_when_full(file), replaced_whole(file) as beside: (_write_parquet if file.suffix.lower() == ".parquet" else _write_csv)(catalogue, beside)
     return file
 
 def _records(items: list[Item]) -> list[dict]: # metadata as text, and so are names that are none
@@ -191,13 +195,13 @@ def save_copy(catalogue: Catalogue, encoder: Callable[[], GalleryEncoder], folde
         encoder: gives what looked at the pictures; only called where it is in memory only
         folder: not there yet, or empty
     Returns: the folder, absolute"""
-    folder = Path(os.path.abspath(folder))
+    folder = Path(os.path.realpath(folder))
     if folder.exists() and (folder.is_file() or any(folder.iterdir())): raise ValueError(f"{folder}: exists already and is not an empty folder; choose another name")
     beside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        catalogue.copy_to(beside, folder, encoder=_copied_encoder(catalogue, encoder, beside))
+        with said_when_full(folder): catalogue.copy_to(beside, folder, encoder=_copied_encoder(catalogue, encoder, beside))
         if folder.exists(): folder.rmdir()
         os.replace(beside, folder)
     finally: shutil.rmtree(beside, ignore_errors=True)
@@ -208,6 +212,6 @@ def _copied_encoder(catalogue: Catalogue, encoder: Callable[[], GalleryEncoder],
     saved = catalogue.fact("encoder")
     if saved and saved["kind"] == "given": return encoder().save(to)
     if saved and catalogue.folder:
-        if saved.get("weights"): shutil.copy2(catalogue.folder / saved["weights"], to)
-        elif saved["kind"] == "clip": shutil.copytree(catalogue.folder / "clip", to / "clip")
+        if saved.get("weights"): shutil.copy2(own_file(catalogue.folder, saved["weights"]), to)
+        elif saved["kind"] == "clip": shutil.copytree(own_file(catalogue.folder, "clip"), to / "clip", symlinks=True)
     return saved

@@ -24,7 +24,7 @@ from .catalogue import Catalogue
 from .gallery import Gallery
 from ..scoring.files import extend_pair_files, open_pair_files, scorer_key
 from ..scoring.search import PairIndex, pair_index
-from ..images.replacing import replaced_whole
+from ..images.replacing import is_full, replaced_whole
 from .row_cache import LARGEST_WASTE, cache_folder, ids_after
 from ..scoring.scorers import PairScorer
 
@@ -60,7 +60,7 @@ def _read_state(catalogue: Catalogue, folder: Path, made_from: dict, trusted: _S
         if state.made_from != made_from or not (folder / "index.json").is_file(): return None
         if state != trusted and any(_check(folder / name) != check for name, check in state.checks.items()): return None
         return (state, np.fromfile(folder / "ids.bin", "<i8")) if catalogue.has_revision(state.revision, state.mark) else None
-    except (OSError, ValueError, TypeError): return None # whatever a damaged file leads to
+    except (OSError, ValueError, TypeError, RecursionError): return None # whatever a damaged file leads to
 
 def _check(file: Path, size: int = 0, crc: int = 0) -> list[int]: # bytes and CRC-32
     "Of a file whose first `size` bytes are known."
@@ -147,6 +147,11 @@ class GalleryPairs:
     def _view(self) -> PairView:
         folder, catalogue = self.folder, self.gallery.catalogue
         if folder is None: index, ids = _new_rows(catalogue, self.scorer)
-        else: index, ids, self._trusted = _kept_rows(catalogue, self.scorer, folder, self._trusted)
+        else:
+            try: index, ids, self._trusted = _kept_rows(catalogue, self.scorer, folder, self._trusted)
+            except OSError as e:
+                if not is_full(e): raise
+                shutil.rmtree(folder, ignore_errors=True) # half written, and the disk is full
+                index, ids = _new_rows(catalogue, self.scorer)
         labels = catalogue.labels()
         return PairView(index, ids, np.array([labels.get(id) for id in ids.tolist()], object))

@@ -24,9 +24,11 @@ def kept_path(path: str | Path, folder: Path | None) -> str | bytes:
     path = os.fspath(path)
     if folder is not None:
         path = os.path.abspath(path)
-        for root, way in ((os.path.join(folder, ""), ""), (os.path.join(os.path.dirname(folder), ""), "../")):
-            if path.startswith(root):
-                path = way + path[len(root):].replace(os.sep, "/")
+        roots = (os.path.join(folder, ""), ""), (os.path.join(os.path.dirname(folder), ""), "../")
+        place = path if path.startswith(roots[1][0]) else os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)) # by way of a link
+        for root, way in roots:
+            if place.startswith(root):
+                path = way + place[len(root):].replace(os.sep, "/")
                 break
     try: path.encode()
     except UnicodeEncodeError: return os.fsencode(path)

@@ -1,4 +1,4 @@
-"""The rows that are searched, in a file that is mapped into memory, appended to, and made again whenever it is not right.
+"""The rows that are searched, in a file that is mapped into memory, appended to, and made again whenever it is not right; or in memory, where the disk is full.
 
 Docs: https://image-similarity.github.io/image_similarity/09_gallery/row_cache.html.md"""
 
@@ -13,7 +13,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,7 +21,7 @@ import numpy as np
 from filelock import FileLock
 
 from .catalogue import Catalogue
-from ..images.replacing import replaced_whole
+from ..images.replacing import is_full, replaced_whole
 
 # %% ../../nbs/09_gallery/06_row_cache.ipynb #cb496bc1
 LARGEST_WASTE = 0.25 # of the rows may belong to nobody
@@ -56,7 +56,7 @@ def read_head(file: Path, catalogue: Catalogue, made_from: dict) -> tuple[Head, 
         facts = json.loads(line)
         if facts.pop("ids_crc") != zlib.crc32(data): return None
         head, ids = Head(**facts), np.frombuffer(data, "<i8").copy()
-    except (OSError, ValueError, KeyError, TypeError): return None # whatever a damaged file leads to
+    except (OSError, ValueError, KeyError, TypeError, RecursionError): return None # whatever a damaged file leads to
     return (head, ids) if head.made_from == made_from and len(ids) == head.count and catalogue.has_revision(head.revision, head.mark) else None
 
 def write_head(file: Path, head: Head, ids: np.ndarray) -> None:
@@ -117,12 +117,28 @@ class RowCache:
         "Bring `rows` (N, D) and `ids` (N,) up to date: from the files if they are right, and from the catalogue what they lack."
         number, mark = self.catalogue.revision()
         if self.head and (self.head.revision, self.head.mark) == (number, mark): return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / f"{self.name}.lock"):
-            head, ids = self._load() or self._fresh()
-            head, ids = self._append(head, ids, number, mark)
-            if np.count_nonzero(ids < 0) > LARGEST_WASTE * len(ids): head, ids = self._append(*self._fresh(), number, mark)
-            self._take(head, ids)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / f"{self.name}.lock"):
+                head, ids = self._load() or self._fresh()
+                head, ids = self._append(head, ids, number, mark)
+                if np.count_nonzero(ids < 0) > LARGEST_WASTE * len(ids): head, ids = self._append(*self._fresh(), number, mark)
+                self._take(head, ids)
+        except OSError as e:
+            if not is_full(e): raise
+            self._hold(number, mark)
+
+    def _hold(self, number: int, mark: str) -> None:
+        "Keep the rows in memory, until the disk has room again: searching needs none."
+        held = self.head if self.head and self.head.generation.startswith("held-") else None
+        head, ids, rows = (held, self.ids, [self.rows]) if held else (Head(self.made_from, f"held-{uuid4().hex[:8]}", 0, 0, -1, "", 0), np.zeros(0, np.int64), [])
+        new = []
+        for these, pooled in self.catalogue.vectors_since(head.revision):
+            rows.append(np.ascontiguousarray(self.rows_of(pooled), "<f4"))
+            new.append(these)
+        ids = ids_after(self.catalogue, head.revision, ids, new)
+        self.rows = rows[0] if len(rows) == 1 else np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
+        self.head, self.ids, self.alive = replace(head, count=len(ids), width=self.rows.shape[1], revision=number, mark=mark), ids, ids >= 0
 
     def _load(self) -> tuple[Head, np.ndarray] | None:
         "The files, or None unless everything about them is right."
@@ -140,18 +156,22 @@ class RowCache:
     def _append(self, head: Head, ids: np.ndarray, number: int, mark: str) -> tuple[Head, np.ndarray]:
         "Rows of items that are new or changed, to the end of the file; then the head."
         if head.mark == mark and head.revision == number: return head, ids
-        new, width, crc = [], head.width, head.crc
-        with open(self.rows_file(head), "ab") as file:
-            file.truncate(head.count * width * 4) # rows that an interrupted process left
-            for these, pooled in self.catalogue.vectors_since(head.revision):
-                rows = np.ascontiguousarray(self.rows_of(pooled), "<f4")
-                width, crc = rows.shape[1], _crc(rows, crc)
-                file.write(rows.data)
-                new.append(these)
-        ids = ids_after(self.catalogue, head.revision, ids, new)
-        head = Head(self.made_from, head.generation, width, len(ids), number, mark, crc)
-        write_head(self.head_file, head, ids)
-        return head, ids
+        new, width, crc, size = [], head.width, head.crc, head.count * head.width * 4
+        try:
+            with open(self.rows_file(head), "ab") as file:
+                file.truncate(size) # rows that an interrupted process left
+                for these, pooled in self.catalogue.vectors_since(head.revision):
+                    rows = np.ascontiguousarray(self.rows_of(pooled), "<f4")
+                    width, crc = rows.shape[1], _crc(rows, crc)
+                    file.write(rows.data)
+                    new.append(these)
+            ids = ids_after(self.catalogue, head.revision, ids, new)
+            grown = Head(self.made_from, head.generation, width, len(ids), number, mark, crc)
+            write_head(self.head_file, grown, ids)
+        except OSError: # nothing half written is left lying about
+            os.truncate(self.rows_file(head), size) if size else self.rows_file(head).unlink(missing_ok=True)
+            raise
+        return grown, ids
 
     def _take(self, head: Head, ids: np.ndarray) -> None:
         "Serve these rows from now on; files of other generations are of no more use."

@@ -11,6 +11,7 @@ __all__ = ['Searcher', 'nearest_items', 'rows_where', 'rows_of_ids', 'approximat
 import json
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,9 @@ class Searcher:
             if store is None or known != made_from: store = self._new_store(metric, approximate, cache, made_from)
             grown = len(store) != len(cache.rows)
             if grown: store.update(cache.rows, cache.alive)
-            if isinstance(store, ApproximateVectors) and grown: save_index(store, cache.folder / f"{metric}.index", made_from)
+            if isinstance(store, ApproximateVectors) and grown:
+                with suppress(OSError, RuntimeError): # FAISS's; on a full disk, say: it is made anew by the next process
+                    save_index(store, cache.folder / f"{metric}.index", made_from)
             self._stores[metric, approximate] = store, made_from
             return store, cache.ids, cache.alive
 
@@ -123,7 +126,9 @@ def rows_of_ids(row_ids: np.ndarray, ids: Sequence[int]) -> np.ndarray:
         row_ids: (N,) id of each row, -1 for nobody's
         ids: of items
     Returns: (N,) bool"""
-    wanted = np.zeros(max([*ids, int(row_ids.max(initial=0))]) + 2, bool) # its last place is where -1 looks
+    last = max([*ids, int(row_ids.max(initial=0))])
+    if last > 64 * (len(row_ids) + len(ids)) + 1024: return np.isin(row_ids, np.array(ids, np.int64)) # few, far apart
+    wanted = np.zeros(last + 2, bool) # its last place is where -1 looks
     wanted[list(ids)] = True
     return wanted[row_ids]
 

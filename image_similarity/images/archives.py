@@ -113,7 +113,7 @@ def _by_table(folder, table, pictures):
     try:
         rows = read_table(folder / table)
         used = [column_name(rows, wanted, "the table") for wanted in (FILE_COLUMNS, LABEL_COLUMNS)]
-    except ValueError as e: raise ImageError(table, str(e).removeprefix(f"{folder / table}: ")) from e
+    except ValueError as e: raise ImageError(table, str(e).replace(str(folder / table), "").lstrip(":, ")) from e
     names, labels = ([row[name] for row in rows] for name in used)
     values = [(label or None, {k: v for k, v in row.items() if k not in used}) for label, row in zip(labels, rows)]
     try: found = by_file(names, values, [_TOP / p for p in pictures], _TOP / table.parent, str(table))

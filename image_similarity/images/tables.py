@@ -16,6 +16,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 
+from .errors import shortened
+
 # %% ../../nbs/01_images/07_tables.ipynb #87f57efd
 def read_table(file: str | Path) -> list[dict[str, str]]:
     """Read a CSV file.
@@ -40,9 +42,9 @@ def read_table(file: str | Path) -> list[dict[str, str]]:
 
 def _as_dicts(file, header, *rows):
     header = [h.strip() for h in header]
-    if len(set(header)) < len(header): raise ValueError(f"{file}: two columns have the same name ({', '.join(header)})")
+    if len(set(header)) < len(header): raise ValueError(f"{file}: two columns have the same name ({shortened(', '.join(header), 200)})")
     for n, row in enumerate(rows, 2):
-        if len(row) != len(header): raise ValueError(f"{file}, row {n}: {len(row)} cells, but {len(header)} columns ({', '.join(header)})")
+        if len(row) != len(header): raise ValueError(f"{file}, row {n}: {len(row)} cells, but {len(header)} columns ({shortened(', '.join(header), 200)})")
     return [dict(zip(header, (c.strip() for c in row))) for row in rows]
 
 # %% ../../nbs/01_images/07_tables.ipynb #f3e3bf65
@@ -76,7 +78,8 @@ def column_name(rows: list[dict[str, str]], names: tuple[str, ...], source: str)
         names: what the column may be called, in any case; the first that is there counts
         source: where the rows come from, for the error
     Returns: what it is called here"""
-    if (found := found_column(rows[0], names)) is None: raise ValueError(f"{source}: no column is called {' or '.join(names)}; there are {', '.join(rows[0])}")
+    if (found := found_column(rows[0], names)) is None:
+        raise ValueError(f"{source}: no column is called {' or '.join(names)}; there are {shortened(', '.join(rows[0]), 200)}")
     return found
 
 

@@ -61,7 +61,7 @@ def _manifest(folder: Path, scorer: PairScorer) -> dict:
     "Raises `ValueError` for files that belong to another scorer, or that cannot be read."
     path = folder / "index.json"
     try: found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e: raise ValueError(f"{path}: cannot be read ({e}); delete the folder, it can be made again") from e
+    except (ValueError, RecursionError) as e: raise ValueError(f"{path}: cannot be read ({e}); delete the folder, it can be made again") from e
     if not isinstance(found, dict) or found.get("scorer") != scorer_key(scorer):
         raise ValueError(f"{path}: its rows were made for another scorer; delete the folder, it can be made again")
     return found

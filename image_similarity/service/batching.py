@@ -60,6 +60,9 @@ class Batcher:
             self._ready.notify()
         return future
 
+    @property
+    def free(self) -> bool: return len(self._queue) < self.most # whether one more may wait
+
     def close(self) -> None:
         "Finish what waits, and stop."
         with self._ready:

@@ -60,6 +60,9 @@ class Looks:
             if encoder.fingerprint not in self._texts: self._texts[encoder.fingerprint] = text_side(encoder)
             return self._texts[encoder.fingerprint]
 
+    @property
+    def free(self) -> bool: return all(batcher.free for _, batcher in self._batchers.values()) # whether a query would be taken
+
     def close(self) -> None:
         for _, batcher in self._batchers.values(): batcher.close()
 
@@ -218,6 +221,11 @@ class Collections:
         self.root = Path(self._temporary.name) if self._temporary else place
         self.looks, self._known, self._lock = looks or Looks(), {}, threading.Lock()
         for name in ("pictures", "locks", "jobs"): (self.root / ".service" / name).mkdir(parents=True, exist_ok=True)
+        self._home = _home(self.root)
+
+    def check(self) -> None:
+        "Raises `Refused` when the folder is not where it was any more: nothing of a collection could be told from what is gone."
+        if _home(self.root) != self._home: raise Refused("unavailable", "the folder of the collections was moved or deleted; put it back, or start the service where it is now")
 
     def names(self) -> list[str]: return [*self.alone] or sorted(f.name for f in self.root.iterdir() if NAME.fullmatch(f.name) and is_gallery(f))
 
@@ -235,6 +243,7 @@ class Collections:
         Args:
             encoder: a name from `encoders`; None for the first
         Returns: False when it was there already, with the same encoder"""
+        self.check()
         if not NAME.fullmatch(name): raise Refused("invalid", f"{name}: a name is made of letters, digits, - and _, 64 at most, and starts with a letter or digit")
         if self.alone: raise Refused("forbidden", f"{name}: a single gallery is served as it is; serve a folder of collections to make others, or to add to them")
         if encoder is not None and encoder not in encoders(): raise Refused("invalid", f"{encoder}: no encoder of that name; there are {', '.join(encoders())}")
@@ -248,6 +257,11 @@ class Collections:
     def close(self) -> None:
         self.looks.close()
         if self._temporary: self._temporary.cleanup()
+
+def _home(root: Path) -> tuple[int, int] | None:
+    try: facts = os.stat(root / ".service")
+    except OSError: return None
+    return facts.st_dev, facts.st_ino
 
 def encoders() -> list[str]:
     "The encoders whose weights are here, the packaged one first."

@@ -12,7 +12,7 @@ __all__ = ['router', 'FORM', 'PICTURE', 'about', 'all_collections', 'collection'
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
@@ -20,14 +20,14 @@ from .answers import collection_info, item_page, known_item, shown_item
 from ..gallery.catalogue import Item
 from .collection import Collection, add_pictures, encoders
 from ..images.errors import ImageError
-from .incoming import CollectionName, Id, conditions, errors, form_of, opened_of, options_of, service_of
+from .incoming import CollectionName, Id, at_home, conditions, errors, form_of, opened_of, options_of, service_of
 from .pictures import WHOLE, jpeg, keep_file, kept_jpeg, shown_name
 from .protocol import (AddedItem, AddedItems, AddOptions, CollectionInfo, CollectionList, ItemInfo, ItemPage, NewCollection,
                                        Refused, ServiceInfo, Skipped)
 from ..encoders.model_files import package_version
 
 # %% ../../nbs/13_service/12_collection_routes.ipynb #7059ea17
-router = APIRouter(prefix="/v1", responses=errors())
+router = APIRouter(prefix="/v1", responses=errors(), dependencies=[Depends(at_home)])
 
 @router.get("", tags=["service"])
 async def about(request: Request) -> ServiceInfo:
@@ -50,18 +50,18 @@ def collection(request: Request, name: CollectionName) -> CollectionInfo:
     return _info(service_of(request), name)
 
 @router.put("/collections/{name}", tags=["collections"], status_code=201, responses={200: {"model": CollectionInfo, "description": "It was there."}, **errors(409)})
-def create_collection(request: Request, response: Response, name: CollectionName, body: NewCollection | None = None) -> CollectionInfo:
+async def create_collection(request: Request, response: Response, name: CollectionName, body: NewCollection | None = None) -> CollectionInfo:
     "Make a collection, unless it is there."
-    made = service_of(request).collections.create(name, body and body.encoder)
-    if not made: response.status_code = 200
-    return _info(service_of(request), name)
+    service = service_of(request)
+    if not await service.lanes.writing.run(request, service.collections.create, name, body and body.encoder): response.status_code = 200
+    return await run_in_threadpool(_info, service, name)
 
 @router.delete("/collections/{name}", tags=["collections"], status_code=204, responses=errors(409))
-def delete_collection(request: Request, name: CollectionName) -> None:
+async def delete_collection(request: Request, name: CollectionName) -> None:
     "Delete a collection and the pictures that were sent to it. Pictures that lie elsewhere stay."
     service = service_of(request)
     if active := service.jobs.active(name): raise Refused("conflict", f"{name}: job {active[0]} is not done; wait for it, or cancel it")
-    service.collections[name].delete()
+    await service.lanes.writing.run(request, service.collections[name].delete)
 
 # %% ../../nbs/13_service/12_collection_routes.ipynb #bbe1af0e
 @router.get("/collections/{name}/items", tags=["items"])
@@ -78,9 +78,11 @@ def item(request: Request, name: CollectionName, id: Id) -> ItemInfo:
     return ItemInfo(**shown_item(name, known_item(service_of(request).collections[name].now(), id)))
 
 @router.delete("/collections/{name}/items/{id}", tags=["items"], status_code=204)
-def remove_item(request: Request, name: CollectionName, id: Id) -> None:
+async def remove_item(request: Request, name: CollectionName, id: Id) -> None:
     "Take an item out. Its picture is deleted if it was sent to the service."
-    collection = service_of(request).collections[name]
+    await service_of(request).lanes.writing.run(request, _remove, service_of(request).collections[name], id)
+
+def _remove(collection: Collection, id: int) -> None:
     with collection.writing() as opened:
         item = known_item(opened, id)
         opened.gallery.catalogue.remove_items([id]) # no matter if another process was quicker
@@ -96,9 +98,9 @@ async def add_items(request: Request, name: CollectionName) -> AddedItems:
     "Add pictures. What the answer says is there is on the disk; what cannot be read is listed and not kept."
     collection = service_of(request).collections[name]
     async with form_of(request, service_of(request).limits.upload_files) as form:
-        files, options = [f for f in form.getlist("files") if isinstance(f, UploadFile)], options_of(form, AddOptions)
+        files, options = [f for f in form.getlist("files") if isinstance(f, UploadFile)], await run_in_threadpool(options_of, form, AddOptions)
         if not files: raise Refused("invalid", "files: the form has no file of that name")
-        return await run_in_threadpool(add_uploads, collection, files, options)
+        return await service_of(request).lanes.writing.run(request, add_uploads, collection, files, options)
 
 def add_uploads(
     collection: Collection,
@@ -129,9 +131,10 @@ async def thumbnail(request: Request, name: CollectionName, id: Id, size: Annota
 async def _picture(request: Request, name: str, id: int, size: int, draw: Callable[[Item], bytes]) -> Response:
     item = known_item(await opened_of(request, name), id)
     tag = f'"{item.hash or item.mtime_ns}-{size}"'
-    headers = {"ETag": tag, "Cache-Control": "private, max-age=3600"}
+    # no-cache: it may be kept, and is shown again only after it was asked for, which needs the token
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if request.headers.get("if-none-match") == tag: return Response(None, 304, headers)
-    try: content = await run_in_threadpool(draw, item)
+    try: content = await service_of(request).lanes.pictures.run(request, draw, item)
     except FileNotFoundError as e: raise Refused("not_found", f"{item.path.name}: the file is gone; add the picture again") from e
     except ImageError as e: raise Refused("bad_image", f"{item.path.name}: {e.reason}") from e
     return Response(content, media_type="image/jpeg", headers=headers)

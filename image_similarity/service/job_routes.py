@@ -13,19 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as PathParameter
 from starlette.concurrency import run_in_threadpool
 
 from ..images.archives import receiving, unpack
-from .incoming import CollectionName, Service, content_type, errors, service_of
+from .incoming import CollectionName, Service, at_home, content_type, errors, service_of
 from .job_work import write_task
 from .jobs import new_id
 from .protocol import JobInfo, JobList, Refused, TrainOptions
 from ..images.zip_entries import ArchiveError, ArchiveLimits, ArchiveTooLarge
 
 # %% ../../nbs/13_service/14_job_routes.ipynb #e6c68e14
-router = APIRouter(prefix="/v1", tags=["jobs"], responses=errors())
+router = APIRouter(prefix="/v1", tags=["jobs"], responses=errors(), dependencies=[Depends(at_home)])
 ZIP = {"requestBody": {"required": True, "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}}
 
 @router.post("/collections/{name}/train", status_code=202, responses=errors(409, 415), openapi_extra=ZIP)
@@ -38,7 +38,7 @@ async def train(request: Request, response: Response, name: CollectionName,
     place.mkdir()
     try:
         await _receive(request, place / "archive.zip", service.limits.archive_bytes)
-        job = await run_in_threadpool(_accept, service, id, name, options)
+        job = await service.lanes.writing.run(request, _accept, service, id, name, options)
     except BaseException as e:
         shutil.rmtree(place, ignore_errors=True)
         if isinstance(e, ArchiveTooLarge): raise Refused("too_large", str(e)) from e
@@ -67,9 +67,11 @@ def _accept(service: Service, id: str, name: str, options: TrainOptions) -> JobI
 JobId = Annotated[str, PathParameter(description="Of a job.", max_length=64)]
 
 @router.get("/jobs")
-def jobs(request: Request, collection: Annotated[str | None, Query(max_length=64)] = None) -> JobList:
-    "Jobs, newest first."
-    return JobList(jobs=service_of(request).jobs.find(collection))
+def jobs(request: Request, collection: Annotated[str | None, Query(max_length=64)] = None, limit: Annotated[int, Query(ge=1, le=200)] = 50,
+         after: Annotated[str | None, Query(max_length=64, description="Older than this job.")] = None) -> JobList:
+    "Jobs, newest first, page by page."
+    found = service_of(request).jobs.find(collection, limit + 1, after)
+    return JobList(jobs=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
 
 @router.get("/jobs/{id}")
 def job(request: Request, id: JobId) -> JobInfo:

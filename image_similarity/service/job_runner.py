@@ -8,17 +8,21 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/job_runner.
 __all__ = ['JobRunner']
 
 # %% ../../nbs/13_service/10_job_runner.ipynb #bb3edc9d
+import logging
 import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+from ..images.console import one_line
 from .jobs import Jobs
 from .protocol import JobInfo, Refused
 
 # %% ../../nbs/13_service/10_job_runner.ipynb #9b0e4559
 _COMMAND = [sys.executable, "-c", "from image_similarity.service.job_work import main; main()"]
+
+_AGAIN = 10 # seconds until what failed is tried again
 
 class JobRunner:
     "Takes jobs from the queue, one after the other, in a thread."
@@ -60,10 +64,18 @@ class JobRunner:
         return self.jobs[id]
 
     def _loop(self):
+        failed = False
         while not self._stopping:
             self._wake.clear()
-            if (job := self.jobs.take()) is None: self._wake.wait()
-            else: self._do(job)
+            try:
+                if failed: self.jobs.again()
+                failed = False
+                if (job := self.jobs.take()) is None: self._wake.wait()
+                else: self._do(job)
+            except OSError as e: # a full disk, say: nothing is lost, and it is tried again
+                failed = True
+                logging.getLogger("image_similarity").warning("jobs: %s; trying again in %s s", one_line(e), _AGAIN)
+                self._wake.wait(_AGAIN)
 
     def _do(self, job: JobInfo):
         place = self.jobs.place(job.id)

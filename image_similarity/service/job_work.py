@@ -25,6 +25,8 @@ import numpy as np
 from ..images.archives import Unpacked
 from ..gallery.catalogue import Item
 from ..gallery.gallery import Gallery
+from ..gallery.acknowledged import FILE
+from ..gallery.sqlite_file import unwritten
 from .collection import Collection, Collections, add_pictures
 from ..images.console import one_line
 from ..images.remote import nothing_fetched
@@ -228,14 +230,16 @@ def put_in_place(collection: Collection, classifier, siamese, known: dict[Path, 
     Returns: the `SimilarityFinder`"""
     from image_similarity.finder.finder import SimilarityFinder
     from image_similarity.encoders.model_files import replace_folder
-    beside, seen = (collection.folder.with_name(f".{collection.name}.{what}") for what in ("new", "seen"))
+    place = Path(os.path.realpath(collection.folder)) # which may be a link
+    beside, seen = (place.with_name(f".{place.name}.{what}") for what in ("new", "seen"))
     for left in (beside, seen): shutil.rmtree(left, ignore_errors=True) # by a job that was killed
     try:
-        with collection.writing() as opened:
+        with collection.writing() as opened, unwritten(collection.folder / FILE): # nor may `index` write into what is replaced
+            opened.gallery.catalogue.follow()
             gallery = opened.gallery if known is None else seen_anew(opened.gallery, siamese.model.encoder, known, seen)
             finder = SimilarityFinder(classifier, siamese, gallery)
             finder.save(beside)
-            replace_folder(collection.folder, beside)
+            replace_folder(place, beside)
         if known is None: return finder
         gallery.close()
         return SimilarityFinder.load(collection.folder)

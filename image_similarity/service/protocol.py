@@ -6,11 +6,11 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/protocol.ht
 
 # %% auto #0
 __all__ = ['TOP_K', 'STATUS', 'Name', 'Scalar', 'Where', 'ItemId', 'Limits', 'Refused', 'Said', 'Answered', 'ErrorInfo',
-           'Skipped', 'LabelCount', 'ServiceInfo', 'Status', 'NewCollection', 'CollectionInfo', 'CollectionList',
-           'ItemInfo', 'ItemPage', 'AddOptions', 'AddedItem', 'AddedItems', 'SearchOptions', 'Part', 'WeightedPart',
-           'SearchRequest', 'Prediction', 'QueryInfo', 'Found', 'SearchAnswer', 'Recommendations', 'MatchPart',
-           'MatchRequest', 'MatchAnswer', 'CopyInfo', 'CopyGroup', 'DuplicatesAnswer', 'TrainOptions', 'JobResult',
-           'JobInfo', 'JobList']
+           'Skipped', 'LabelCount', 'ServiceInfo', 'Status', 'Ready', 'NewCollection', 'CollectionInfo',
+           'CollectionList', 'ItemInfo', 'ItemPage', 'AddOptions', 'AddedItem', 'AddedItems', 'SearchOptions', 'Part',
+           'WeightedPart', 'SearchRequest', 'Prediction', 'QueryInfo', 'Found', 'SearchAnswer', 'Recommendations',
+           'MatchPart', 'MatchRequest', 'MatchAnswer', 'CopyInfo', 'CopyGroup', 'DuplicatesAnswer', 'TrainOptions',
+           'JobResult', 'JobInfo', 'JobList']
 
 # %% ../../nbs/13_service/01_protocol.ipynb #7633b162
 from dataclasses import asdict, dataclass
@@ -18,8 +18,9 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import HTTPException
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
+from ..images.errors import shortened
 from ..images.memory import MAX_PIXELS
 
 # %% ../../nbs/13_service/01_protocol.ipynb #a50fa2a7
@@ -29,11 +30,13 @@ class Limits:
 
     Args:
         query_bytes: of a search, and of anything else that is sent but the two below
+        json_bytes: of JSON, with the pictures in it; larger pictures are sent as they are
         upload_bytes: of pictures that are added in one request
         upload_files: of these pictures
         archive_bytes: of a zip to train from
         waiting: queries that wait for the encoder; more are told to come again"""
     query_bytes: int = 20_000_000      # of a search, and of anything else that is sent but the two below
+    json_bytes: int = 1_000_000        # of JSON, with the pictures in it; larger pictures are sent as they are
     upload_bytes: int = 200_000_000    # of pictures that are added in one request
     upload_files: int = 200            # of these pictures
     archive_bytes: int = 2_000_000_000 # of a zip to train from
@@ -47,7 +50,7 @@ TOP_K = 200 # results of a search, at most
 
 # %% ../../nbs/13_service/01_protocol.ipynb #0c612755
 STATUS = {"bad_request": 400, "unauthorized": 401, "forbidden": 403, "not_found": 404, "method_not_allowed": 405, "timeout": 408, "conflict": 409,
-          "too_large": 413, "unsupported_media_type": 415, "invalid": 422, "bad_image": 422, "bad_archive": 422, "internal": 500, "busy": 503}
+          "too_large": 413, "unsupported_media_type": 415, "invalid": 422, "bad_image": 422, "bad_archive": 422, "internal": 500, "too_many": 429, "busy": 503, "unavailable": 503, "no_space": 507}
 
 class Refused(HTTPException):
     "What a caller is told instead of an answer."
@@ -55,8 +58,8 @@ class Refused(HTTPException):
         """Args:
             code: a name from `STATUS`
             message: one line: what is wrong, and the remedy"""
-        headers = {"busy": {"Retry-After": "1"}, "unauthorized": {"WWW-Authenticate": "Bearer"}, "timeout": {"Connection": "close"}}
-        super().__init__(STATUS[code], message, headers.get(code))
+        headers = {"busy": {"Retry-After": "1"}, "too_many": {"Retry-After": "5"}, "unauthorized": {"WWW-Authenticate": "Bearer"}, "timeout": {"Connection": "close"}}
+        super().__init__(STATUS[code], shortened(message), headers.get(code))
         self.code = code
 
 # %% ../../nbs/13_service/01_protocol.ipynb #69307fab
@@ -73,9 +76,14 @@ class ErrorInfo(Answered):
     code: str
     message: str
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Scalar = Annotated[StrictStr, Field(max_length=1000)] | StrictBool | Annotated[StrictInt, Field(ge=-2**63, lt=2**63)] | Annotated[StrictFloat, Field(allow_inf_nan=False)] | None
-Where = Annotated[dict[Name, Scalar | Annotated[list[Scalar], Field(max_length=100)]], Field(max_length=20, description="Every condition must hold; a list: any of these values; null: no value.")]
+# %% ../../nbs/13_service/01_protocol.ipynb #cf38808f
+def _without_nul(text: str) -> str:
+    if "\0" in text: raise ValueError("a NUL character: nothing would be found by it; leave it out")
+    return text
+
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_without_nul)]
+Scalar = Annotated[StrictStr, Field(max_length=1000), AfterValidator(_without_nul)] | StrictBool | Annotated[StrictInt, Field(ge=-2**63, lt=2**63)] | Annotated[StrictFloat, Field(allow_inf_nan=False)] | None
+Where = Annotated[dict[Name, Scalar | Annotated[list[Scalar], Field(max_length=100, fail_fast=True)]], Field(max_length=20, description="Every condition must hold; a list: any of these values; null: no value.")]
 
 class Skipped(Answered):
     file: str
@@ -94,14 +102,16 @@ class ServiceInfo(Answered):
 
 class Status(Answered): status: str
 
+class Ready(Status):
+    disk: Literal["ok", "full"] = Field(description="full: searching and deleting work, adding and training do not.")
+
 class NewCollection(Said):
     "How to make a collection."
     model_config = ConfigDict(json_schema_extra={"example": {"encoder": "tf_efficientnet_lite0"}})
     encoder: str | None = Field(None, max_length=200, description="One of those that `GET /v1` lists; null for the first.")
 
 class CollectionInfo(Answered):
-    model_config = ConfigDict(json_schema_extra={"example": {"name": "pets", "kind": "model", "items": 240, "encoder": "tf_efficientnet_lite0", "text": False, "explain": True,
-        "classes": ["Beagle", "Bengal"], "labels": [{"label": "Beagle", "items": 120}, {"label": "Bengal", "items": 120}], "metadata": {"year": [2020, 2021]}, "jobs": []}})
+    model_config = ConfigDict(json_schema_extra={"example": {"name": "pets", "kind": "model", "items": 240, "encoder": "tf_efficientnet_lite0", "text": False, "explain": True, "classes": ["Beagle", "Bengal"], "labels": [{"label": "Beagle", "items": 120}, {"label": "Bengal", "items": 120}], "metadata": {"year": [2020, 2021]}, "jobs": []}})
     name: str
     kind: Literal["gallery", "model"] = Field(description="gallery: compares embeddings. model: also gives calibrated probabilities.")
     items: int
@@ -118,8 +128,7 @@ class CollectionList(Answered):
 
 # %% ../../nbs/13_service/01_protocol.ipynb #4012efcd
 class ItemInfo(Answered):
-    model_config = ConfigDict(json_schema_extra={"example": {"id": 7, "file": "Beagle_12.jpg", "label": "Beagle", "metadata": {"year": 2020},
-        "image": "/v1/collections/pets/items/7/image", "thumbnail": "/v1/collections/pets/items/7/thumbnail"}})
+    model_config = ConfigDict(json_schema_extra={"example": {"id": 7, "file": "Beagle_12.jpg", "label": "Beagle", "metadata": {"year": 2020}, "image": "/v1/collections/pets/items/7/image", "thumbnail": "/v1/collections/pets/items/7/thumbnail"}})
     id: int
     file: str         # its name, without folders that only the server knows
     label: str | None
@@ -133,7 +142,7 @@ class ItemPage(Answered):
     next: int | None # give it as `after` to go on; null at the end
 
 class AddOptions(Said):
-    label: str | None = Field(None, min_length=1, max_length=200)
+    label: Name | None = None
     metadata: dict[Name, Scalar] = Field({}, max_length=50)
 
 class AddedItem(Answered):
@@ -164,7 +173,6 @@ class Part(Said):
     item: ItemId | None = None
     text: str | None = Field(None, min_length=1, max_length=2000)
     image: str | None = Field(None, min_length=1, description="The bytes of a picture in base64.", json_schema_extra={"format": "byte"})
-
     @model_validator(mode="after")
     def _one(self):
         if sum(v is not None for v in (self.item, self.text, self.image)) != 1: raise ValueError("give exactly one of item, text, image")
@@ -172,7 +180,6 @@ class Part(Said):
 
 class WeightedPart(Part):
     weight: float = Field(1., ge=-100, le=100, description="Not 0; a negative weight steers away.")
-
     @model_validator(mode="after")
     def _counts(self):
         if self.weight == 0: raise ValueError("a weight of 0 has no effect; leave the part out")
@@ -180,12 +187,10 @@ class WeightedPart(Part):
 
 class SearchRequest(SearchOptions):
     "What to search for, and how."
-    model_config = ConfigDict(json_schema_extra={"examples": [{"item": 7, "top_k": 12}, {"text": "a brown dog"},
-        {"mixture": [{"item": 7, "weight": 1}, {"item": 9, "weight": -0.5}]}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"item": 7, "top_k": 12}, {"text": "a brown dog"}, {"mixture": [{"item": 7, "weight": 1}, {"item": 9, "weight": -0.5}]}]})
     item: ItemId | None = None
     text: str | None = Field(None, min_length=1, max_length=2000)
     mixture: list[WeightedPart] | None = Field(None, min_length=1, max_length=8)
-
     @model_validator(mode="after")
     def _one(self):
         if sum(v is not None for v in (self.item, self.text, self.mixture)) != 1: raise ValueError("give exactly one of item, text, mixture")
@@ -226,7 +231,6 @@ class MatchPart(Said):
     "A picture."
     item: ItemId | None = None
     image: str | None = Field(None, min_length=1, description="The bytes of a picture in base64.", json_schema_extra={"format": "byte"})
-
     @model_validator(mode="after")
     def _one(self):
         if (self.item is None) == (self.image is None): raise ValueError("give exactly one of item, image")
@@ -263,7 +267,6 @@ class TrainOptions(Said):
     fine_tune: int = Field(default=0, ge=0, le=1000, description="Epochs to train the encoder for, end to end; it is kept only where pictures that are held out for it say so.")
     lr: float | None = Field(default=None, gt=0, le=1, description="Highest learning rate of fine_tune; null for 0.001.")
     time_limit: float | None = Field(default=None, gt=0, le=10_000_000, description="Seconds after which fine_tune has to be done, with what was learned so far.")
-
     @model_validator(mode="after")
     def _fitting(self):
         for name in ("lr", "time_limit"):
@@ -280,8 +283,7 @@ class JobResult(Answered):
     tuned: str | None = Field(None, description="What became of fine-tuning; null where none was asked for.")
 
 class JobInfo(Answered):
-    model_config = ConfigDict(json_schema_extra={"example": {"id": "9f0c2c4be1d2", "collection": "pets", "kind": "train", "state": "running", "stage": "reading pictures", "percent": 42,
-        "message": None, "skipped": [{"file": "a/b.txt", "reason": "not an image"}], "result": None, "created": "2026-01-01T12:00:00Z", "started": "2026-01-01T12:00:01Z", "finished": None}})
+    model_config = ConfigDict(json_schema_extra={"example": {"id": "9f0c2c4be1d2", "collection": "pets", "kind": "train", "state": "running", "stage": "reading pictures", "percent": 42, "message": None, "skipped": [{"file": "a/b.txt", "reason": "not an image"}], "result": None, "created": "2026-01-01T12:00:00Z", "started": "2026-01-01T12:00:01Z", "finished": None}})
     id: str
     collection: str
     kind: Literal["train", "index"]
@@ -289,7 +291,8 @@ class JobInfo(Answered):
     stage: str
     percent: int = Field(ge=0, le=100)
     message: str | None = Field(description="Why it failed.")
-    skipped: list[Skipped] = Field(description="Files that were left out; the first 1,000.")
+    skipped: list[Skipped] = Field(description="Files that were left out; the first 1,000, and in a list of jobs the first 10.")
+    skipped_files: int = Field(0, description="How many were left out.")
     not_looked_at: list[str] = Field(default_factory=list, description="How many files were of a kind that is not read, by ending, with the remedy.")
     result: JobResult | None
     created: datetime
@@ -297,4 +300,5 @@ class JobInfo(Answered):
     finished: datetime | None
 
 class JobList(Answered):
-    jobs: list[JobInfo] # newest first
+    jobs: list[JobInfo]       # newest first
+    next: str | None = None   # give it as `after` to go on; null at the end

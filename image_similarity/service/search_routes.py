@@ -10,23 +10,25 @@ __all__ = ['router', 'BINARY', 'PICTURE', 'OPTIONS', 'PNG', 'MOST', 'search_item
 
 # %% ../../nbs/13_service/13_search_routes.ipynb #a5496bd8
 import io
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from fastapi import APIRouter, Query as QueryParameter, Request, Response
+from fastapi import APIRouter, Depends, Query as QueryParameter, Request, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from .answers import Query, count_items, item_query, known_item, match, overlays, recommendations, search, shown_item
 from .collection import Opened
 from ..groups.duplicates import THRESHOLD
-from .incoming import (CollectionName, Id, conditions, content_type, errors, form_of, from_base64, from_json, known_query, looked_at, opened_of,
+from .incoming import (CollectionName, Id, at_home, conditions, content_type, errors, form_of, from_base64, from_json, known_query, looked_at, opened_of,
                                        part_of, read_query, service_of)
+from .lanes import copies_apart
 from .protocol import (CopyGroup, CopyInfo, DuplicatesAnswer, ItemInfo, MatchAnswer, MatchPart, MatchRequest, Recommendations, Refused, SearchAnswer,
                                        SearchOptions, SearchRequest)
 
 # %% ../../nbs/13_service/13_search_routes.ipynb #e68ddb79
-router = APIRouter(prefix="/v1/collections/{name}", tags=["search"], responses=errors())
+router = APIRouter(prefix="/v1/collections/{name}", tags=["search"], responses=errors(), dependencies=[Depends(at_home)])
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
@@ -47,7 +49,11 @@ async def search_items(request: Request, name: CollectionName,
     "The items most similar to a picture, an item, a text, or a mixture of them."
     opened = await opened_of(request, name)
     asked, how = await read_query(request, options)
-    if isinstance(asked, bytes): answer = await looked_at(opened, asked, lambda pooled: search_picture(opened, asked, pooled, how))
+    if how.hide_duplicates: # which takes a while
+        pooled = await looked_at(opened, asked) if isinstance(asked, bytes) else None
+        query = Query("image", asked, pooled) if isinstance(asked, bytes) else await known_query(opened, asked)
+        answer = await service_of(request).lanes.comparing.run(request, search, opened, query, how)
+    elif isinstance(asked, bytes): answer = await looked_at(opened, asked, lambda pooled: search_picture(opened, asked, pooled, how))
     else: answer = await run_in_threadpool(search, opened, await known_query(opened, asked), how)
     return Response(answer.model_dump_json(), media_type="application/json") # it is a model already: no need to check it again
 
@@ -60,14 +66,14 @@ async def _vector(opened: Opened, part: MatchPart) -> np.ndarray:
         assert pooled is not None # of an item it is known
         return pooled
     assert part.image is not None # one of the two is given
-    return await looked_at(opened, from_base64(part.image))
+    return await looked_at(opened, await run_in_threadpool(from_base64, part.image))
 
 @router.post("/match", responses=errors(415), openapi_extra=_bodies(MatchRequest, first=PICTURE, second=PICTURE))
 async def match_two(request: Request, name: CollectionName) -> MatchAnswer:
     "How sure it is that two pictures show the same."
     opened = await opened_of(request, name)
     if content_type(request) == "application/json":
-        asked = from_json(MatchRequest, await request.body())
+        asked = await run_in_threadpool(from_json, MatchRequest, await request.body())
         vectors = [await _vector(opened, part) for part in (asked.first, asked.second)]
     else:
         async with form_of(request) as form: vectors = [await looked_at(opened, await part_of(form, which)) for which in ("first", "second")]
@@ -87,7 +93,7 @@ async def explain(request: Request, name: CollectionName,
     if not isinstance(asked, bytes):
         if asked.item is None: raise Refused("invalid", "explain: the query has to be a picture or an item")
         asked = (await run_in_threadpool(known_item, opened, asked.item)).path
-    return Response(await run_in_threadpool(_overlay, opened, asked, match.path, which), media_type="image/png")
+    return Response(await service_of(request).lanes.comparing.run(request, _overlay, opened, asked, match.path, which), media_type="image/png")
 
 def _overlay(opened: Opened, query, match, which: str) -> bytes:
     buffer = io.BytesIO()
@@ -96,24 +102,32 @@ def _overlay(opened: Opened, query, match, which: str) -> bytes:
 
 # %% ../../nbs/13_service/13_search_routes.ipynb #f84021be
 @router.get("/items/{id}/recommendations")
-def recommend(request: Request, name: CollectionName, id: Id, top_k: Annotated[int, QueryParameter(ge=1, le=100)] = 12,
+async def recommend(request: Request, name: CollectionName, id: Id, top_k: Annotated[int, QueryParameter(ge=1, le=100)] = 12,
               diversity: Annotated[float, QueryParameter(ge=0, le=1, description="0: by similarity alone.")] = .3) -> Recommendations:
     "Similar to an item, but not the same photo, and not all alike."
-    return recommendations(service_of(request).collections[name].now(), id, top_k, diversity)
+    return await service_of(request).lanes.comparing.run(request, recommendations, await opened_of(request, name), id, top_k, diversity)
 
 MOST = 5_000 # items that are compared while somebody waits
 
 @router.get("/duplicates")
-def duplicates(request: Request, name: CollectionName,
+async def duplicates(request: Request, name: CollectionName,
                threshold: Annotated[float, QueryParameter(gt=0, le=1, description="How well two pictures must agree to count as copies.")] = THRESHOLD,
                limit: Annotated[int, QueryParameter(ge=1, le=500, description="Groups.")] = 50,
                where: Annotated[str | None, QueryParameter(description="Conditions on the items that are compared, as JSON.", examples=['{"label": "Beagle"}'], max_length=10_000)] = None) -> DuplicatesAnswer:
-    "Which items show the same photo, and which one to keep. Nothing is deleted."
-    opened, within = service_of(request).collections[name].now(), conditions(where)
-    n = count_items(opened, within)
+    "Which items show the same photo, and which one to keep. Nothing is deleted. One is looked for at a time, and no longer than somebody waits."
+    opened, within = await opened_of(request, name), await run_in_threadpool(conditions, where)
+    n = await run_in_threadpool(count_items, opened, within)
     if n > MOST: raise Refused("invalid", f"{name}: {n:,} items are too many to compare while you wait ({MOST:,} at most); ask for a part of them (where), or run `image_similarity duplicates --gallery {name}` in the service's folder")
-    found = opened.gallery.duplicates(threshold, within, progress=False) if n else []
-    items = opened.gallery.catalogue.items_by_path([path for group in found for path in (group.keep, *(c.path for c in group.copies))])
-    shown = lambda path: ItemInfo(**shown_item(name, items[path]))
-    return DuplicatesAnswer(total=len(found), groups=[
-        CopyGroup(keep=shown(g.keep), why=g.why, copies=[CopyInfo(item=shown(c.path), relation=c.relation, agreement=c.agreement) for c in g.copies]) for g in found[:limit]])
+    found = await copies_apart(request, service_of(request).lanes.apart, opened.folder, threshold, within) if n else []
+    return await run_in_threadpool(_groups, opened, found, limit)
+
+def _groups(opened: Opened, records: list[dict], limit: int) -> DuplicatesAnswer:
+    items = opened.gallery.catalogue.items_by_path([r["path"] for r in records])
+    groups: dict[int, list[dict]] = {}
+    for record in records:
+        if Path(record["path"]) in items: groups.setdefault(record["group"], []).append(record) # the others went meanwhile
+    whole = [group for group in groups.values() if group[0]["keep"] and len(group) > 1]
+    shown = lambda record: ItemInfo(**shown_item(opened.folder.name, items[Path(record["path"])]))
+    return DuplicatesAnswer(total=len(whole), groups=[
+        CopyGroup(keep=shown(keep), why=keep["relation"], copies=[CopyInfo(item=shown(c), relation=c["relation"], agreement=c["agreement"]) for c in copies])
+        for keep, *copies in whole[:limit]])

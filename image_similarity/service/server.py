@@ -8,6 +8,7 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/server.html
 __all__ = ['serve', 'read_token', 'listening', 'running']
 
 # %% ../../nbs/13_service/17_server.ipynb #d5aae124
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -33,10 +34,12 @@ def serve(
     token = None if token_file is None else read_token(token_file)
     if token is None and host not in ("127.0.0.1", "localhost", "::1"): raise ValueError(f"--host {host}: anybody could use it; pass a token (--token-file FILE), or stay with 127.0.0.1")
     with listening(host, port) as (sock, address):
-        from image_similarity.service.app import create_app # needs torch
-        app = create_app(root, token, hosts=allow_host or ())
-        say(f"serving {root} at {address} (press Ctrl-C to stop)")
-        _server(app).run(sockets=[sock])
+        from image_similarity.service.app import alone, create_app # needs torch
+        with alone(Path(os.path.abspath(root))):
+            app = create_app(root, token, hosts=allow_host or ())
+            app.state.held = True
+            say(f"serving {root} at {address} (press Ctrl-C to stop)")
+            _server(app).run(sockets=[sock])
 
 def read_token(
     file: Path,
@@ -67,8 +70,8 @@ def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
 
 def _server(app):
     import uvicorn
-    from image_similarity.service.connections import Connection
-    return uvicorn.Server(uvicorn.Config(app, http=Connection, log_level="warning", server_header=False, timeout_graceful_shutdown=30))
+    from image_similarity.service.connections import LONGEST_HEAD, Connection
+    return uvicorn.Server(uvicorn.Config(app, http=Connection, h11_max_incomplete_event_size=LONGEST_HEAD, ws="none", log_level="warning", server_header=False, timeout_graceful_shutdown=30))
 
 @contextmanager
 def running(app, port: int = 0) -> Iterator[str]:

@@ -139,7 +139,7 @@ def test_neither_fastai_nor_a_pickle_is_needed_to_find(resnets, data):
             "from image_similarity.cli.commands import main\nmain(sys.argv[1:])")
     done = subprocess.run([sys.executable, "-c", code, "find", data.files[0], "--model", resnets, "--top-k", "2"], capture_output=True, text=True)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
-    assert sorted({f.suffix for f in resnets.iterdir()}) == [".json", ".safetensors", ".sqlite"]
+    assert sorted({f.suffix for f in resnets.iterdir()}) == [".json", ".revision", ".safetensors", ".sqlite"]
 
 
 def test_it_is_served(resnets, data, tmp_path):

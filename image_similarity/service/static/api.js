@@ -74,9 +74,19 @@ export function duplicates(name, where, signal) {
 }
 
 async function inJson({ picture, item, text, mix }) {
-  const first = picture ? { image: await base64(picture) } : item ? { item } : null;
+  const first = picture ? { image: await base64(await shrunk(picture)) } : item ? { item } : null;
   if (!first) return { text };
   return text ? { mixture: [{ ...first, weight: 1 - mix }, { text, weight: mix }] } : first;
+}
+
+const MOST = 700_000, SIDE = 1024; // bytes of a picture in JSON, which may have a megabyte; pixels of one that is made smaller
+
+async function shrunk(blob) {
+  if (blob.size <= MOST) return blob;
+  const image = await createImageBitmap(blob), scale = Math.min(1, SIDE / Math.max(image.width, image.height));
+  const canvas = Object.assign(document.createElement("canvas"), { width: Math.max(1, image.width * scale), height: Math.max(1, image.height * scale) });
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return new Promise((done, failed) => canvas.toBlob((small) => small ? done(small) : failed(new Error("the picture cannot be made smaller")), "image/jpeg", 0.9));
 }
 
 async function base64(blob) {
