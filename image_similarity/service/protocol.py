@@ -76,7 +76,6 @@ class ErrorInfo(Answered):
     code: str
     message: str
 
-# %% ../../nbs/13_service/01_protocol.ipynb #cf38808f
 def _without_nul(text: str) -> str:
     if "\0" in text: raise ValueError("a NUL character: nothing would be found by it; leave it out")
     return text
@@ -93,7 +92,6 @@ class LabelCount(Answered):
     label: str | None # null: no label
     items: int
 
-# %% ../../nbs/13_service/01_protocol.ipynb #1dbe76d6
 class ServiceInfo(Answered):
     version: str
     token: bool                # whether one is wanted
