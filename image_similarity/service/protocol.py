@@ -124,7 +124,6 @@ class CollectionInfo(Answered):
 class CollectionList(Answered):
     collections: list[CollectionInfo]
 
-# %% ../../nbs/13_service/01_protocol.ipynb #4012efcd
 class ItemInfo(Answered):
     model_config = ConfigDict(json_schema_extra={"example": {"id": 7, "file": "Beagle_12.jpg", "label": "Beagle", "metadata": {"year": 2020}, "image": "/v1/collections/pets/items/7/image", "thumbnail": "/v1/collections/pets/items/7/thumbnail"}})
     id: int
