@@ -45,7 +45,6 @@ class Limits:
     def to_dict(self) -> dict:
         """What `GET /v1` says, with the pixels that `open_image` takes."""
         return {**asdict(self), "pixels": MAX_PIXELS, "top_k": TOP_K}
-
 TOP_K = 200 # results of a search, at most
 
 # %% ../../nbs/13_service/01_protocol.ipynb #0c612755
