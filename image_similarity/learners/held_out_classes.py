@@ -134,7 +134,7 @@ def _cases(folds: list[Fold], cosine: float) -> list[_Case]:
             if len(sides[1].rows): found.append(_Case(fold, query, *sides, "absent"))
     return found
 
-def _right(case: _Case, row: int) -> bool: return bool(case.fold.items[row] == case.fold.queries[case.query])
+def _right(case: _Case, row: int | np.integer) -> bool: return bool(case.fold.items[row] == case.fold.queries[case.query])
 
 def best_cosine(folds: list[Fold]) -> float:
     """Args:

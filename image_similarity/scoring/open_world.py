@@ -165,10 +165,10 @@ class OpenWorld:
 
         Args:
             saved: of `to_dict`"""
-        parts = {name: Logistic(tuple(map(float, saved[name]["weight"])), float(saved[name]["offset"])) for name in ("known", "alone", "trained", "other")}
-        rest: dict[str, float] = {name: float(saved[name]) for name in ("cosine", "bar", "far", "empty", "agreement")}
+        odds = [Logistic(tuple(map(float, saved[name]["weight"])), float(saved[name]["offset"])) for name in ("known", "alone", "trained", "other")]
+        numbers = [float(saved[name]) for name in ("cosine", "bar", "far", "empty", "agreement")]
         spent = [tuple(map(float, saved[name])) for name in ("spent", "spent_new")]
-        return cls(**parts, **rest, classes=int(saved["classes"]), spent=spent[0], spent_new=spent[1], searched=int(saved["searched"]))
+        return cls(*odds, *numbers, classes=int(saved["classes"]), spent=spent[0], spent_new=spent[1], searched=int(saved["searched"]))
 
 def item_numbers(side: Side, is_trained: bool, known: float, near: float, usual: float | None = None) -> np.ndarray:
     """Args:
