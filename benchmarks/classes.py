@@ -91,7 +91,7 @@ def answers(views: np.ndarray, targets: np.ndarray, asked: np.ndarray) -> dict[s
         n_classes = targets.max() + 1
         if len(targets) > n_classes:  # it refuses a single picture of each class
             lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[1 / n_classes] * n_classes)
-            found["lda_"] = lda.fit(x @ axes.T, targets).predict(q @ axes.T)
+            found["lda_"] = lda.fit(x, targets).predict(q)
         return found
 
 

@@ -165,10 +165,10 @@ class OpenWorld:
 
         Args:
             saved: of `to_dict`"""
-        odds = [Logistic(tuple(map(float, saved[name]["weight"])), float(saved[name]["offset"])) for name in ("known", "alone", "trained", "other")]
-        numbers = [float(saved[name]) for name in ("cosine", "bar", "far", "empty", "agreement")]
+        odds = {name: Logistic(tuple(map(float, saved[name]["weight"])), float(saved[name]["offset"])) for name in ("known", "alone", "trained", "other")}
+        number = {name: float(saved[name]) for name in ("cosine", "bar", "far", "empty", "agreement")}
         spent = [tuple(map(float, saved[name])) for name in ("spent", "spent_new")]
-        return cls(*odds, *numbers, classes=int(saved["classes"]), spent=spent[0], spent_new=spent[1], searched=int(saved["searched"]))
+        return cls(odds["known"], odds["alone"], odds["trained"], odds["other"], number["cosine"], number["bar"], number["far"], number["empty"], number["agreement"], classes=int(saved["classes"]), spent=spent[0], spent_new=spent[1], searched=int(saved["searched"]))
 
 def item_numbers(side: Side, is_trained: bool, known: float, near: float, usual: float | None = None) -> np.ndarray:
     """Args:
