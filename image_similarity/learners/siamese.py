@@ -10,6 +10,8 @@ __all__ = ['SiameseModel', 'siamese_splitter', 'siampredict', 'SiameseLearner', 
 
 # %% ../../nbs/06_learners/10_siamese.ipynb #cf15e2f0
 from . import fastai_import # noqa: F401 (first: it silences what fastai's own imports warn of)
+import warnings
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -28,9 +30,11 @@ from .classifier import embedded_data
 from ..images.datasets import LabelledImages
 from ..encoders.encoder import Embedded, Encoder, create_encoder
 from ..encoders.random_state import random_state
+from .held_out_classes import FEWEST, fit_open_world, held_out_classes
 from .heads import KeptLearner, mixed_precision, pair_batches, stack_views
 from .any_learner import after_pooling
-from ..scoring.scorers import PairScorer, fold_pair_head
+from ..scoring.open_world import REFERENCES, OpenWorld
+from ..scoring.scorers import PairScorer, embedding, fold_pair_head
 from .siamese_data import SiameseImage, siamese_dls
 from .siamese_head import SiameseHead, calibrate, fit_siamese_head, held_out_pairs, PairLogits, SiameseLoss, pair_accuracy
 
@@ -100,7 +104,7 @@ def siamese_learner(
     """A Siamese network: `learn.siampredict(SiameseImage(im1, im2))[0]` is the logit of a match.
 
     Bad images are left out, `learn.bad` lists them. Raises `ValueError` for fewer than two classes, or if no class has
-    two images to make a match of.
+    two images to make a match of, nor an image a second view.
 
     Args:
         data: images, labels, and which are held out
@@ -110,7 +114,7 @@ def siamese_learner(
         hidden: units of the head's hidden layer
         cosine: weight of the cosine term to start from; 0 for none
         symmetric: average both orders of a pair
-        calibrated: calibrate on held-out folds, which trains three more heads
+        calibrated: calibrate on held-out images and classes, which trains three more heads
         epochs: of the head, on cached vectors
         lr: highest learning rate
         wd: weight decay
@@ -118,17 +122,39 @@ def siamese_learner(
         seed: of the first weights, the pairs, the views and dropout
         progress: progress bar and the table of epochs
     Returns: of pairs of images; its head is fitted and calibrated, its encoder frozen"""
+    if len(data.classes) < 2: raise ValueError(f"only one class ({data.classes[0]}): give images of two or more classes") # before anything is looked at
     encoder = encoder or create_encoder()
     data, embedded = embedded_data(data, encoder, embedded, augment, progress)
     views, targets = stack_views(embedded, data.train), data.targets[data.train]
+    if len(views) > 1 and len(np.unique(targets)) == len(targets): # one image of each class: its views stand for several, which tells nothing of how sure to be
+        warnings.warn("every class has a single image: matches are learned from its views, and the probabilities are not calibrated; give two or more")
+        views, targets, calibrated = views.flatten(0, 1)[None], np.tile(targets, len(views)), False
     fit: dict[str, Any] = {"epochs": epochs, "lr": lr, "wd": wd}
     make_head = lambda: SiameseHead(encoder.nf, hidden, cosine=cosine, symmetric=symmetric)
     with random_state(seed): head = make_head()
     fit_siamese_head(head, views, targets, _valid_pairs(data, embedded), seed=seed, progress=progress, **fit)
-    if calibrated: calibrate(head, *held_out_pairs(make_head, views, targets, seed=seed, **fit))
+    world = _calibrated(head, make_head, views, targets, seed, fit) if calibrated else None
     learn = _as_learner(data, encoder, head, {"hidden": hidden, "cosine": cosine, "symmetric": symmetric}, fp16)
-    learn.bad = embedded.bad
+    learn.bad, learn.world = embedded.bad, world
+    if world is not None: learn.references = embedding(torch.from_numpy(embedded.pooled[np.random.default_rng(seed).permutation(data.train)[:REFERENCES]]))
     return learn
+
+# %% ../../nbs/06_learners/10_siamese.ipynb #opnw0001
+def _calibrated(head: SiameseHead, make_head: Callable[[], SiameseHead], views: torch.Tensor, targets: np.ndarray, seed: int, fit: dict) -> OpenWorld | None:
+    "Calibrate a head on images, and where there are enough also on classes, that were held out; gives what was learned of the latter."
+    n_classes = len(np.unique(targets))
+    if n_classes < FEWEST:
+        calibrate(head, *held_out_pairs(make_head, views, targets, seed=seed, **fit))
+        return None
+
+    def train(views: torch.Tensor, targets: np.ndarray) -> PairScorer:
+        with random_state(seed): one = make_head()
+        fit_siamese_head(one, views, targets, seed=seed, progress=False, **fit)
+        return one.fold()
+
+    held = held_out_classes(train, views, np.unique(targets, return_inverse=True)[1], seed=seed)
+    fitted = calibrate(head, held.logits, held.matches)
+    return fit_open_world([fold._replace(logits=fitted(fold.logits), among=fitted(fold.among)) for fold in held.folds], n_classes)
 
 # %% ../../nbs/06_learners/10_siamese.ipynb #9175bd0c
 def _as_learner(data: LabelledImages, encoder: Encoder, head: SiameseHead, made_with: dict, fp16: bool | None = None) -> SiameseLearner:

@@ -23,7 +23,7 @@ from fastai.torch_core import TensorBase
 from fastai.vision.learner import create_head
 from torch import nn
 
-from ..metrics.calibration import fit_calibration
+from ..metrics.calibration import Calibration, fit_calibration
 from ..images.datasets import all_pairs
 from ..encoders.encoder import pool
 from ..encoders.random_state import random_state
@@ -219,15 +219,18 @@ def held_out_pairs(
     return np.concatenate([*logits, np.empty(0)]), np.concatenate([*matches, np.empty(0, bool)])
 
 # %% ../../nbs/06_learners/09_siamese_head.ipynb #805018ea
-def calibrate(head: SiameseHead, logits: np.ndarray, matches: np.ndarray) -> None:
+def calibrate(head: SiameseHead, logits: np.ndarray, matches: np.ndarray) -> Calibration:
     """Make the logits of a head log odds at even odds, and set its threshold; warns where there is too little to do so from.
 
     Args:
         head: changed in place
         logits: (P,) of pairs it was not trained on
-        matches: (P,) whether they match"""
+        matches: (P,) whether they match
+    Returns: of its logits; the one that changes nothing where there is too little"""
     try: fitted = fit_calibration(logits, matches)
     except ValueError as e:
-        return warnings.warn(f"the probabilities are not calibrated: there are too few images for it ({e})")
+        warnings.warn(f"the probabilities are not calibrated: there are too few images for it ({e})")
+        return Calibration()
     head.rescale(fitted.scale, fitted.offset)
     head.threshold.fill_(best_threshold(fitted(logits), matches))
+    return fitted

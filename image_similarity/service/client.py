@@ -96,7 +96,7 @@ class Client:
 
     def search(
         self, name: str, query: str | Path | bytes | int | list[dict], top_k: int | None = None, where: dict | None = None, approximate: bool | None = None,
-        candidates: str | None = None, threshold: float | None = None, hide_duplicates: bool | None = None,
+        candidates: str | None = None, coverage: float | None = None, threshold: float | None = None, hide_duplicates: bool | None = None,
     ) -> dict:
         """The most similar items.
 
@@ -107,9 +107,10 @@ class Client:
             where: conditions, as `items` takes them
             approximate: much faster in large galleries, and misses some
             candidates: of a model: 'weighted', 'class' or 'all'
+            coverage: of a model: give the smallest set that holds a match for this share of queries
             threshold: leave out results below it
             hide_duplicates: leave out near-duplicates of the query and of better results"""
-        options = _given(top_k=top_k, where=where, approximate=approximate, candidates=candidates, threshold=threshold, hide_duplicates=hide_duplicates)
+        options = _given(top_k=top_k, where=where, approximate=approximate, candidates=candidates, coverage=coverage, threshold=threshold, hide_duplicates=hide_duplicates)
         path = f"/collections/{name}/search"
         if isinstance(query, int): return self._ask("POST", path, json={"item": query, **options})
         if isinstance(query, list): return self._ask("POST", path, json={"mixture": query, **options})
