@@ -105,7 +105,7 @@ class Chosen:
     folder: Path | None = None    # in which they were looked for
     listed: ImageFiles = field(default_factory=ImageFiles) # what was there, with what is not looked at
 
-def _one_place(place: str | Path, exclude: Sequence[str]) -> Chosen:
+def _one_place(place: str | os.PathLike[str], exclude: Sequence[str]) -> Chosen:
     "A folder, a single picture, or an address of either."
     if url := as_url(place):
         if Path(url).suffix.lower() in SUFFIXES: return Chosen([Path(url)])

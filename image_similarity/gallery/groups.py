@@ -26,8 +26,8 @@ def _chosen(catalogue: Catalogue, where: dict | None) -> tuple[list[Item], np.nd
     with catalogue.reading():
         items = catalogue.items(where)
         pooled = catalogue.pooled([item.id for item in items if item.id is not None])
-    seen = ~np.isnan(pooled).any(1) # of an older gallery some may not have been looked at again
-    items, pooled = [item for item, s in zip(items, seen) if s], pooled[seen]
+    seen = np.flatnonzero(~np.isnan(pooled).any(1)) # of an older gallery some may not have been looked at again
+    items, pooled = [items[i] for i in seen], pooled[seen]
     return items, pooled, compared_of(catalogue, pooled)
 
 def _same_encoder(one: Catalogue, other: Catalogue) -> None:

@@ -165,10 +165,10 @@ def labelled_images(
         files = image_files(folder, exclude)
         for line in files.report(): warnings.warn(f"{folder}: {line}", stacklevel=2)
     elif (source := read_sources(images)) is not None: files = _files_of(source, images)
-    else: files = [_file(f) for f in images]
+    else: files = [_file(f) for f in images] # pyright: ignore[reportGeneralTypeIssues] (a path is a folder, above)
     if folder is None and (gone := [f for f in files if as_url(f) is None and not f.exists()]):
         raise FileNotFoundError(f"{gone[0]}: there is no such file ({len(gone)} of {len(files)} missing)")
-    own = source is not None and labels == "name" and any(label is not None for label in source.labels)
+    own = source is not None and isinstance(labels, str) and labels == "name" and any(label is not None for label in source.labels)
     named = source.labels if source is not None and own else read_labels(labels, files, folder)
     given = source.held_out if source is not None and split is None else None
     held = [False] * len(files) if split is None else read_split(split, files, folder)

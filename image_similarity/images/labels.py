@@ -123,7 +123,7 @@ def read_labels(labels: LabelSource, files: Sequence[Path], folder: str | Path |
     if is_series(labels): return series_labels(labels, files, folder)
     if not isinstance(labels, (str, Path, Mapping)) and not hasattr(labels, "to_dict"):
         raise TypeError(f"labels={given_name(labels)}: give name, folder, a CSV, a data frame, a series, a dict or a function")
-    return table_labels(labels, files, folder)
+    return table_labels(labels, files, folder) # pyright: ignore[reportArgumentType] (a series went another way)
 
 # %% ../../nbs/01_images/12_labels.ipynb #1cb34ca3
 def read_split(split: LabelTable, files: Sequence[Path], folder: str | Path | None = None) -> list[bool | None]:

@@ -132,7 +132,7 @@ def open_image(file: Any, at_least: int | None = None) -> Image.Image:
     elif path is None and not hasattr(file, "read"): raise TypeError(f"{given_name(file)}: give {_TAKEN}")
     else: source = path or file
     try:
-        if source is path: check_file(path)
+        if path is not None and source is path: check_file(path)
         if path is not None and path.suffix.lower() in RAW.suffixes and is_installed("rawpy"): return _open_raw(source, path, at_least)
         with _opened(source) as im:
             made = _decoded(im, path, at_least)
@@ -192,7 +192,7 @@ def upright_size(file: Any) -> tuple[int, int]:
     if as_url(file) or path is not None and path.suffix.lower() in RAW.suffixes: return open_image(file).size
     try:
         with _opened(path or (io.BytesIO(bytes(file)) if isinstance(file, (bytes, bytearray, memoryview)) else file)) as im:
-            return im.size[::-1] if _turn(im) in (Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90) else im.size
+            return (im.height, im.width) if _turn(im) in (Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90) else im.size
     except (OSError, SyntaxError, ValueError): return open_image(file).size # it says what is wrong
 
 def content_hash(file: Any) -> str:

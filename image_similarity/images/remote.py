@@ -33,7 +33,7 @@ def as_url(given: Any) -> str | None:
     match = _ADDRESS.fullmatch(os.fsdecode(given)) if isinstance(given, (str, os.PathLike)) else None
     return f"{match[1]}://{match[2]}" if match else None
 
-def as_path(given: str | Path) -> Path:
+def as_path(given: str | os.PathLike[str]) -> Path:
     """The file that is meant.
 
     Args:
@@ -87,7 +87,8 @@ def fetched(url: str) -> bytes:
         with store.open(path, "rb") as stream: data = stream.read(LARGEST_FILE + 1)
     except Exception as e: raise _said(url, e) from e # each library has its own
     if len(data) > LARGEST_FILE: raise ImageError(url, f"is larger than {LARGEST_FILE:,} bytes")
-    return bytes(data)
+    assert isinstance(data, bytes) # as it was opened
+    return data
 
 def remote_state(url: str) -> tuple[int | None, str | None]:
     """What tells whether a file has changed, without fetching it. Raises what `fetched` raises.
