@@ -51,7 +51,7 @@ def line(notebook: Path, marked: bool = True) -> list[str]:
 def page() -> str:
     "The whole page."
     parts = ["# Chapters", "The package is written in notebooks. Each explains one module, shows it at work and tests it: read one, change a line, run it again. "
-             "`nbs/01_images/05_opening.ipynb` exports `image_similarity/images/opening.py`; a room imports only from the rooms above it on this page "
+             "`nbs/01_images/06_opening.ipynb` exports `image_similarity/images/opening.py`; a room imports only from the rooms above it on this page "
              "([the picture of them](../ARCHITECTURE.md)).",
              "## The path", "For someone who wants to learn how it works: from a file to the most similar picture, how sure that is, and why. Every notebook runs in less than "
              "a minute on a CPU, offline. The last one tells the whole story once more, from the answer backwards; who prefers that may begin with it.",

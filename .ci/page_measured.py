@@ -38,6 +38,18 @@ GRIDS = {  # title: (script, its measures, its columns, what is to be said about
               "`ProductMatcher` looks for the same product in a second catalogue: recall@1. That catalogue is made from the first: pictures are cropped, recoloured "
               "and compressed, titles lose the words that tell products apart. The goal is the better of the two sides alone. From `benchmarks/text.py`.")}
 
+OPEN = {"open_world": {f"{name}_{row}": f"{words}: {what}" for name, words in (("pets", "pets"), ("clothing", "clothes")) for row, what in {
+    "trained_recall_at_1": "classes it was trained on, the first result is right", "trained_closed_recall_at_1": "… in a gallery of these classes only", "trained_cosine_recall_at_1": "… plain cosine",
+    "trained_recall_at_1_minus_closed": "… difference to that gallery", "new_recall_at_1": "new classes, the first result is right", "new_all_recall_at_1": "… by the pair alone", "new_cosine_recall_at_1": "… plain cosine",
+    "new_recall_at_1_minus_all": "… difference", "new_recall_at_1_minus_cosine": "… difference", "pair_auc_trained": "pairs of trained classes: AUC", "pair_auc_trained_before": "… of the Siamese head alone",
+    "pair_auc_new": "pairs of new classes: AUC", "pair_auc_new_before": "… of the Siamese head alone", "top1_ece_trained": "calibration error of the first result, trained classes", "top1_ece_new": "… new classes",
+    "trained_accepted": "first results of probability 0.5 or more, trained classes", "new_accepted": "… new classes", "new_none": "… new classes of which nothing is said", "foreign_accepted": "… foreign queries",
+    "top1_foreign_mean": "mean probability of the first result, foreign queries", "coverage_trained": "sets for 95 %: hold a match, trained classes", "coverage_new": "… new classes", "set_size_trained": "… items",
+    "fixed_k_same_coverage": "… items that a fixed number would take", "nonempty_foreign": "… foreign queries that get any"}.items()}}
+TOLD_APART = {"classes": {f"{name}_{regime}_{row}": f"{words}, {much}: {what}" for name, words in (("pets", "pets"), ("clothing", "clothes"), ("drawn", "drawn pets"), ("fashion", "fashion"))
+                          for regime, much in ((1, "one picture a class"), (2, "two"), (3, "three"), (5, "five"), ("all", "all"), ("unequal", "60 to 1"))
+                          for row, what in {"accuracy": "accuracy", "lr_accuracy": "… logistic regression", "lda_accuracy": "… discriminant analysis", "knn_accuracy": "… k-NN", "confidence": "… our confidence"}.items()}}
+
 FAST = {
     "gallery": {
         "siamese_vs_read_bound": "exact Siamese logits of all items", "siamese_vs_faiss_flat": "… the same",
@@ -95,7 +107,7 @@ def pets() -> str:
 def machines() -> str:
     "What the figures were measured on."
     where = {}
-    for script in ("pets", "pairs", "text", "duplicates", "ranking", "gallery", "service", "seed_loop", "startup", "attacks"):
+    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "ranking", "gallery", "service", "seed_loop", "startup", "attacks"):
         if not (machine := results(script)["machine"]): continue # not run yet
         where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}", []).append(f"`{script}.py`")
     return "; ".join(f"{machine} ({', '.join(scripts)})" for machine, scripts in where.items())
@@ -106,9 +118,12 @@ def page() -> str:
     parts = ["# Measured", "Every figure comes from a script in [benchmarks/](../benchmarks), which wrote it to [benchmarks/results/](../benchmarks/results); `make benchmark` "
              "runs them all, and this page is made from what they wrote. In brackets are 95 % intervals. "
              f"The encoders come from PyPI. Measured on {machines()}.",
-             "[Classes](#classes) · [pairs](#pairs) · [small tables](#small-tables-of-pairs) · [words and pictures](#words-and-pictures) · [products](#products) · [copies and clusters](#copies-and-clusters) · "
+             "[Classes](#classes) · [an open world](#an-open-world) · [few pictures](#few-pictures) · [pairs](#pairs) · [small tables](#small-tables-of-pairs) · [words and pictures](#words-and-pictures) · [products](#products) · [copies and clusters](#copies-and-clusters) · "
              "[losses](#losses) · [digits](#digits) · [how fast it is](#how-fast-it-is) · [under attack](#under-attack)",
-             "## Classes", pets()]
+             "## Classes", pets(),
+             "## An open world", "A model that has learned some classes, and a gallery that holds these, new classes of the same domain, and foreign pictures. From `benchmarks/open_world.py`; a system is a "
+             "model with other classes held out.", goal_table(OPEN),
+             "## Few pictures", "The classifier's recipe, chosen inside the training pictures, beside scikit-learn on the same vectors. From `benchmarks/classes.py`.", goal_table(TOLD_APART)]
     for title, (script, lines, columns, words) in GRIDS.items():
         parts += [f"## {title}", words, grid(results(script)["rows"], lines, columns)]
     parts += ["## Copies and clusters", "`Gallery.duplicates` and `Gallery.clusters` beside the usual ways. From `benchmarks/duplicates.py`.", goal_table(COPIES),

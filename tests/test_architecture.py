@@ -189,11 +189,11 @@ def test_an_edited_a_missing_and_a_foreign_module_are_noticed(project):
 @pytest.mark.soak
 def test_a_notebook_that_is_not_clean_is_noticed(project):
     root, differences = project
-    path = root / "nbs" / "01_images/05_opening.ipynb"
+    path = root / "nbs" / "01_images/06_opening.ipynb"
     notebook = json.loads(path.read_text(encoding="utf-8"))
     next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")["execution_count"] = 7
     path.write_text(json.dumps(notebook, indent=1) + "\n", encoding="utf-8")
-    assert differences(root) == ["nbs/01_images/05_opening.ipynb: differs from what nbdev would write"]
+    assert differences(root) == ["nbs/01_images/06_opening.ipynb: differs from what nbdev would write"]
 
 
 def test_the_version_is_the_one_in_settings():
@@ -313,7 +313,7 @@ def test_unsafe_calls_are_recognised(source, is_unsafe):
     assert bool(unsafe_calls(source)) == is_unsafe
 
 
-MAY_UNPICKLE = {"image_similarity/learners/exported.py", "nbs/06_learners/16_exported.ipynb"} # a learner that fastai exported is a pickle, and is read only where the user says `--trust`
+MAY_UNPICKLE = {"image_similarity/learners/exported.py", "nbs/06_learners/20_exported.ipynb"} # a learner that fastai exported is a pickle, and is read only where the user says `--trust`
 
 
 def test_nothing_reads_a_file_that_could_run_code_but_exported_learners_that_are_trusted():

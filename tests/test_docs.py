@@ -180,8 +180,8 @@ def test_the_first_lines_of_a_notebook_are_read(tmp_path):
 
 
 def test_links_of_a_notebook_are_seen_from_the_page():
-    notebook = page_chapters.NBS / "01_images" / "07_tables.ipynb"
-    assert page_chapters.seen_from_docs("[o](05_opening.ipynb) [x](https://example.org)", notebook) == "[o](../nbs/01_images/05_opening.ipynb) [x](https://example.org)"
+    notebook = page_chapters.NBS / "01_images" / "08_tables.ipynb"
+    assert page_chapters.seen_from_docs("[o](06_opening.ipynb) [x](https://example.org)", notebook) == "[o](../nbs/01_images/06_opening.ipynb) [x](https://example.org)"
 
 
 # --- types of the code that readers copy

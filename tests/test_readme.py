@@ -51,10 +51,10 @@ def test_hidden_cells_are_left_out_and_silent_ones_show_their_output_only(tmp_pa
 
 
 def test_links_and_pictures_are_addresses_that_work_anywhere(tmp_path):
-    text = rendered(tmp_path, "[a](01_images/05_opening.ipynb#top) [b](../LICENSE) ![c](images/x.png) [d](https://example.org/a) [e](#f) [![h](images/h.svg)](../NOTES.md)",
+    text = rendered(tmp_path, "[a](01_images/06_opening.ipynb#top) [b](../LICENSE) ![c](images/x.png) [d](https://example.org/a) [e](#f) [![h](images/h.svg)](../NOTES.md)",
                     "<img src=\"images/y.png\" width=\"9\">", "```md\n[kept](as_it_is.md)\n```", ("1", [shown("![g](images/z.png)")]))
     page, raw = ("https://github.com/image-similarity/image_similarity/blob/main/", "https://raw.githubusercontent.com/image-similarity/image_similarity/main/")
-    for wanted in (f"[a]({page}nbs/01_images/05_opening.ipynb#top)", f"[b]({page}LICENSE)", f"![c]({raw}nbs/images/x.png)", "[d](https://example.org/a)", "[e](#f)",
+    for wanted in (f"[a]({page}nbs/01_images/06_opening.ipynb#top)", f"[b]({page}LICENSE)", f"![c]({raw}nbs/images/x.png)", "[d](https://example.org/a)", "[e](#f)",
                    f"[![h]({raw}nbs/images/h.svg)]({page}NOTES.md)", f"<img src=\"{raw}nbs/images/y.png\" width=\"9\">", "[kept](as_it_is.md)", f"![g]({raw}nbs/images/z.png)"):
         assert wanted in text
 

@@ -38,25 +38,29 @@ class Result:
         path: its file; None for a thing without a picture
         label: its class; None when it has none
         score: what the results are ranked by; higher is better
-        probability: that it matches the query, calibrated; None when vectors are compared, which tells no probability
+        probability: that it is a match in this gallery, calibrated; None where that cannot be said
         rank: 1 for the best
         query: what was searched for: path, image, bytes or `Mixture`
         id: of the item in its gallery
         metadata: what the gallery knows of the item beside its label
-        also_at: other files of the same bytes"""
+        also_at: other files of the same bytes
+        pair_probability: that the two match, for a pair drawn at even odds; None when vectors are compared
+        reason: why there is no `probability`, where a model was asked"""
     path: Path | None  # its file; None for a thing without a picture
     label: str | None  # its class; None when it has none
     score: float       # what the results are ranked by; higher is better
-    probability: float | None # that it matches the query, calibrated; None when vectors are compared, which tells no probability
+    probability: float | None # that it is a match in this gallery, calibrated; None where that cannot be said
     rank: int          # 1 for the best
     query: Any = field(default=None, repr=False, compare=False) # what was searched for: path, image, bytes or `Mixture`
     id: int | None = None # of the item in its gallery
     metadata: dict = field(default_factory=dict, repr=False) # what the gallery knows of the item beside its label
     also_at: tuple[Path, ...] = () # other files of the same bytes
+    pair_probability: float | None = None # that the two match, for a pair drawn at even odds; None when vectors are compared
+    reason: str | None = field(default=None, repr=False) # why there is no `probability`, where a model was asked
 
     def to_record(self) -> dict:
         """For JSON and data frames."""
-        record = {f: getattr(self, f) for f in ("rank", "path", "label", "score", "probability")}
+        record = {f: getattr(self, f) for f in ("rank", "path", "label", "score", "probability", "pair_probability", "reason")}
         more = {"also_at": [as_url(path) or str(path) for path in self.also_at]} if self.also_at else {}
         return {**record, "path": as_url(self.path) or str(self.path), **more, **({} if self.id is None else {"id": self.id, "metadata": dict(self.metadata)})}
 
@@ -66,8 +70,9 @@ class Result:
         """How alike the item is, in a few characters.
 
         Args:
-            digits: to show: the probability, or else the score"""
-        return f"{self.score:.{digits + 2}f}" if self.probability is None else percent(self.probability, digits)
+            digits: to show: of the probability, or that of the pair, or the score"""
+        if self.probability is not None: return percent(self.probability, digits)
+        return f"{self.score:.{digits + 2}f}" if self.pair_probability is None else f"pair {percent(self.pair_probability, digits)}"
 
 # %% ../../nbs/07_explain/04_results.ipynb #9cddb202
 def thumbnail(file, size: int = 160) -> Image.Image:
@@ -149,19 +154,20 @@ def _draw(ax: Any, file: Any) -> None:
 class Results(Sequence):
     "The results of one query, best first. In a notebook they show as pictures."
 
-    def __init__(self, query, items: list[Result], predicted: tuple[str, float] | None = None):
+    def __init__(self, query, items: list[Result], predicted: tuple[str | None, float] | None = None, coverage: str | None = None):
         """Args:
             query: path, image or bytes that was searched for; a `Mixture`; None for a vector
             items: best first
-            predicted: label that a model gave the query, and its probability"""
-        self.query, self.items, self.predicted = query, list(items), predicted
+            predicted: label that a model gave the query, None for nothing that it learned; and its probability
+            coverage: of a set that shall hold a match: what is promised"""
+        self.query, self.items, self.predicted, self.coverage = query, list(items), predicted, coverage
 
     def __len__(self) -> int: return len(self.items)
     @overload
     def __getitem__(self, i: int) -> Result: ...
     @overload
     def __getitem__(self, i: slice) -> "Results": ...
-    def __getitem__(self, i): return type(self)(self.query, self.items[i], self.predicted) if isinstance(i, slice) else self.items[i]
+    def __getitem__(self, i): return type(self)(self.query, self.items[i], self.predicted, self.coverage) if isinstance(i, slice) else self.items[i]
 
     def __repr__(self):
         lines = [f"{r.rank:>3}  {r.closeness(2):>7}  {r.label or '-'}  {as_url(r.path) or r.path}{''.join(f', also at {path}' for path in r.also_at)}" for r in self]
@@ -176,7 +182,8 @@ class Results(Sequence):
         import pandas as pd
         records = self.to_records()
         known = [record.pop("metadata", {}) for record in records]
-        columns = ["rank", "path", "label", "score", "probability", *(["id"] if any(r.id is not None for r in self) else [])]
+        modelled = any(r.pair_probability is not None for r in self)
+        columns = ["rank", "path", "label", "score", "probability", *(["pair_probability", "reason"] if modelled else []), *(["id"] if any(r.id is not None for r in self) else [])]
         names = list(dict.fromkeys(name for one in known for name in one if name not in columns)) # ours come first
         return pd.DataFrame([{**one, **record} for one, record in zip(known, records)], columns=[*columns, *names])
 

@@ -54,7 +54,7 @@ def compared_items(now: Moment, look: Look, compare_n: int) -> list[tuple[Item, 
     Returns: with the logit of a match"""
     if found := first_of_class(now, look, compare_n): return found
     warnings.warn(f"the gallery has no other {look.predicted[0]}, the class predicted for {look.query}; comparing all, weighted")
-    return [(item, float(logit)) for item, _, logit in best_items(now, look, "weighted", now.view.alive, compare_n)]
+    return [(found.item, found.logit) for found in best_items(now, look, "weighted", now.view.alive, compare_n)]
 
 # %% ../../nbs/10_finder/04_comparing.ipynb #aee1ab1e
 def show_pair(encoder: Encoder, query: str | Path | bytes | Image.Image, match: str | Path | bytes | Image.Image, probability: float):

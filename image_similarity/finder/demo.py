@@ -82,8 +82,8 @@ def show_answer(finder: SimilarityFinder, query: Path, out: Path) -> None:
         out: folder for result.png and explanation.png"""
     label, probability = finder.predicted_class(query)
     results = finder.search(query)
-    print(f"{shown_path(query)}: the classifier says {label.replace('_', ' ')} ({percent(probability, 0)}).\nMost similar, with the probability of showing the same breed:")
-    for r in results: print(f"  {percent(r.probability):>6}  {shown_path(r.path)}")
+    print(f"{shown_path(query)}: the classifier says {label.replace('_', ' ')} ({percent(probability, 0)}).\nMost similar, with the probability of being a match in this gallery (? where it cannot be said):")
+    for r in results: print(f"  {'?' if r.probability is None else percent(r.probability):>6}  {shown_path(r.path)}")
     results.show(path=out / "result.png")
     finder.explain(results[0]).save(out / "explanation.png")
 

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from ..metrics.calibration import even_odds_weights, expected_calibration_error
-from .candidates import class_places, ranking, same_content
+from .candidates import class_places, same_content
 from ..images.datasets import LabelledImages, all_pairs
 from ..encoders.encoder import Embedded, embed
 from .finder import SimilarityFinder
 from ..images.errors import BadImages
 from ..metrics.intervals import Interval, bootstrap_interval, image_bootstrap
 from ..metrics.ranking import average_precision_at_r, query_recall_at_k
+from ..scoring.open_world import Side, nearness, other_side, side_scores, trained_side
 from ..metrics.pairs import auc_statistic, balanced_accuracy
 
 # %% ../../nbs/10_finder/07_evaluation.ipynb #9407af30
@@ -105,6 +106,16 @@ class Answers:
     logits: np.ndarray          # (Q, Q) of a match between the images themselves
     same: np.ndarray            # (Q, Q) bool, the same picture twice
 
+def _weighted(finder: SimilarityFinder, places: np.ndarray, logits: np.ndarray, cosines: np.ndarray, posterior: np.ndarray, there: np.ndarray, near: float) -> np.ndarray:
+    "(G,) scores of one query, as a search ranks them."
+    world, n, scores = finder.model.world, len(places), np.full(len(places), -np.inf)
+    whole = Side(np.arange(n), logits, cosines, np.append(posterior, 0.)[places])
+    trained, others = (whole.take(np.flatnonzero(there & (places < len(posterior) if own else places >= len(posterior)))) for own in (True, False))
+    trained, others = trained_side(trained, n), other_side(others, world.cosine, n)
+    known = world.known_log_odds(trained, others, near)
+    for side, found in zip((trained, others), side_scores(trained, others, known - world.bar)): scores[side.rows] = found
+    return scores
+
 def ask(finder: SimilarityFinder, data: LabelledImages, embedded: Embedded, progress: bool = True) -> Answers:
     """Ask a finder about many images in one go.
 
@@ -121,8 +132,9 @@ def ask(finder: SimilarityFinder, data: LabelledImages, embedded: Embedded, prog
     itself = same_contents(pooled, gallery).numpy()
     logits = finder.scorer.logits(rows, finder.scorer.rows(gallery)).double().numpy()
     places = class_places(kinds, finder.classes.labels)
-    scores = np.stack([ranking("weighted", places, p)[0](np.arange(len(places)), l) for l, p in zip(logits, posterior)])
-    scores[itself] = -np.inf
+    cosines = (rows.unit @ finder.scorer.rows(gallery).unit.T).double().numpy()
+    near = np.ones(len(pooled)) if finder.model.references is None else nearness(rows.unit.numpy(), finder.model.references.numpy())
+    scores = np.stack([_weighted(finder, places, *one) for one in zip(logits, cosines, posterior.double().numpy(), ~itself, near.tolist())])
     relevant = (labels[:, None] == np.array(kinds)[None]) & ~itself
     return Answers(labels, posterior, logits, scores, relevant,
                    finder.scorer.logits(rows, rows).numpy(), same_contents(pooled, pooled).numpy())

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,9 +25,9 @@ from ..explain.maps import PairExplanation, features_of, pair_maps
 from ..explain.results import Result, Results
 from .candidates import class_places
 from .comparing import compared_items, show_pair
-from .folder import HEADS, Model, own_gallery, read_head, read_model, write_model
+from .folder import HEADS, Model, checked_gallery, own_gallery, read_head, read_model, write_model
 from .kept_learners import rebuilt_learner, record_and_head
-from .looking import Moment, as_results, best_items, look_at
+from .looking import Moment, answered, class_agreement, look_at, spent_by, with_agreement
 from ..gallery.gallery import Gallery
 from ..gallery.pairs import GalleryPairs
 from ..gallery.searching import rows_where
@@ -34,6 +35,7 @@ from ..gallery.acknowledged import FILE
 from ..gallery.sqlite_file import unwritten
 from ..images.errors import BadImages, given_name
 from ..images.listing import label_func
+from ..scoring.open_world import UNCALIBRATED
 from ..scoring.scorers import ClassScorer, LayeredClassScorer, PairScorer
 
 if TYPE_CHECKING: from fastai.learner import Learner
@@ -53,7 +55,8 @@ def _model_of(
     pair_model, class_model = cast(Any, siamese_learner).model, cast(Any, classifier_learner).model # fastai's types know of no model
     encoder, own = learner_encoder(siamese_learner, pair_model.encoder), learner_encoder(classifier_learner, class_model[0])
     shared = fingerprint(own) == fingerprint(encoder)
-    return Model(encoder, encoder if shared else own, class_scorer(classifier_learner), pair_scorer(siamese_learner))
+    world, references = (getattr(siamese_learner, name, None) for name in ("world", "references"))
+    return Model(encoder, encoder if shared else own, class_scorer(classifier_learner), pair_scorer(siamese_learner), world or UNCALIBRATED, references)
 
 # %% ../../nbs/10_finder/06_finder.ipynb #732d49c1
 def _in_memory(
@@ -69,16 +72,6 @@ def _in_memory(
     of_each = [labels(f) for f in embedded.files] if callable(labels) else [labels[i] for i in embedded.places]
     gallery.import_embeddings(embedded.files, embedded.pooled, of_each)
     return gallery, embedded.bad
-
-# %% ../../nbs/10_finder/06_finder.ipynb #a5e846d9
-def _checked(
-    model: Model,
-    gallery: Gallery,
-) -> Gallery:
-    "The gallery. Raises `ValueError` when another encoder than the model's saw its pictures."
-    if gallery.encoder.fingerprint == fingerprint(model.encoder): return gallery
-    raise ValueError(f"{gallery}: its pictures were seen by {gallery.encoder} of fingerprint {gallery.encoder.fingerprint}, "
-                     f"the model has {model.encoder} of {fingerprint(model.encoder)}; index them again with the model's encoder")
 
 # %% ../../nbs/10_finder/06_finder.ipynb #64e448e9
 class SimilarityFinder:
@@ -117,7 +110,7 @@ class SimilarityFinder:
     _last: Moment | None = None
 
     def _set_up(self, model: Model, gallery: Gallery) -> None:
-        self.model, self.gallery, self._pairs = model, _checked(model, gallery), GalleryPairs(gallery, model.scorer)
+        self.model, self.gallery, self._pairs = model, checked_gallery(model, gallery), GalleryPairs(gallery, model.scorer)
         self._last = self._saved = None
 
     @property
@@ -170,23 +163,43 @@ class SimilarityFinder:
 
     def search(
         self, query: str | Path | bytes | Image.Image, top_k: int = 5, candidates: str = "weighted", where: dict | None = None,
-        pooled: np.ndarray | None = None,
+        pooled: np.ndarray | None = None, coverage: float | None = None,
     ) -> Results:
-        """The most similar images of the gallery.
+        """The most similar images of the gallery. `probability` is that of a match in it, `pair_probability` that of a pair at even odds.
 
-        Raises `FileNotFoundError` or `ImageError` for the query, `ValueError` for `top_k` or `candidates`.
+        Raises `FileNotFoundError` or `ImageError` for the query, `ValueError` for `top_k`, `candidates` or `coverage`.
 
         Args:
             query: path, encoded bytes or image
             top_k: how many results; fewer if there are fewer candidates
-            candidates: 'weighted', 'class' or 'all'
+            candidates: 'weighted': by class where it is one that the model learned; 'class', 'all'
             where: conditions on the items, as for `Gallery.items`
             pooled: (2·nf,) what the encoder made of the query, if it is there already
+            coverage: give the smallest set that holds a match for this share of queries that have one; `top_k` and `candidates` do not count
         Returns: best first; never the query itself"""
         if top_k < 1: raise ValueError(f"top_k={top_k}: ask for at least one result")
         look, now = look_at(self.model, query, pooled), self._now()
         meeting = now.view.alive if where is None else rows_where(now.catalogue, now.view.ids, where)
-        return as_results(look, best_items(now, look, candidates, meeting, top_k))
+        return answered(self.model, now, look, meeting, top_k, candidates, coverage, where is not None)
+
+    def calibrate(self, pooled: np.ndarray, labels: Sequence[str]) -> None:
+        """Let `search(coverage=…)` promise what it does over this gallery, as it is now. Pictures of classes that it does not hold do not count.
+
+        Args:
+            pooled: (n, 2·nf) of pictures that were not trained on
+            labels: their classes"""
+        if not self.model.world.calibrated or self.class_encoder is not self.encoder: return
+        spent = [spent_by(self._now(), look_at(self.model, b"", vector), label) for vector, label in zip(pooled, labels)]
+        self.model = replace(self.model, world=replace(self.model.world, spent=tuple(sorted(s for s in spent if s is not None)), searched=len(self.gallery)))
+
+    def pair_logits(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Every picture with every other, by both heads.
+
+        Args:
+            first: (q, 2·nf) pooled
+            second: (g, 2·nf) pooled
+        Returns: (q, g) log odds of a match at even odds"""
+        return self.scorer.logits(self.scorer.rows(first), self.scorer.rows(second)) + class_agreement(self.model, first, second)
 
     def explain(self, result: Result) -> PairExplanation:
         """Why a result was found. Raises `ValueError` for an item without a picture.
@@ -195,7 +208,7 @@ class SimilarityFinder:
             result: of a search
         Returns: what in the query and what in the result raised the probability; `.show()`, `.save(path)`"""
         if result.path is None: raise ValueError(f"item {result.id} has no picture to explain")
-        return pair_maps(self.encoder, self.scorer, result.query, result.path)
+        return pair_maps(self.encoder, self.scorer, result.query, result.path, partial(class_agreement, self.model))
 
     def predict(self, fn: str | Path | bytes | Image.Image, compare_n: int = 15, show: bool = True) -> Path:
         """The most similar of the first `compare_n` files of the predicted class, drawn beside the query.
@@ -206,7 +219,7 @@ class SimilarityFinder:
             show: draw the pair
         Returns: the most similar file, never the query itself"""
         if compare_n < 1: raise ValueError(f"compare_n={compare_n}: compare with at least one file")
-        compared = compared_items(self._now(), look_at(self.model, fn), compare_n)
+        compared = with_agreement(self.model, now := self._now(), look := look_at(self.model, fn), compared_items(now, look, compare_n))
         if not compared: raise ValueError(f"{given_name(fn)}: the gallery holds no other image to compare it with")
         logits = torch.tensor([logit for _, logit in compared])
         self.preds, self.fns, self.idx = list(logits.sigmoid()), [(fn, item.path) for item, _ in compared], int(logits.argmax())
@@ -219,7 +232,8 @@ class SimilarityFinder:
         """Show what in the last query of `predict` and in its most similar image raised their similarity.
 
         Returns: drawn already"""
-        explanation = pair_maps(self.encoder, self.scorer, *self._predicted()[self.idx])
+        query, match = self._predicted()[self.idx]
+        explanation = pair_maps(self.encoder, self.scorer, query, match, partial(class_agreement, self.model))
         explanation.show()
         return explanation
 

@@ -58,11 +58,12 @@ def fit_finder(data: LabelledImages, encoder: Encoder, augment: int = 4, log: Te
         if said: print(said, file=log) if log else say(said)
         part = _with_training_pictures(data, embedded)
     with timed(f"trained the classifier of {len(part[0].classes)} classes", log):
-        clearn = classifier_learner(part[0], encoder, part[1], progress=False, **fit)
+        clearn = classifier_learner(part[0], encoder, part[1], seconds=reading / 4, progress=False, **fit)
     with timed("trained the Siamese network", log):
         slearn = siamese_learner(part[0], encoder, part[1], progress=False, **fit)
     gallery = data.take(data.train)
     finder = SimilarityFinder(clearn, slearn, gallery.files, gallery.labels, part_of(embedded, data.train))
+    finder.calibrate(embedded.pooled[data.valid], [data.labels[k] for k in data.valid])
     clearn.bad = slearn.bad = finder.bad = bad
     return Fitted(finder, data, embedded)
 

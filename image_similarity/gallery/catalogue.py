@@ -282,17 +282,8 @@ class Catalogue(Protocol):
             facts: to keep in place of what is kept under these names; None to keep nothing"""
         ...
 
-    def damaged_vectors(self) -> list[int]:
-        """The items whose vector is not what was kept.
-
-        Returns: ids, in order"""
-        ...
-
-    def follow(self) -> None:
-        """Go on with the gallery that is at its place now: a model that holds all that this one did may have been saved there.
-
-        Raises `FileNotFoundError` when there is none any more, `ValueError` for another one."""
-        ...
+    def damaged_vectors(self) -> list[int]: ... # ids, in order, of the items whose vector is not what was kept
+    def follow(self) -> None: ... # go on with the gallery that is at its place now; `ValueError` for another one, `FileNotFoundError` for none
 
     def damage(self) -> str | None:
         """What the store says of itself.
@@ -300,9 +291,7 @@ class Catalogue(Protocol):
         Returns: None when it is whole"""
         ...
 
-    def make_durable(self) -> None:
-        "Let what is written from now on survive a power cut, too; slower."
-        ...
+    def make_durable(self) -> None: ... # let what is written from now on survive a power cut, too; slower
 
     def close(self) -> None:
         "Let go of files and connections."

@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/06_learners/heads.html
 
 # %% auto #0
 __all__ = ['stack_views', 'class_batches', 'pair_batches', 'EpochLines', 'telling', 'fused_adam', 'fit_head', 'KeptLearner',
-           'mixed_precision', 'discriminant', 'class_folds', 'discriminant_temperature']
+           'mixed_precision', 'discriminant', 'class_folds']
 
 # %% ../../nbs/06_learners/02_heads.ipynb #812cf949
 from . import fastai_import # noqa: F401 (first: it silences what fastai's own imports warn of)
@@ -157,6 +157,9 @@ class KeptLearner(Learner):
     model: Any      # the network
     made_with: dict # what it takes to make the head again, weights aside
     bad: BadImages  # that were left out
+    choice: Any     # of a classifier: how it was chosen
+    world: Any = None      # of a Siamese network: what it learned of classes that were held out
+    references: Any = None # (n, nf) embeddings of training images, of a Siamese network that has learned of other classes
 
 # %% ../../nbs/06_learners/02_heads.ipynb #a13dev02
 def mixed_precision(wanted: bool | None) -> bool:
@@ -197,25 +200,3 @@ def class_folds(targets: np.ndarray, n_folds: int, rng: np.random.Generator) -> 
         of_class = rng.permutation(np.flatnonzero(targets == c))
         folds[of_class] = (np.arange(len(of_class)) + rng.integers(n_folds)) % n_folds
     return folds
-
-# %% ../../nbs/06_learners/02_heads.ipynb #f2a29021
-def discriminant_temperature(views: torch.Tensor, targets: np.ndarray, n_folds: int = 3, seed: int = 42) -> float:
-    """The temperature at which the discriminant's log loss is least on images it has not seen (Guo et al. 2017).
-
-    Args:
-        views: (V, n, d)
-        targets: (n,) class indices
-        n_folds: how many times a part is held out
-        seed: of the folds
-    Returns: what to divide logits by"""
-    folds, logits, truth = class_folds(targets, n_folds, np.random.default_rng(seed)), [], []
-    for fold in range(n_folds):
-        own = np.flatnonzero(folds == fold)
-        if len(np.unique(targets[folds != fold])) <= targets.max(): continue # a class with one image has none to learn from
-        weight, bias = discriminant(views[:, folds != fold], targets[folds != fold])
-        logits.append(views[0, own] @ weight.T + bias)
-        truth.append(torch.as_tensor(targets[own]))
-    if not logits: return float(views.shape[-1]) ** 0.5
-    logits, truth = torch.cat(logits), torch.cat(truth)
-    candidates = torch.logspace(-1, 4, 101)
-    return float(min(candidates, key=lambda t: float(torch.nn.functional.cross_entropy(logits / t, truth))))

@@ -99,7 +99,7 @@ class ImageMatcher:
 
     def __repr__(self): return repr(self.fitted) if self.fitted else f"not fitted, {self.plain}"
 
-    def cells(self, column: pd.Series, folder: str | Path | None, mapping: Mapping | pd.Series | None) -> list[tuple[Path, ...] | str]:
+    def cells(self, column: pd.Series, folder: str | Path | None, mapping: Mapping | pd.Series | None) -> list[tuple | str]:
         """The files of each cell, or why there are none.
 
         Args:

@@ -10,6 +10,7 @@ __all__ = ['CATALOGUE', 'ProductColumns', 'Products', 'read_products', 'save_pro
 # %% ../../nbs/12_products/01_items.ipynb #2e56bc19
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +121,7 @@ def read_products(
     columns.check(table)
     rows, n = list(table.index), len(table)
     named = [""] * n if columns.image is None else _texts(table, columns.image, "image")
-    files = [next(iter(cell_files(cell, folder)), None) for cell in named]
+    files = [cast("Path | None", next(iter(cell_files(cell, folder)), None)) for cell in named] # of a text
     titles = [""] * n if columns.title is None else _texts(table, columns.title, "title")
     agreeing = [[text.casefold() for text in _texts(table, name, "attribute")] for name in columns.attributes]
     attributes = np.array(agreeing, dtype=object).reshape(len(columns.attributes), n).T

@@ -29,7 +29,7 @@ from ..images.opening import open_image
 from ..encoders.mixtures import Mixture, words
 from .protocol import (CollectionInfo, Found, ItemInfo, ItemPage, LabelCount, MatchAnswer, Prediction, QueryInfo,
                                        Recommendations, Refused, SearchAnswer, SearchOptions)
-from ..explain.results import Result
+from ..explain.results import Result, Results
 from ..metrics.similarity import normalize
 
 # %% ../../nbs/13_service/05_answers.ipynb #6f8e8f4b
@@ -165,18 +165,19 @@ def _id(result: Result) -> int:
     assert result.id is not None # what a gallery has found has one
     return result.id
 
-def _found(opened: Opened, query: Query, n: int, options: SearchOptions) -> list[Result]:
+def _found(opened: Opened, query: Query, n: int, options: SearchOptions) -> Results:
     "The best `n`, without the query itself. Raises `Refused` for an item that is asked with and has gone meanwhile."
     if opened.finder is None or query.pooled is None:
         asked = query.id or (query.content if query.pooled is None else query.pooled)
-        try: return opened.gallery.search(asked, n, options.where, approximate=options.approximate).items
+        try: return opened.gallery.search(asked, n, options.where, approximate=options.approximate)
         except NoSuchItem as e: raise Refused("not_found", str(e)) from e
-    results = opened.finder.search(query.picture, n + 1, options.candidates or "weighted", options.where, query.pooled)
-    return [r for r in results if r.id != query.id][:n]
+    results = opened.finder.search(query.picture, n + 1, options.candidates or "weighted", options.where, query.pooled, options.coverage)
+    return Results(results.query, [r for r in results if r.id != query.id][:n], results.predicted, results.coverage)
 
 def _check(opened: Opened, query: Query, options: SearchOptions) -> None:
     "Raises `Refused` for what this collection cannot do."
     if options.candidates is not None and opened.finder is None: raise Refused("invalid", f"candidates={options.candidates}: {opened.name} has no model; leave it out, or train one")
+    if options.coverage is not None and opened.finder is None: raise Refused("invalid", f"coverage={options.coverage:g}: {opened.name} has no model; leave it out, or train one")
     if options.approximate and opened.finder is not None: raise Refused("invalid", "approximate: a model compares every item, no shortlist; leave it out")
 
 def search(
@@ -190,19 +191,19 @@ def search(
     wanted = options.top_k * 3 + 10 if options.hide_duplicates else options.top_k
     try:
         if isinstance(query.content, Mixture) and query.content.has_words: opened.ready_for_text()
-        results = _found(opened, query, wanted, options) if len(opened.gallery) else []
+        found = _found(opened, query, wanted, options) if len(opened.gallery) else Results(None, [])
     except (ValueError, TypeError, ImportError) as e: raise Refused("invalid", str(e)) from e
-    items = opened.gallery.catalogue.items_by_id([_id(r) for r in results])
-    results, hidden = [r for r in results if r.id in items], 0
+    items = opened.gallery.catalogue.items_by_id([_id(r) for r in found])
+    results, hidden = [r for r in found if r.id in items], 0
     if options.hide_duplicates: results, hidden = _distinct(opened, query, results, items, options.top_k)
     by_probability = opened.finder is not None and query.pooled is not None
     near = [r for r in results if options.threshold is None or ((r.probability or 0.) if by_probability else r.score) >= options.threshold]
-    return SearchAnswer(query=QueryInfo(kind=query.kind, item=query.id, predicted=_predicted(opened, query)), results=_shown(opened, near, items),
-                        compared_by="probability" if by_probability else "mixture" if query.kind == "mixture" and query.content.single is None else "cosine", below_threshold=len(results) - len(near), hidden_duplicates=hidden,
+    return SearchAnswer(query=QueryInfo(kind=query.kind, item=query.id, predicted=_predicted(opened, query, found)), results=_shown(opened, near, items),
+                        compared_by="probability" if by_probability else "mixture" if query.kind == "mixture" and query.content.single is None else "cosine", below_threshold=len(results) - len(near), hidden_duplicates=hidden, coverage=found.coverage,
                         seconds=perf_counter() - start)
 
 def _shown(opened: Opened, results: Sequence[Result], items: dict[int, Item]) -> list[Found]:
-    return [Found(rank=rank, score=r.score, probability=r.probability, **shown_item(opened.name, items[_id(r)])) for rank, r in enumerate(results, 1)]
+    return [Found(rank=rank, score=r.score, probability=r.probability, pair_probability=r.pair_probability, reason=r.reason, **shown_item(opened.name, items[_id(r)])) for rank, r in enumerate(results, 1)]
 
 def _still_there(opened: Opened, results: list[Result]) -> tuple[list[Result], np.ndarray]:
     "Results whose item has not gone meanwhile, and the embedding (n, D) of each."
@@ -219,9 +220,9 @@ def _distinct(opened: Opened, query: Query, results: list[Result], items: dict[i
     kept, hidden = without_duplicates([items[_id(r)] for r in results], embeddings, n, view, own)
     return [results[i] for i in kept], hidden
 
-def _predicted(opened: Opened, query: Query) -> Prediction | None:
+def _predicted(opened: Opened, query: Query, found: Results) -> Prediction | None:
     if opened.finder is None or query.pooled is None: return None
-    label, probability = opened.finder.predicted_class(query.picture, query.pooled)
+    label, probability = found.predicted or opened.finder.predicted_class(query.picture, query.pooled)
     return Prediction(label=label, probability=probability)
 
 # %% ../../nbs/13_service/05_answers.ipynb #2a2cf149
@@ -237,7 +238,7 @@ def match(opened: Opened, first: np.ndarray, second: np.ndarray) -> MatchAnswer:
 def _probability(opened: Opened, first, second) -> float:
     import torch
     assert opened.finder is not None # of a gallery there is no probability
-    return float(opened.finder.scorer.pair_logits(*(torch.from_numpy(v[None].copy()) for v in (first, second)))[0].sigmoid())
+    return float(opened.finder.pair_logits(*(torch.from_numpy(v[None].copy()) for v in (first, second))).sigmoid())
 
 # %% ../../nbs/13_service/05_answers.ipynb #e7c3ff67
 def overlays(opened: Opened, query, match):
@@ -289,5 +290,5 @@ def recommendations(
     results, _ = _distinct(opened, query, [r for r in results if r.id in items], items, max(POOL, top_k))
     results, embeddings = _still_there(opened, results)
     if not results: return Recommendations(item=id, results=[])
-    relevance = np.array([r.score if r.probability is None else r.probability for r in results])
+    relevance = np.array([r.score if r.pair_probability is None else r.pair_probability for r in results])
     return Recommendations(item=id, results=_shown(opened, [results[i] for i in most_marginal(relevance, embeddings @ embeddings.T, top_k, diversity)], items))

@@ -44,7 +44,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data):
-        if self.conn.our_state is h11.DONE: self._late += len(data)
+        self._late = self._late + len(data) if self.conn.our_state is h11.DONE else 0
         super().data_received(data)
         if self._late > self._most() and not self.transport.is_closing(): self.flow.pause_reading() # he may read what was said, until his time is up
 
@@ -67,7 +67,6 @@ class Connection(H11Protocol):
         waits, now = self._waits_for(), self.loop.time()
         if waits is None or self._since is None or self._since[0] != waits[0]:
             self._since, self._taken = waits and (waits[0], now), self.transport.get_write_buffer_size()
-            if waits is None or waits[0] != "the rest": self._late = 0
         elif waits[0] == "taking" and self._taken - self.transport.get_write_buffer_size() >= PATIENCE * SLOWEST:
             self._since, self._taken = (waits[0], now), self.transport.get_write_buffer_size()
         elif now - self._since[1] > waits[1]:

@@ -45,7 +45,6 @@ class Limits:
     def to_dict(self) -> dict:
         """What `GET /v1` says, with the pixels that `open_image` takes."""
         return {**asdict(self), "pixels": MAX_PIXELS, "top_k": TOP_K}
-
 TOP_K = 200 # results of a search, at most
 
 # %% ../../nbs/13_service/01_protocol.ipynb #0c612755
@@ -76,7 +75,6 @@ class ErrorInfo(Answered):
     code: str
     message: str
 
-# %% ../../nbs/13_service/01_protocol.ipynb #cf38808f
 def _without_nul(text: str) -> str:
     if "\0" in text: raise ValueError("a NUL character: nothing would be found by it; leave it out")
     return text
@@ -93,15 +91,13 @@ class LabelCount(Answered):
     label: str | None # null: no label
     items: int
 
-# %% ../../nbs/13_service/01_protocol.ipynb #1dbe76d6
 class ServiceInfo(Answered):
     version: str
     token: bool                # whether one is wanted
     limits: dict[str, int]
     encoders: list[str]        # that a collection may be made with
 
-class Status(Answered):
-    status: str
+class Status(Answered): status: str
 
 class Ready(Status):
     disk: Literal["ok", "full"] = Field(description="full: searching and deleting work, adding and training do not.")
@@ -127,7 +123,6 @@ class CollectionInfo(Answered):
 class CollectionList(Answered):
     collections: list[CollectionInfo]
 
-# %% ../../nbs/13_service/01_protocol.ipynb #4012efcd
 class ItemInfo(Answered):
     model_config = ConfigDict(json_schema_extra={"example": {"id": 7, "file": "Beagle_12.jpg", "label": "Beagle", "metadata": {"year": 2020}, "image": "/v1/collections/pets/items/7/image", "thumbnail": "/v1/collections/pets/items/7/thumbnail"}})
     id: int
@@ -165,6 +160,7 @@ class SearchOptions(Said):
     where: Where | None = None
     approximate: bool = Field(False, description="Much faster in large galleries, and misses some.")
     candidates: Literal["weighted", "class", "all"] | None = Field(None, description="For a model: which items may be the answer, and what they are ranked by. null is weighted.")
+    coverage: float | None = Field(None, gt=0, lt=1, description="For a model: give the smallest set that holds a match for this share of queries; top_k is then the most.")
     threshold: float | None = Field(None, description="Leave out results below it: a probability, or a score, as `compared_by` says.")
     hide_duplicates: bool = Field(False, description="Leave out near-duplicates of the query and of better results.")
 
@@ -198,7 +194,7 @@ class SearchRequest(SearchOptions):
 
 # %% ../../nbs/13_service/01_protocol.ipynb #ec8c106e
 class Prediction(Answered):
-    label: str
+    label: str | None # null: nothing that the model learned
     probability: float
 
 class QueryInfo(Answered):
@@ -209,12 +205,15 @@ class QueryInfo(Answered):
 class Found(ItemInfo):
     rank: int
     score: float = Field(description="What results are ranked by.")
-    probability: float | None = Field(description="That it matches the query, calibrated; null where vectors are compared.")
+    probability: float | None = Field(description="That it is a match in this collection, calibrated; null where vectors are compared, or where it cannot be said.")
+    pair_probability: float | None = Field(None, description="That the two match, for a pair at even odds; null where vectors are compared.")
+    reason: str | None = None # why a model gives no probability
 
 class SearchAnswer(Answered):
     query: QueryInfo
     results: list[Found] = Field(description="Best first; never the query itself.")
     compared_by: Literal["probability", "cosine", "mixture"] = Field(description="What `threshold` is about. mixture: a sum of cosines, in standard deviations.")
+    coverage: str | None = Field(None, description="What is promised of the set, where `coverage` was asked for.")
     below_threshold: int = Field(0, description="How many were left out by `threshold`.")
     hidden_duplicates: int = Field(0, description="How many were left out by `hide_duplicates`.")
     seconds: float

@@ -43,7 +43,7 @@ def test_the_commands_work_with_what_was_imported(exported, call, tmp_path):
     code, out, _ = call("find", data.files[0], "--model", tmp_path / "model", "--top-k", 4, "--json")
     expected = finder.search(data.files[0], 4)
     assert code == 0 and [r["path"] for r in json.loads(out)["results"]] == [str(r.path) for r in expected]
-    assert [r["probability"] for r in json.loads(out)["results"]] == pytest.approx([r.probability for r in expected], abs=1e-4)
+    assert [r["pair_probability"] for r in json.loads(out)["results"]] == pytest.approx([r.pair_probability for r in expected], abs=1e-4)
     code, out, _ = call("evaluate", tmp_path / "model", data.files[0].parent, "--json")
     assert code == 0 and json.loads(out)["n_images"] == 15
 

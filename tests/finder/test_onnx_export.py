@@ -60,7 +60,7 @@ def test_a_search_at_the_edge_finds_what_the_finder_finds(small, exported):
     (matches,) = pair.run(None, {"first": query, "second": small.finder.gallery.pooled})
     files = np.array([str(f) for f in small.finder.files])
     best = np.argsort(-matches[0])[:5]
-    np.testing.assert_allclose(matches[0][best], [r.probability for r in found], atol=1e-4)
+    np.testing.assert_allclose(matches[0][best], [r.pair_probability for r in found], atol=1e-4)
     assert matches.shape == (1, len(files)) and files[best[0]] == str(found[0].path)
 
 

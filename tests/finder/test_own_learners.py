@@ -83,7 +83,7 @@ def test_all_answers_are_what_they_were(kept, data):
     finder, _, again = kept
     for query in [data.files[i] for i in data.valid]:
         assert again.predicted_class(query)[0] == finder.predicted_class(query)[0]
-        before, after = ({r.path: (r.score, r.probability) for r in f.search(query, len(finder), "all")} for f in (finder, again))
+        before, after = ({r.path: (r.score, r.pair_probability) for r in f.search(query, len(finder), "all")} for f in (finder, again))
         assert before.keys() == after.keys()
         for path, numbers in before.items(): np.testing.assert_allclose(after[path], numbers, rtol=1e-4, atol=1e-4)
     pooled = embed(data.files, finder.class_encoder, progress=False).pooled

@@ -38,7 +38,7 @@ def same_answers(finder, loaded, data):
     assert fingerprint(loaded.encoder) == fingerprint(finder.encoder)
     for query in [data.files[i] for i in data.valid[:3]]:
         found, again = finder.search(query, 5), loaded.search(query, 5)
-        assert [r.probability for r in again] == pytest.approx([r.probability for r in found], abs=1e-4)
+        assert [r.pair_probability for r in again] == pytest.approx([r.pair_probability for r in found], abs=1e-4)
         assert [r.score for r in again] == pytest.approx([r.score for r in found], abs=1e-3)
         assert loaded.predicted_class(query)[1] == pytest.approx(finder.predicted_class(query)[1], abs=1e-4)
 

@@ -140,7 +140,9 @@ def read(page):
 def told(answer):
     "The same of an answer of the API."
     by = answer["compared_by"]
-    def figure(r): return percent(r["probability"]) if by == "probability" else f"{r['score']:.{3 if by == 'cosine' else 2}f}"
+    def figure(r):
+        if by == "probability": return f"pair {percent(r['pair_probability'])}" if r["probability"] is None else percent(r["probability"])
+        return f"{r['score']:.{3 if by == 'cosine' else 2}f}"
     labelled = any(r["label"] for r in answer["results"])
     return [(r["label"] or "no label" if labelled else None, r["file"], figure(r)) for r in answer["results"]]
 

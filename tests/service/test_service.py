@@ -191,7 +191,7 @@ def test_a_model_tells_probabilities_and_what_it_sees(small, tmp_path):
             found = search_picture(client, picture, top_k=4, candidates=candidates).json()
             expected = small.finder.search(small.query, 4, candidates)
             assert [r["id"] for r in found["results"]] == [r.id for r in expected]
-            assert [r["probability"] for r in found["results"]] == pytest.approx([r.probability for r in expected], abs=1e-3)
+            assert [r["pair_probability"] for r in found["results"]] == pytest.approx([r.pair_probability for r in expected], abs=1e-3)
         assert found["compared_by"] == "probability"
         again = client.post("/v1/collections/pets/match", files={"first": picture, "second": picture}).json()
         assert again["cosine"] == pytest.approx(1, abs=1e-4) and again["probability"] > .5
@@ -441,7 +441,7 @@ def test_an_archive_is_learned_from_while_searches_go_on(tmp_path, pets, quick_j
         assert (info["kind"], info["items"], info["jobs"]) == ("model", 15, [])
         assert client.get(f"/v1/collections/pets/items/{added}").status_code == 200  # added while it was trained
         found = search_picture(client, pets[0].read_bytes(), top_k=3).json()
-        assert found["compared_by"] == "probability" and all(0 <= r["probability"] <= 1 for r in found["results"])
+        assert found["compared_by"] == "probability" and all(0 <= r["pair_probability"] <= 1 for r in found["results"])
         assert [f.name for f in tmp_path.iterdir() if f.name != ".service"] == ["pets"]
         for _ in range(300): # the process of the job ends a moment after it has said so
             if not (left := list((tmp_path / ".service" / "jobs").glob("*/"))): break

@@ -77,7 +77,8 @@ function paintMix() { $("#mix-row output").textContent = percent($("#mix").value
 
 // What the classifier sees in the query.
 export function paintPredicted(predicted) {
-  if (predicted) $(".query-class").textContent = `classified as ${predicted.label}, ${percent(predicted.probability, 0)}`;
+  if (predicted) $(".query-class").textContent = predicted.label === null ? `of no class that was learned, ${percent(predicted.probability, 0)}`
+    : `classified as ${predicted.label}, ${percent(predicted.probability, 0)}`;
 }
 
 export function urlOf(blob) {

@@ -1,10 +1,14 @@
 // The pictures that are shown: tiles of a search or of the whole collection, and the keys that move among them.
 import { $, baseName, el, icon, percent } from "./dom.js";
 
-const sure = (result, comparedBy) =>
-  comparedBy === "probability" ? percent(result.probability) : result.score.toFixed(comparedBy === "cosine" ? 3 : 2);
+// The probability of a match in this collection; where there is none, that of the pair, said to be that.
+const sure = (result, comparedBy) => {
+  if (comparedBy !== "probability") return result.score.toFixed(comparedBy === "cosine" ? 3 : 2);
+  return result.probability === null ? `pair ${percent(result.pair_probability)}` : percent(result.probability);
+};
 export const inWords = (result, comparedBy) => ({
-  probability: `${sure(result, comparedBy)} likely to match`,
+  probability: result.probability === null ? `as a pair ${percent(result.pair_probability)} likely to match; in this collection it cannot be said: ${result.reason}`
+    : `${sure(result, comparedBy)} likely to match`,
   cosine: `cosine similarity ${sure(result, comparedBy)}`,
   mixture: `${sure(result, comparedBy)} standard deviations above average`,
 }[comparedBy]);
@@ -22,9 +26,9 @@ function tile(item, { comparedBy, labelled, note, open, more }) {
   const main = el("button", { type: "button", class: "open", onclick: () => open(item) }, picture);
   const caption = el("div", { class: "caption" });
   if (comparedBy) {
-    const share = { probability: item.probability, cosine: item.score }[comparedBy]; // the sum of a mixture has no upper end
+    const share = { probability: item.probability ?? undefined, cosine: item.score }[comparedBy]; // the sum of a mixture has no upper end
     main.append(el("span", { class: "unseen" }, ", compare with the query"));
-    caption.append(el("p", { class: "sure" }, sure(item, comparedBy)));
+    caption.append(el("p", { class: "sure", title: inWords(item, comparedBy) }, sure(item, comparedBy)));
     if (share !== undefined) caption.append(scale(share));
   } else {
     main.append(el("span", { class: "unseen" }, ", find more like this"));
