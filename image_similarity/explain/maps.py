@@ -9,6 +9,7 @@ __all__ = ['NOWHERE', 'spread', 'features_of', 'class_map_from_features', 'secan
            'ClassExplanation', 'PairExplanation', 'class_map', 'pair_maps']
 
 # %% ../../nbs/07_explain/02_maps.ipynb #ea23fd9e
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,15 +188,20 @@ class PairExplanation(_Drawn):
         match: its partner, RGB
         query_map: (h, w), sums to the logit minus that of an empty query with this match
         match_map: (h, w), the same for the match
-        probability: of a match; a calibrated head's logits are log odds, so it is calibrated when the head is"""
+        logit: of the Siamese head, which the maps add up to
+        probability: of a match; a calibrated head's logits are log odds, so it is calibrated when the head is
+        agreement: log odds that a classifier adds because of the classes that it sees in both; in no map"""
     query: Image.Image     # the picture, RGB
     match: Image.Image     # its partner, RGB
     query_map: np.ndarray  # (h, w), sums to the logit minus that of an empty query with this match
     match_map: np.ndarray  # (h, w), the same for the match
-    logit: float
+    logit: float           # of the Siamese head, which the maps add up to
     probability: float     # of a match; a calibrated head's logits are log odds, so it is calibrated when the head is
+    agreement: float = 0.  # log odds that a classifier adds because of the classes that it sees in both; in no map
 
-    def _parts(self): return [self.query, self.match], [self.query_map, self.match_map], ["query", "match"], _headed(f"{percent(self.probability, 2)} Similarity", self.query_map, self.match_map)
+    def _parts(self): return [self.query, self.match], [self.query_map, self.match_map], ["query", "match"], _headed(f"{percent(self.probability, 2)} Similarity{self._terms()}", self.query_map, self.match_map)
+
+    def _terms(self) -> str: return f"\nmaps {self.logit:+.2f}, class agreement {self.agreement:+.2f}" if self.agreement else ""
 
     def overlays(self, longest: int = 512) -> tuple[Image.Image, Image.Image]:
         """The maps alone, on one scale.
@@ -207,7 +213,7 @@ class PairExplanation(_Drawn):
         return overlay(self.query.size, self.query_map, limit, longest), overlay(self.match.size, self.match_map, limit, longest)
 
     def __repr__(self):
-        return (f"PairExplanation({percent(self.probability, 2)}, logit {self.logit:.2f}; "
+        return (f"PairExplanation({percent(self.probability, 2)}, logit {self.logit:.2f}{f', class agreement {self.agreement:+.2f}' if self.agreement else ''}; "
                 f"query: {_extremes(self.query_map)}; match: {_extremes(self.match_map)})")
 
 # %% ../../nbs/07_explain/02_maps.ipynb #8c4e6236
@@ -227,14 +233,20 @@ def class_map(encoder: Encoder, scorer: ClassScorer, image: str | Path | bytes |
     return ClassExplanation(image, relevance, label, logit, probability)
 
 # %% ../../nbs/07_explain/02_maps.ipynb #d7b112e7
-def pair_maps(encoder: Encoder, scorer: PairScorer, query: str | Path | bytes | Image.Image, match: str | Path | bytes | Image.Image) -> PairExplanation:
+def pair_maps(
+    encoder: Encoder, scorer: PairScorer, query: str | Path | bytes | Image.Image, match: str | Path | bytes | Image.Image,
+    agreement: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> PairExplanation:
     """What in a query and what in its match raised the logit of this pair, through the real head.
 
     Args:
         encoder: what looks at the images
         scorer: the head of the pair
         query: anything that `open_image` takes, or an image already open
-        match: its partner"""
+        match: its partner
+        agreement: of (1, 2·nf) pooled each: (1, 1) log odds that the classes of both add; None for nothing"""
     query, match = open_for(query, encoder), open_for(match, encoder)
-    query_map, match_map, logit = maps_from_features(scorer, features_of(encoder, query), features_of(encoder, match))
-    return PairExplanation(query, match, query_map, match_map, logit, float(torch.tensor(logit).sigmoid()))
+    features = [features_of(encoder, image) for image in (query, match)]
+    query_map, match_map, logit = maps_from_features(scorer, *features)
+    added = 0. if agreement is None else float(agreement(*(pool(one[None]) for one in features)))
+    return PairExplanation(query, match, query_map, match_map, logit, float(torch.tensor(logit + added).sigmoid()), added)
