@@ -347,8 +347,8 @@ def edit(model, **changes):
     ({"format": 99}, "format 99"), ({"format": None}, "format None"), ({"encoder": "nothing"}, "train again"), ({"encoder": None}, "train again"),
     ({"labels": None}, "train again"), ({"symmetric": None}, "train again"), ({"learners": None}, "train again"), ({"class_encoder": None}, "train again"),
     ({"labels": ["Bengal"]}, "must agree"), ({"encoder": {"fingerprint": "0" * 16}}, "fingerprint 0000"),
-    ({"encoder": {"size": 128}}, "fingerprint"), ({"encoder": {"name": "hf-hub:someone/model"}}, "no model of that name"),
-    ({"encoder": {"name": "https://example.org/x"}}, "no model of that name"), ({"encoder": {"weights": "../../etc/passwd"}}, "elsewhere"),
+    ({"encoder": {"size": 128}}, "fingerprint"), ({"encoder": {"name": "hf-hub:someone/model"}}, "names no weights for hf-hub:someone/model"),
+    ({"encoder": {"name": "https://example.org/x"}}, "names no weights for https://example.org/x"), ({"encoder": {"weights": "../../etc/passwd"}}, "elsewhere"),
     ({"encoder": {"weights": "lost.safetensors"}}, "lost.safetensors")], ids=str)
 def test_a_manifest_that_does_not_fit(small, model, refused, changes, said):
     edit(model, **changes)
