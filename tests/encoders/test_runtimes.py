@@ -21,6 +21,7 @@ from image_similarity.encoders import runtimes
 from image_similarity.encoders.encoder import create_encoder, embed, fingerprint, pool, pooled_of, runtime_for
 from image_similarity.encoders.preprocessing import resize_to, to_pixels, to_tensor
 from image_similarity.encoders.runtimes import Eager, OpenVino, cached_file, fastest, kept_converted
+from image_similarity.encoders.weights import PACKAGED
 
 if find_spec("openvino") is None: pytest.skip("OpenVINO is not installed: torch computes everything", allow_module_level=True)
 
@@ -69,7 +70,7 @@ def noise(n, size=64, seed=0): return torch.randint(256, (n, size, size, 3), dty
     ("test_mambaout", 160),    # channels last
     ("test_maxvit", 160)])     # windows of attention
 def test_compiled_is_torch(name, size, at_once):
-    encoder = create_encoder(name, None if name in encoding.PACKAGED else "random", size)
+    encoder = create_encoder(name, None if name in PACKAGED else "random", size)
     x = noise(5, size)
     expected, found = by_torch(encoder, x), pooled_of(encoder, x)
     runtime = runtime_for(encoder)
