@@ -183,7 +183,6 @@ class SqliteCatalogue(Catalogue):
                     numbers = np.ascontiguousarray(pooled[i], "<f4").data
                     self.file.run("INSERT OR REPLACE INTO vectors SELECT id, ?, ? FROM items WHERE id = ?", (revision, numbers, ids[-1]))
                     self.file.run("INSERT OR REPLACE INTO checks SELECT id, ? FROM vectors WHERE id = ?", (zlib.crc32(numbers), ids[-1]))
-        self._reserve()
         return ids
 
     def _reserve(self) -> Path | None:
@@ -268,6 +267,7 @@ class SqliteCatalogue(Catalogue):
                     yield number
                 finally: self._revision = None
             if self.folder: acknowledge(self.folder, number, mark)
+            self._reserve()
 
     def fact(self, name: str) -> Any:
         found = self.file.rows("SELECT value FROM facts WHERE name = ?", [name])
