@@ -57,8 +57,7 @@ class Refused(HTTPException):
         """Args:
             code: a name from `STATUS`
             message: one line: what is wrong, and the remedy"""
-        headers = {"busy": {"Retry-After": "1"}, "too_many": {"Retry-After": "5"}, "unauthorized": {"WWW-Authenticate": "Bearer"}, 
-                   **dict.fromkeys(("timeout", "too_large"), {"Connection": "close"})} # what was not read is in the way
+        headers = {"busy": {"Retry-After": "1"}, "too_many": {"Retry-After": "5"}, "unauthorized": {"WWW-Authenticate": "Bearer"}, **dict.fromkeys(("timeout", "too_large"), {"Connection": "close"})}
         super().__init__(STATUS[code], shortened(message), headers.get(code))
         self.code = code
 
