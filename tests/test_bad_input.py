@@ -421,7 +421,9 @@ def test_saving_over_something_else_is_refused(small, tmp_path):
 
 
 def test_a_failure_while_saving_leaves_the_old_model(small, model, monkeypatch):
+    Gallery(model).close() # a log that was copied along is in the gallery now
     before = {p.name: p.read_bytes() for p in model.rglob("*") if p.is_file()}
+    assert "gallery.sqlite" in before and not any(name.endswith(("-wal", "-shm")) for name in before)
     from image_similarity.finder import folder as model_folder
     def full(*_): raise OSError(28, "No space left on device")
     monkeypatch.setattr(model_folder, "write_manifest", full)
