@@ -241,7 +241,8 @@ def test_our_warnings_are_one_line_once_and_those_of_libraries_none(call, small,
         return small.finder
     monkeypatch.setattr(image_similarity.SimilarityFinder, "load", warns)
     code, out, err = call("find", small.query, "--model", small.model)
-    assert (code, len(lines(out)), err) == (0, 5, "warning: mind the gap\n")
+    reason = small.finder.search(small.query, 1)[0].reason # of four classes there is no probability
+    assert (code, len(lines(out)), err) == (0, 5, f"warning: mind the gap\nno probability: {reason}\n")
 
 
 # --- train and evaluate
