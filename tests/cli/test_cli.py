@@ -178,7 +178,7 @@ def test_find_as_json(call, small):
 
 def test_explain_draws_the_best_pair(call, small, tmp_path):
     code, out, err = call("find", small.query, "--model", small.model, "--explain", tmp_path / "why.png")
-    assert (code, err, len(lines(out))) == (0, "", 5)
+    assert (code, len(lines(out))) == (0, 5) and err.splitlines() == [f"no probability: {small.finder.search(small.query, 1)[0].reason}"]
     small.finder.explain(small.finder.search(small.query, 1)[0]).save(tmp_path / "wanted.png")
     drawn, wanted = (np.asarray(Image.open(tmp_path / name).convert("L"), float) for name in ("why.png", "wanted.png"))
     assert drawn.shape == wanted.shape and np.abs(drawn - wanted).mean() < 1 and drawn.std() > 10
@@ -241,7 +241,8 @@ def test_our_warnings_are_one_line_once_and_those_of_libraries_none(call, small,
         return small.finder
     monkeypatch.setattr(image_similarity.SimilarityFinder, "load", warns)
     code, out, err = call("find", small.query, "--model", small.model)
-    assert (code, len(lines(out)), err) == (0, 5, "warning: mind the gap\n")
+    reason = small.finder.search(small.query, 1)[0].reason # of four classes there is no probability
+    assert (code, len(lines(out)), err) == (0, 5, f"warning: mind the gap\nno probability: {reason}\n")
 
 
 # --- train and evaluate
