@@ -98,6 +98,10 @@ class SqliteFile:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with _in_one_line(self.file): self._open()
 
+    def _notice(self) -> None:
+        "Go on with a file that was waited for, once another process has made it; not in the middle of a transaction."
+        if self.waiting and not self.busy and self.file is not None and self.file.exists(): self.make()
+
     def _open(self) -> None:
         if self.read_only: self._connect_to_read()
         else:
@@ -179,7 +183,7 @@ class SqliteFile:
     ) -> list[tuple]:
         "All that is found."
         with self.lock, _in_one_line(self.file):
-            if self.waiting and not self.busy and self.file is not None and self.file.exists(): self.make() # by another process
+            self._notice()
             return self.run(sql, parameters).fetchall()
 
     @property
@@ -196,6 +200,7 @@ class SqliteFile:
             kind: 'IMMEDIATE' to write"""
         with self.lock, _in_one_line(self.file):
             if kind == "IMMEDIATE": self.make()
+            else: self._notice()
             self.run(f"BEGIN {kind}")
             try:
                 while kind == "IMMEDIATE" and _at_the_name(self.file) != self.opened:

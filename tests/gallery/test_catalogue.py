@@ -92,7 +92,7 @@ def test_an_older_gallery_is_brought_up_to_date_and_loses_nothing(old, monkeypat
 
 def test_a_new_gallery_takes_the_same_steps(old, tmp_path, monkeypatch):
     monkeypatch.setattr(sqlite, "STEPS", [*sqlite.STEPS, NEXT])
-    Gallery(old).close(), Gallery(tmp_path / "new").close()
+    Gallery(old).close(), Gallery(tmp_path / "new", create=True).close()
     tables = [[line for line in facts(folder)[1] if line.startswith("CREATE")] for folder in (old, tmp_path / "new")]
     assert [" ".join(line.split()) for line in tables[0]] == [" ".join(line.split()) for line in tables[1]]
 
@@ -183,7 +183,7 @@ def gallery(tmp_path):
 def test_what_completion_shows_is_what_users_want(gallery):
     assert [name for name in dir(gallery) if not name.startswith("_")] == [
         "add", "catalogue", "check", "close", "clusters", "duplicates", "encoder", "export", "files", "folder", "ids", "import_embeddings", "items", "labels",
-        "pooled", "remove", "rows_and_labels", "save_to", "search", "search_many", "stats", "text", "update"]
+        "missing", "pooled", "remove", "rows_and_labels", "save_to", "search", "search_many", "stats", "text", "update"]
 
 
 def test_a_gallery_shows_itself_in_a_notebook(gallery):
@@ -206,7 +206,7 @@ def test_a_gallery_is_pickled_and_copied_by_its_path(gallery):
 
 
 def test_an_encoder_that_was_given_goes_along_as_long_as_nothing_is_kept(tmp_path):
-    from test_gallery import Tiny, paint
+    from small_gallery import Tiny, paint
     gallery = Gallery(tmp_path / "g", Tiny())
     again = copy.deepcopy(gallery)
     again.add(paint(tmp_path / "photos" / "a.png", 1), progress=False)

@@ -22,7 +22,7 @@ from image_similarity.gallery.gallery import Gallery, is_gallery
 from image_similarity.gallery.sqlite import SqliteCatalogue
 from image_similarity.metrics.similarity import METRICS, similarity, top_k
 
-TESTS = Path(__file__).resolve().parent
+TESTS = [str(folder) for folder in Path(__file__).resolve().parents[:2]] # for processes: this file, and what it imports
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_update_and_remove(gallery, photos):
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from test_gallery import Tiny, adding, Gallery
 adding.BATCH = 3
 photos, galleries = sys.argv[1:]
@@ -177,7 +177,7 @@ for n in range(1, 41):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_killed_at_forty_points_and_taken_up_again(photos, tmp_path):
-    subprocess.run([sys.executable, "-c", KILLED.format(tests=str(TESTS)), str(photos[0].parent), str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-c", KILLED.format(tests=TESTS), str(photos[0].parent), str(tmp_path)], check=True)
     whole = Gallery(tmp_path / "whole", Tiny())
     expected, found = content(whole), [r.id for r in whole.search(1, 20)]
     sizes = set()
@@ -197,7 +197,7 @@ def test_killed_at_forty_points_and_taken_up_again(photos, tmp_path):
 # --- other processes
 
 def python(code: str, *arguments) -> subprocess.Popen:
-    code = f"import sys, time; sys.path.insert(0, {str(TESTS)!r})\nfrom test_gallery import *\n{code}"
+    code = f"import sys, time; sys.path[:0] = {TESTS!r}\nfrom test_gallery import *\n{code}"
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
