@@ -330,14 +330,16 @@ def test_what_is_there_twice(page, api, small):
 
 # --- comparing
 
-def test_the_explanation_lies_over_both_pictures(page, small):
+def test_the_explanation_lies_over_both_pictures(page, api, small):
     show(page, collection="pets")
     drop(page, small.query)
     page.wait_for_selector(f"{TILES} .sure")
     best = read(page)[0]
     page.locator(f"{TILES} .open").first.click()
     page.wait_for_selector("#pair-match .overlay")
-    assert page.locator("#compare-title").inner_text() == f"{best[2]} likely to match"
+    first = searched(api, small.query)["results"][0]
+    assert best[2] == f"pair {percent(first['pair_probability'])}" and first["probability"] is None # of three classes only that of the pair is known
+    assert page.locator("#compare-title").inner_text() == f"As a {best[2]} likely to match; in this collection it cannot be said: {first['reason']}"
     for figure in "#pair-query", "#pair-match":
         picture, overlay = (page.locator(f"{figure} {image}") for image in ("img:not(.overlay)", ".overlay"))
         assert picture.bounding_box() == overlay.bounding_box()
@@ -386,6 +388,7 @@ def test_a_label_a_threshold_and_clearing_them(page, api):
     answer = api.post("/v1/collections/pets/search", json={"item": 1, "top_k": 24, "threshold": .5}).json()
     page.locator("#threshold").fill("0.5")
     page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(answer["results"]))
+    assert 0 < len(answer["results"]) < len(everything) and all(r["probability"] is None and r["pair_probability"] >= .5 for r in answer["results"])
     assert read(page) == told(answer) and f"{answer['below_threshold']} not similar enough" in page.locator("#results-note").inner_text()
     page.go_back()
     page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(everything))
