@@ -26,6 +26,7 @@ from image_similarity.learners.siamese import pair_scorer, siampredict
 
 lazy = pytest.importorskip("torch._lazy.ts_backend", reason="this torch has no lazy device")
 ELSEWHERE = "lazy"
+DEVICE = {"now": None} # fastai's default, in these tests
 
 
 def device_of(module): return next(module.parameters()).device.type
@@ -42,8 +43,10 @@ def other_device():
     "In the place of fastai's default device, wherever it has been imported to."
     lazy.init()
     import fastai.torch_core
-    real, other = fastai.torch_core.default_device, lambda use=-1: torch.device(ELSEWHERE, 0)
+    real = fastai.torch_core.default_device
+    def other(use=-1): return real(use) if DEVICE["now"] is None else DEVICE["now"] # whoever imports it meanwhile keeps it
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DEVICE, "now", torch.device(ELSEWHERE, 0))
         for module in list(sys.modules.values()):
             if getattr(module, "default_device", None) is real: patch.setattr(module, "default_device", other)
         patch.setattr("image_similarity.learners.classifier.aug_transforms", lambda: []) # the device has no affine grids, and mixes floats with doubles there
@@ -56,9 +59,7 @@ def other_device():
 @pytest.fixture
 def cpu_again(other_device, monkeypatch):
     "As on another machine, which has no such device."
-    for module in list(sys.modules.values()):
-        if getattr(module, "__name__", "").startswith(("fastai", "image_similarity")) and hasattr(module, "default_device"):
-            monkeypatch.setattr(module, "default_device", lambda use=-1: torch.device("cpu"))
+    monkeypatch.setitem(DEVICE, "now", torch.device("cpu"))
 
 
 def test_the_device_refuses_to_mix():

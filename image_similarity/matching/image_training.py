@@ -238,6 +238,7 @@ def calibrated(
         weights: (3,) to start from
         sizes: pairs of each split; None: all of one
     Returns: with log odds at even odds for logits, and a threshold; the held-out logits"""
+    if not np.any(weights): raise ValueError("nothing that was learned tells held-out matches from other pairs; check the labels, or give more pairs")
     fitted = fit_calibration(scores @ weights, match)
     logits = fitted(scores @ weights)
     threshold = match_threshold(*(np.split(values, np.cumsum(sizes or [len(match)])[:-1]) for values in (logits, match)))

@@ -180,6 +180,11 @@ def _check(opened: Opened, query: Query, options: SearchOptions) -> None:
     if options.coverage is not None and opened.finder is None: raise Refused("invalid", f"coverage={options.coverage:g}: {opened.name} has no model; leave it out, or train one")
     if options.approximate and opened.finder is not None: raise Refused("invalid", "approximate: a model compares every item, no shortlist; leave it out")
 
+def _sure(result: Result) -> float: # what the page shows of it, and what a threshold is about
+    shown = result.pair_probability if result.probability is None else result.probability
+    assert shown is not None # a model knows at least that of the pair
+    return shown
+
 def search(
     opened: Opened,
     query: Query,
@@ -197,7 +202,7 @@ def search(
     results, hidden = [r for r in found if r.id in items], 0
     if options.hide_duplicates: results, hidden = _distinct(opened, query, results, items, options.top_k)
     by_probability = opened.finder is not None and query.pooled is not None
-    near = [r for r in results if options.threshold is None or ((r.probability or 0.) if by_probability else r.score) >= options.threshold]
+    near = [r for r in results if options.threshold is None or (_sure(r) if by_probability else r.score) >= options.threshold]
     return SearchAnswer(query=QueryInfo(kind=query.kind, item=query.id, predicted=_predicted(opened, query, found)), results=_shown(opened, near, items),
                         compared_by="probability" if by_probability else "mixture" if query.kind == "mixture" and query.content.single is None else "cosine", below_threshold=len(results) - len(near), hidden_duplicates=hidden, coverage=found.coverage,
                         seconds=perf_counter() - start)

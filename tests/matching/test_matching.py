@@ -65,9 +65,8 @@ def test(data): return table_of(data, range(7, 10), 60)
 
 @pytest.fixture(scope="module")
 def encoder():
-    "A small encoder that has learned nothing: colours are enough here."
-    torch.manual_seed(0)
-    return create_encoder("mobilenetv3_small_050", weights="random", size=64)
+    "The one in use: of an encoder that has learned nothing, held-out breeds are told apart by luck alone."
+    return create_encoder(size=64)
 
 
 @pytest.fixture
@@ -199,6 +198,17 @@ def test_probabilities_are_calibrated_on_the_held_out_pairs(fitted):
     p = 1 / (1 + np.exp(-logits))
     weight = np.where(match, .5 / match.mean(), .5 / (~match).mean())
     assert np.average(p, weights=weight) == pytest.approx(.5, abs=.02)
+
+
+def test_scores_that_tell_nothing_are_said_to(fitted):
+    "Scores that are lower for matches get no weight at all; what is left is no model."
+    match = np.arange(200) < 80
+    scores = np.random.default_rng(0).normal(size=(200, 3)) - match[:, None]
+    weights = pair_training.weights_of("siamese", scores, match)
+    assert not weights.any()
+    with pytest.raises(ValueError, match="nothing that was learned tells held-out matches from other pairs"): pair_training.calibrated(fitted.model, scores, match, weights)
+    model, logits = pair_training.calibrated(fitted.model, -scores, match, pair_training.weights_of("siamese", -scores, match))
+    assert pair_auc(logits, match) == pytest.approx(.89, abs=.03) and min(model.weights) > 0 # three scores, each one off: the normal distribution at (3 / 2) ** .5
 
 
 def test_the_threshold_is_at_even_odds_unless_another_is_best(fitted):
@@ -444,8 +454,7 @@ def test_training_an_encoder_sees_no_held_out_image_and_leaves_the_given_one_alo
 
 def test_a_tuned_encoder_is_saved_and_the_next_fit_starts_from_the_untouched_one(new, train, test, encoder, tmp_path):
     predictor = new(hyperparameters=QUICK | {"method": "cosine"}).fit(train, progress=False)
-    torch.manual_seed(1)
-    predictor.matcher.tuned = ImageItems(create_encoder("mobilenetv3_small_050", weights="random", size=64))
+    predictor.matcher.tuned = ImageItems(create_encoder(weights="random", size=64))
     loaded = MatchPredictor.load(predictor.save(tmp_path / "model"))
     column = {"Image1": test["Image1"][:3].tolist()}
     assert np.allclose(loaded.extract_embedding(column), predictor.extract_embedding(column), atol=1e-5)
@@ -512,7 +521,8 @@ def test_damaged_folders_are_refused_in_one_line(fitted, tmp_path):
     folder = fitted.save(tmp_path / "model")
     manifest = json.loads((folder / "manifest.json").read_text())
     for change, message in (({"kind": "finder"}, "no MatchPredictor"), ({"fitted": {}}, "do not fit together|damaged"), ({"items": []}, "do not fit together"),
-                            ({"labels": 3}, "damaged"), ({"encoder": {**manifest["encoder"], "name": "hf-hub:x/y"}}, "timm has no model")):
+                            ({"labels": 3}, "damaged"), ({"encoder": {**manifest["encoder"], "name": "hf-hub:x/y"}}, "names no weights for hf-hub:x/y"),
+                            ({"encoder": {**manifest["encoder"], "name": "hf-hub:x/y", "weights": next(folder.glob("*.safetensors")).name}}, "timm has no model")):
         (folder / "manifest.json").write_text(json.dumps(manifest | change))
         with pytest.raises(ValueError, match=message): MatchPredictor.load(folder)
 
