@@ -161,7 +161,7 @@ class SearchOptions(Said):
     approximate: bool = Field(False, description="Much faster in large galleries, and misses some.")
     candidates: Literal["weighted", "class", "all"] | None = Field(None, description="For a model: which items may be the answer, and what they are ranked by. null is weighted.")
     coverage: float | None = Field(None, gt=0, lt=1, description="For a model: give the smallest set that holds a match for this share of queries; top_k is then the most.")
-    threshold: float | None = Field(None, description="Leave out results below it: a probability, or a score, as `compared_by` says.")
+    threshold: float | None = Field(None, description="Leave out results below it: a probability (that of the pair where there is none in this collection), or a score, as `compared_by` says.")
     hide_duplicates: bool = Field(False, description="Leave out near-duplicates of the query and of better results.")
 
 class Part(Said):
