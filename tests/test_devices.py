@@ -48,7 +48,7 @@ def other_device():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DEVICE, "now", torch.device(ELSEWHERE, 0))
         for module in list(sys.modules.values()):
-            if getattr(module, "default_device", None) is real: patch.setattr(module, "default_device", other)
+            if getattr(getattr(module, "default_device", None), "__module__", None) == real.__module__: patch.setattr(module, "default_device", other)
         patch.setattr("image_similarity.learners.classifier.aug_transforms", lambda: []) # the device has no affine grids, and mixes floats with doubles there
         patch.setattr(torch.Tensor, "chunk", chunk)
         patch.setattr(torch, "inference_mode", torch.no_grad) # under which the device makes no views
@@ -127,6 +127,7 @@ def test_a_finder_searches_explains_and_is_kept(made, finder, cpu_again, tmp_pat
     assert {device_of(loaded.clearn.model), device_of(loaded.slearn.model)} == {"cpu"}
 
 
+@pytest.mark.soak # in a process of its own: it is not so behind every other test
 def test_what_was_saved_elsewhere_is_loaded_over_there(finder, made, tmp_path):
     loaded = SimilarityFinder.load(finder.save(tmp_path / "model"))
     assert device_of(loaded.encoder) == device_of(loaded.clearn.model) == device_of(loaded.slearn.model) == ELSEWHERE

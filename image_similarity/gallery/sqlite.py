@@ -94,6 +94,7 @@ class SqliteCatalogue(Catalogue):
         self.folder, self.read_only = folder, read_only
         self._width: int | None = None    # of a vector; it never changes
         self._revision: int | None = None # of the change under way
+        self._grown = False               # in this change
         said = last_acknowledged(folder) if folder else None
         self.file = SqliteFile(None if folder is None else folder / FILE, STEPS, not create, read_only, self._continues, empty=said is None)
         if said and not self.has_revision(*said):
@@ -175,6 +176,7 @@ class SqliteCatalogue(Catalogue):
     def put_items(self, items: Sequence[Item], pooled: np.ndarray | None = None) -> list[int]:
         ids = []
         with self.writing() as revision:
+            self._grown = True
             for i, item in enumerate(items):
                 row = _row(item, self.folder)
                 ids.append(self.file.run(_PUT, (None, *row)).fetchone()[0] if item.id is None else item.id)
@@ -267,7 +269,8 @@ class SqliteCatalogue(Catalogue):
                     yield number
                 finally: self._revision = None
             if self.folder: acknowledge(self.folder, number, mark)
-            self._reserve()
+            if self._grown: self._reserve()
+            self._grown = False
 
     def fact(self, name: str) -> Any:
         found = self.file.rows("SELECT value FROM facts WHERE name = ?", [name])
