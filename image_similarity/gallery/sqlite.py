@@ -91,10 +91,9 @@ class SqliteCatalogue(Catalogue):
             folder: of the gallery, absolute; None for one in memory
             create: False waits with making it until something is written
             read_only: write nothing, beside it neither"""
-        self.folder, self.read_only = folder, read_only
+        self.folder, self.read_only, self._grown = folder, read_only, 0 # the last change that put something in
         self._width: int | None = None    # of a vector; it never changes
         self._revision: int | None = None # of the change under way
-        self._grown = False               # in this change
         said = last_acknowledged(folder) if folder else None
         self.file = SqliteFile(None if folder is None else folder / FILE, STEPS, not create, read_only, self._continues, empty=said is None)
         if said and not self.has_revision(*said):
@@ -176,7 +175,7 @@ class SqliteCatalogue(Catalogue):
     def put_items(self, items: Sequence[Item], pooled: np.ndarray | None = None) -> list[int]:
         ids = []
         with self.writing() as revision:
-            self._grown = True
+            self._grown = revision
             for i, item in enumerate(items):
                 row = _row(item, self.folder)
                 ids.append(self.file.run(_PUT, (None, *row)).fetchone()[0] if item.id is None else item.id)
@@ -269,8 +268,7 @@ class SqliteCatalogue(Catalogue):
                     yield number
                 finally: self._revision = None
             if self.folder: acknowledge(self.folder, number, mark)
-            if self._grown: self._reserve()
-            self._grown = False
+            if self._grown == number: self._reserve()
 
     def fact(self, name: str) -> Any:
         found = self.file.rows("SELECT value FROM facts WHERE name = ?", [name])
