@@ -60,5 +60,5 @@ def own_file(folder: str | Path, name: str) -> Path:
     Args:
         name: as a record in the folder gives it"""
     file = Path(folder) / str(name)
-    if not isinstance(name, str) or file.name != name or "\0" in name or file.is_symlink(): raise ValueError(f"{folder}: names a file elsewhere ({str(name)[:200]}), which is not read; restore it from a backup")
+    if not isinstance(name, str) or file.name != name or name == ".." or "\0" in name or file.is_symlink(): raise ValueError(f"{folder}: names a file elsewhere ({str(name)[:200]}), which is not read; restore it from a backup")
     return file
