@@ -29,6 +29,13 @@ def few_pairs(patch):
     patch.setattr(siamese_head, "pair_batches", partial(siamese_head.pair_batches, n_pairs=192, n_batches=3))
 
 
+@pytest.fixture
+def call(capsys):
+    "Run a command in this process: exit code, stdout, stderr."
+    from image_similarity.cli import commands
+    return lambda *args: (commands.run([str(a) for a in args]), *capsys.readouterr())
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
     "A small model and what it was made from: 4 breeds, 6 pictures of each to search and 2 held out."

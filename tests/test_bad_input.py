@@ -17,21 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from image_similarity import Gallery, ImageError, SimilarityFinder, create_encoder, labelled_images, open_image
-from image_similarity.cli import commands as cli
 
 ROOT = Path(__file__).resolve().parent.parent
 ODD = Path(os.environ.get("IMAGE_SIMILARITY_DATA") or ROOT.parent / "shared" / "data") / "odd"
 
 pytestmark = pytest.mark.usefixtures("elsewhere", "same_encoder")
-
-
-@pytest.fixture
-def call(capsys):
-    "Run a command in this process: exit code, stdout, stderr."
-    def call(*args):
-        code = cli.run([str(a) for a in args])
-        return code, *capsys.readouterr()
-    return call
 
 
 @pytest.fixture

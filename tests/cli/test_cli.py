@@ -22,15 +22,6 @@ pytestmark = pytest.mark.usefixtures("elsewhere", "same_encoder")
 COMMANDS = ["train", "import-learner", "find", "evaluate", "export", "index", "duplicates", "clusters", "demo", "gallery"]
 
 
-@pytest.fixture
-def call(capsys):
-    "Run a command in this process: exit code, stdout, stderr."
-    def call(*args):
-        code = cli.run([str(a) for a in args])
-        return code, *capsys.readouterr()
-    return call
-
-
 def separately(*args, **options):
     "Run a command in a process of its own."
     return subprocess.run([sys.executable, "-c", "from image_similarity.cli.commands import main; main()", *map(str, args)],

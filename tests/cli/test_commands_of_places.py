@@ -7,18 +7,8 @@ import pytest
 from small_gallery import Tiny, paint
 
 from image_similarity import Gallery
-from image_similarity.cli import commands as cli
 
 pytestmark = pytest.mark.usefixtures("elsewhere", "same_encoder")
-
-
-@pytest.fixture
-def call(capsys):
-    "Run a command in this process: exit code, stdout, stderr."
-    def call(*args):
-        code = cli.run([str(a) for a in args])
-        return code, *capsys.readouterr()
-    return call
 
 
 @pytest.fixture

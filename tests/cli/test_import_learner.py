@@ -9,7 +9,6 @@ from fastai.learner import Learner
 from torchvision.models import resnet18
 
 from image_similarity import SiameseModel, SimilarityFinder, create_encoder, labelled_images, sample_pets, siamese_loss
-from image_similarity.cli import commands as cli
 from image_similarity.images.listing import label_func
 from image_similarity.learners.siamese_data import siamese_dls
 
@@ -26,14 +25,6 @@ def exported(tmp_path_factory):
     clearn.export("classifier.pkl")
     slearn.export("siamese.pkl")
     return folder, data, SimilarityFinder(clearn, slearn, data.files, progress=False)
-
-
-@pytest.fixture
-def call(capsys):
-    def call(*args):
-        code = cli.run([str(a) for a in args])
-        return code, *capsys.readouterr()
-    return call
 
 
 def test_the_commands_work_with_what_was_imported(exported, call, tmp_path):

@@ -5,17 +5,7 @@ import torch
 from small_gallery import paint
 
 from image_similarity import Gallery, SimilarityFinder
-from image_similarity.cli import commands as cli
 from image_similarity.encoders.encoder import create_encoder, fingerprint
-
-
-@pytest.fixture
-def call(capsys):
-    "Run a command in this process: exit code, stdout, stderr."
-    def call(*args):
-        code = cli.run([str(a) for a in args])
-        return code, *capsys.readouterr()
-    return call
 
 
 @pytest.fixture

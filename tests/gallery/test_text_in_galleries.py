@@ -12,7 +12,6 @@ from PIL import Image
 from test_gallery import Tiny, paint
 
 from image_similarity import Gallery, picture, words
-from image_similarity.cli import commands as cli
 from image_similarity.metrics.similarity import normalize
 
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1), "black": (0, 0, 0)}
@@ -243,14 +242,6 @@ def test_words_in_a_gallery_of_a_clip_and_in_its_copy(photos, tmp_path):
     copy = Gallery(gallery.save_to(tmp_path / "copy"))
     for searched in (gallery, copy):
         np.testing.assert_allclose([r.score for r in searched.search("a dog", 30)], np.sort(cosines)[::-1], atol=1e-5)
-
-
-@pytest.fixture
-def call(capsys):
-    def call(*args):
-        code = cli.run([str(a) for a in args])
-        return code, *capsys.readouterr()
-    return call
 
 
 def test_find_takes_a_text(call, pets):
