@@ -59,6 +59,7 @@ class ImageItems:
     def __init__(self, encoder: Encoder, kept: int = 20_000):
         """Args:
             kept: vectors that are kept from one call to the next, augmented ones among them; 10 kB each with the packaged encoder"""
+        if not encoder.concat: raise ValueError(f"{encoder}: a matcher learns from maxima and means; make its encoder without pooling=")
         self.encoder, self.kept, self._known = encoder, kept, {}
         self.dim = 2 * encoder.nf # numbers of a vector
 
