@@ -61,4 +61,4 @@ def imagenet_logits(pooled: np.ndarray, encoder: Encoder) -> np.ndarray:
         encoder: which
     Returns: (n, 1000) float32"""
     weight, bias = imagenet_layer(encoder)
-    return np.asarray(pooled, np.float32)[:, -encoder.nf:] @ weight.T + bias
+    return np.asarray(pooled, np.float32)[:, encoder.nf:] @ weight.T + bias

@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save_file
 
 from ..images.opening import READING
 from ..images.replacing import own_file, replaced_whole, said_when_full
-from .backbones import POOLINGS, check_name, cut
+from .backbones import POOLINGS, built, check_name, cut
 from .encoder import Encoder, create_encoder, fingerprint, load_encoder_weights
 from .features import FeatureBody, FeatureLayer, MultiScaleBody, with_body
 from .networks import NetworkBody, describe_encoder, load_network_encoder, looks_at
@@ -209,11 +209,11 @@ def _is_original(encoder: Encoder, mark: str) -> bool:
 def _original_mark(name: str, size: int, pooling: str) -> str: return fingerprint(create_encoder(name, size=size, pooling=pooling))
 
 # %% ../../nbs/04_encoders/10_model_files.ipynb #a3bcbe83
-def _check_size(name: str, file: Path | None, pooling: str) -> None:
+def _check_size(name: str, size: int, file: Path | None, pooling: str) -> None:
     "Raises `ValueError` for a network of more numbers than its file holds, before it is built."
     if file is None or not file.is_file() or not (isinstance(name, str) and timm.is_model(name)): return # others complain
     try:
-        with torch.device("meta"): n_numbers = sum(p.numel() for p in cut(timm.create_model(name, pretrained=False), pooling).parameters())
+        with torch.device("meta"): n_numbers = sum(p.numel() for p in cut(built(name, size), pooling).parameters())
     except (RuntimeError, NotImplementedError): return # it cannot be built without memory
     held = sum(math.prod(shape) for shape in tensor_shapes(file).values())
     if n_numbers > held: raise ValueError(f"{file}: holds {held:,} numbers, and {name} has {n_numbers:,}; train again")
@@ -238,7 +238,7 @@ def load_encoder(folder: Path, saved: dict, older: bool = False) -> Encoder:
     if "network" in saved: encoder = load_network_encoder(own_file(folder, str(weights)), saved)
     else:
         check_name(name) # an address of the hub is for those who type it
-        _check_size(name, file, pooling)
+        _check_size(name, size, file, pooling)
         encoder = _with_bodies(file, name, size, bodies, pooling) if bodies and file else create_encoder(name, file, size, pooling=pooling)
         if set(_PREPROCESSING) <= saved.keys() and any(saved[k] != encoder.config()[k] for k in _PREPROCESSING): # weights from elsewhere may come with one of their own
             if not looks_at(*(saved[k] for k in _PREPROCESSING)): raise ValueError(f"{folder}: its manifest says {', '.join(f'{k} {str(saved[k])[:60]}' for k in _PREPROCESSING)}: not as an encoder takes pictures; train again")

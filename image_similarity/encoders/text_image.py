@@ -150,7 +150,7 @@ class ConSEEncoder:
         logits = imagenet_logits(pooled, self.encoder) / self.options["temperature"]
         least = np.partition(logits, -n_classes, axis=1)[:, -n_classes, None]
         mixed = normalize(softmax(np.where(logits >= least, logits, -np.inf), axis=1) @ self.class_vectors)
-        return normalize(mixed + linear * normalize(pooled[:, -self.encoder.nf:] @ self.linear_map)) if linear else mixed
+        return normalize(mixed + linear * normalize(pooled[:, self.encoder.nf:] @ self.linear_map)) if linear else mixed
 
     def save(self, folder: Path) -> dict:
         """Write down what it is made of.
