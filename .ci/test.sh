@@ -21,7 +21,7 @@ ruff check
 python .ci/check_types.py
 
 step "The notebooks run"
-# Without the tutorials that train for long: `make soak` runs those, twice.
+# Without those that train for long: `make soak` runs them.
 python .ci/run_notebooks.py --not-long
 
 step "The tests pass"
