@@ -21,7 +21,7 @@ ruff check
 python .ci/check_types.py
 
 step "The notebooks run"
-# Without those that train for long: `make soak` runs them.
+# Without the tutorials that train for long: `make soak` runs those, twice.
 python .ci/run_notebooks.py --not-long
 
 step "The tests pass"
