@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from small_gallery import paint
 
-from image_similarity import Gallery, MatchPredictor, SimilarityFinder
-from image_similarity.encoders.encoder import create_encoder, embed, fingerprint, load_encoder_weights, pooled_of
+from image_similarity import Gallery, SimilarityFinder
+from image_similarity.encoders.encoder import create_encoder, embed, fingerprint, pooled_of
 from image_similarity.encoders.model_files import load_encoder, save_encoder
 from image_similarity.encoders.preprocessing import preprocess, to_pixels
 from image_similarity.images.datasets import labelled_images
