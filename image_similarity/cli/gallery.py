@@ -134,9 +134,10 @@ def _gallery_to_fill(place: Path, arch: str | None, weights: Path | None, poolin
         warnings.simplefilter("ignore") # it is about to be filled, which mends what there is to say
         kept = Gallery(place) if is_gallery(place) else None
     made_with = None if kept is None else kept.catalogue.fact("encoder")
-    if pooling is not None and made_with is not None and (own := made_with.get("pooling", "concat")) != pooling:
-        raise ValueError(f"{place}: its vectors are pooled by {own}, so --pooling {pooling} does not fit; leave it out, or make another gallery")
-    pooled_by = str(pooling or (made_with or {}).get("pooling", "concat"))
+    pooled_by: str = (made_with or {}).get("pooling", "concat")
+    if made_with is not None and pooling not in (None, pooled_by):
+        raise ValueError(f"{place}: its vectors are pooled by {pooled_by}, so --pooling {pooling} does not fit; leave it out, or make another gallery")
+    pooled_by = pooling or pooled_by
     if arch is not None and made_with is not None:
         if made_with.get("name") == arch and weights is None: return kept # pyright: ignore[reportReturnType] (it has a record)
         if made_with.get("name") != arch and not arch.startswith("hf-hub:"): raise ValueError(f"{place}: was made with {made_with.get('name', made_with['kind'])}, so --arch {arch} does not fit; leave it out, or make another gallery")
