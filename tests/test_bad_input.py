@@ -300,6 +300,7 @@ def test_more_results_than_there_are(small, call):
 
 # --- encoders
 
+@pytest.mark.soak
 def test_an_encoder_without_weights(small, tmp_path):
     code = ("import sys\nfrom image_similarity.cli.commands import main\n"
             f"main(['train', {str(small.images)!r}, '--out', {str(tmp_path / 'model')!r}, '--arch', 'resnet34'])")
@@ -588,6 +589,7 @@ def test_any_name_in_the_gallery_and_of_the_model(small, quick, call, tmp_path, 
     assert code == 0 and len(found) == 8 and all(p.is_file() and p.parts[0] == files.name for p in found)
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes names that are not text")
 def test_names_that_are_not_text(small, tmp_path):
     gallery = tmp_path / "gallery"
