@@ -177,7 +177,7 @@ def export(
     for file in export_onnx(SimilarityFinder.load(model), out): print(shown_path(file))
 
 # %% ../../nbs/14_cli/04_commands.ipynb #4da82051
-for command in (learning.train, gallery_commands.index, gallery_commands.duplicates, gallery_commands.clusters, serving.serve): app.command()(command)
+for command in (learning.train, learning.match, gallery_commands.index, gallery_commands.duplicates, gallery_commands.clusters, serving.serve): app.command()(command)
 app.command("import-learner")(learning.import_learner)
 app.add_typer(gallery_commands.gallery_app, name="gallery")
 
