@@ -16,11 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
+from scipy.stats import beta
 
 from .pairs import MatchLabels, Pairs, Table
-from ..metrics.calibration import even_odds_weights
 from ..metrics.pair_figures import pair_figures
-from ..metrics.pairs import threshold_for_precision
 from ..metrics.relevance_tables import rank_figures, relevance_matrix
 
 # %% ../../nbs/11_matching/21_answers.ipynb #2c9e6364
@@ -81,7 +80,8 @@ def check_prior(prior: float) -> None:
 
 # %% ../../nbs/11_matching/21_answers.ipynb #15cd26ed
 def precise_threshold(logits: np.ndarray, match: np.ndarray, precision: float, prior: float) -> float:
-    """The lowest probability that reaches a precision. Raises `ValueError` where none does, or nothing was held out.
+    """The lowest probability at which a precision is shown: by the lower end of its 95 % interval (Clopper and Pearson's, of the shares of matches and of other
+    pairs that are called matches). Raises `ValueError` where none does, or nothing was held out.
 
     Args:
         logits: (H,) calibrated log odds of held-out pairs, at even odds
@@ -89,9 +89,18 @@ def precise_threshold(logits: np.ndarray, match: np.ndarray, precision: float, p
         precision: wanted share of true matches among the pairs called matches
         prior: share of matches among the pairs asked about"""
     check_prior(prior)
-    if not len(match): raise ValueError("there are no held-out pairs to choose a threshold by: fit with more pairs, or with tuning_data")
-    weight = even_odds_weights(match) * np.where(match, prior, 1 - prior)
-    return threshold_for_precision(expit(logits), match, precision, weight)
+    if not 0 < precision < 1: raise ValueError(f"precision={precision}: give a share above 0 and below 1")
+    n, m = int(match.sum()), int((~match).sum())
+    if not n or not m: raise ValueError("there are no held-out pairs to choose a threshold by: fit with more pairs, or with tuning_data")
+    values, at = np.unique(logits, return_inverse=True)
+    right, wrong = (np.bincount(at[kind], minlength=len(values))[::-1].cumsum()[::-1] for kind in (match, ~match)) # called matches at or above each value
+    fewest, most = beta.ppf(.025, right.clip(1), n - right + 1), np.where(wrong < m, beta.ppf(.975, wrong + 1, (m - wrong).clip(1)), 1.)
+    shown = np.where(right > 0, prior * fewest, 0.) / (prior * fewest + (1 - prior) * most)
+    good = np.flatnonzero(shown >= precision)
+    if not len(good):
+        raise ValueError(f"{n:,} matches and {m:,} other pairs that were held out do not show a precision of {precision}; they show {shown.max():.3f} at best: "
+                         "ask for less, or fit with more pairs")
+    return float(expit(values[good[0]]))
 
 # %% ../../nbs/11_matching/21_answers.ipynb #37ca963f
 def judged_pairs(

@@ -173,7 +173,7 @@ class MatchPredictor(TableReader):
         return as_frame(np.stack(columns, axis=1), data, as_pandas, self.class_labels)
 
     def threshold(self, precision: float = 0.99, prior: float = 0.5) -> float:
-        """The lowest probability that reaches a precision on held-out pairs. Raises `ValueError` where none does, or nothing was held out.
+        """The lowest probability at which held-out pairs show a precision, by the lower end of its interval. Raises `ValueError` where none does, or nothing was held out.
 
         Args:
             precision: wanted share of true matches among the pairs called matches

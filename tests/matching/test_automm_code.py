@@ -131,7 +131,7 @@ def test_texts_with_texts_and_everything_that_a_fit_takes(tmp_path):
     pytest.importorskip("sentence_transformers", reason="the extra [text] is not installed")
     things = ["a red cat", "shares fell", "it rains hard", "a fast car", "bread and butter", "the deep sea", "a small house", "he plays the piano"]
     texts = [[thing, f"look: {thing}", f"{thing}, they say"] for thing in things]
-    ids = {i: text for i, text in enumerate(text for group in texts for text in group)}
+    ids = dict(enumerate(text for group in texts for text in group))
     rows = [(a, b, "same" if a // 3 == b // 3 else "other") for a in ids for b in ids if a < b and (a // 3 == b // 3 or b == a + 3)]
     table = pd.DataFrame(rows, columns=["first", "second", "says"])
     mappings = {"first": ids, "second": pd.Series(ids)}
