@@ -36,7 +36,9 @@ PART = 2**26 # bytes of a file that are kept in one row
 _COLUMNS = "id, path, label, metadata::text, hash, size, mtime_ns"
 _NEW = "unnest(%s::bytea[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[]) AS new(path, label, metadata, hash, size, mtime_ns)"
 _TAKEN_OVER = "label = excluded.label, metadata = excluded.metadata, hash = excluded.hash, size = excluded.size, mtime_ns = excluded.mtime_ns"
-_PUT = f"INSERT INTO items(path, label, metadata, hash, size, mtime_ns) SELECT path, label, metadata::jsonb, hash, size, mtime_ns FROM {_NEW} ON CONFLICT (path) DO UPDATE SET {_TAKEN_OVER} RETURNING path, id"
+_PUT = ("INSERT INTO items(id, path, label, metadata, hash, size, mtime_ns) SELECT id, path, label, metadata::jsonb, hash, size, mtime_ns " # ids in the order of the items; written in
+        f"FROM (SELECT nextval('items_id_seq') AS id, new.* FROM {_NEW} OFFSET 0) AS numbered ORDER BY path " # that of paths: who adds the same files does not wait crosswise
+        f"ON CONFLICT (path) DO UPDATE SET {_TAKEN_OVER} RETURNING path, id")
 _CHANGE = "UPDATE items SET path = %s, label = %s, metadata = %s::jsonb, hash = %s, size = %s, mtime_ns = %s WHERE id = %s"
 _VECTOR = ("INSERT INTO vectors SELECT id, pg_current_xact_id(), %s, %b, %b FROM items WHERE id = %s "
            "ON CONFLICT (id) DO UPDATE SET changed = excluded.changed, crc = excluded.crc, pooled = excluded.pooled, row = excluded.row")
@@ -148,15 +150,13 @@ class PostgresCatalogue(Catalogue):
         self.folder, self.read_only, self.server = None, read_only, PostgresServer(address, read_only)
         bring_up_to_date(self.server)
         renumber_if_restored(self.server)
-        self.database = PostgresDatabase(self.server, self._compared)
+        self.database = self._database = PostgresDatabase(self.server, self._compared)
         self._kind: tuple[str, int] | None = None # what is compared of a vector, and its numbers; it never changes
         self._change = threading.local()          # number of the one under way, in each thread
 
     def _compared(self) -> tuple[str, int]:
         if self._kind is None and (saved := self.fact("encoder")): self._kind = saved["compared"], saved["width"]
         return self._kind or ("all", 0)
-
-    # what is known
 
     def _items(self, sql: str, parameters: Sequence = (), limit: int | None = None) -> list[Item]:
         found = self.server.rows(f"SELECT {_COLUMNS} FROM items WHERE {sql} ORDER BY id LIMIT %s", [*parameters, limit])
@@ -197,8 +197,6 @@ class PostgresCatalogue(Catalogue):
         for name, value in sorted(found): values.setdefault(name, []).append(json.loads(value))
         return {name: sorted(some, key=lambda v: (isinstance(v, str), v)) for name, some in values.items()}
 
-    # changes
-
     @contextmanager
     def reading(self) -> Iterator[None]:
         if self.server.busy: yield # a part of what is read, or written, already
@@ -222,10 +220,10 @@ class PostgresCatalogue(Catalogue):
         ids = [item.id for item in items]
         with self.writing():
             new = {row[0]: row for item, row in zip(items, rows) if item.id is None} # of two of one path, the later
-            given = dict(self.server.rows(_PUT, [*map(list, zip(*(new[path] for path in sorted(new))))]) if new else []) # in order: whoever does the same does not wait crosswise
-            for item, row in sorted(((i, r) for i, r in zip(items, rows) if i.id is not None), key=lambda one: one[0].id): self._change_item(row, item.id)
+            given = dict(self.server.rows(_PUT, [*map(list, zip(*new.values()))]) if new else [])
+            for item, row in sorted(((i, r) for i, r in zip(items, rows) if i.id is not None), key=lambda one: one[0].id or 0): self._change_item(row, item.id or 0)
             ids = [given[row[0]] if id is None else id for id, row in zip(ids, rows)]
-            if pooled is not None and len(ids): self.database.put_vectors(ids, np.ascontiguousarray(pooled, np.float32))
+            if pooled is not None and len(ids): self._database.put_vectors(ids, np.ascontiguousarray(pooled, np.float32))
         return ids
 
     def _change_item(self, row: tuple, id: int) -> None: # when another took the path meanwhile, the item keeps all that it has
@@ -240,8 +238,6 @@ class PostgresCatalogue(Catalogue):
             gone = self.server.rows("DELETE FROM items WHERE id IN (SELECT id FROM items WHERE id = ANY(%s::bigint[]) ORDER BY id FOR UPDATE) RETURNING id", [_numbers(ids)])
             self.server.run_many(f"INSERT INTO removed VALUES ('{number}'::xid8, %s)", gone)
         return len(gone)
-
-    # vectors
 
     def pooled(self, ids: Sequence[int] | None = None) -> np.ndarray:
         if ids is None: return self._all_pooled()
@@ -284,8 +280,6 @@ class PostgresCatalogue(Catalogue):
     def has_revision(self, number: int, mark: str) -> bool:
         return bool(self.server.rows("SELECT 1 FROM revisions WHERE changed = %s::text::xid8 AND mark = %s AND changed < pg_snapshot_xmin(pg_current_snapshot())", [str(number), mark.partition("+")[0]]))
 
-    # what the gallery has to say of itself
-
     def fact(self, name: str) -> Any:
         found = self.server.rows("SELECT value::text FROM facts WHERE name = %s", [name])
         return json.loads(found[0][0]) if found else None
@@ -300,7 +294,7 @@ class PostgresCatalogue(Catalogue):
 
     def copy_to(self, folder: Path, home: Path, **facts: Any) -> None:
         with self.reading():
-            copy_into(self, folder, home, self.database.last_id(), {**dict(self.server.rows("SELECT name, value FROM facts WHERE name NOT LIKE 'approximate %%'")), **facts})
+            copy_into(self, folder, home, self._database.last_id(), {**dict(self.server.rows("SELECT name, value FROM facts WHERE name NOT LIKE 'approximate %%'")), **facts})
 
     def damaged_vectors(self) -> list[int]:
         bad, last = [], 0
@@ -310,7 +304,7 @@ class PostgresCatalogue(Catalogue):
         return bad
 
     def follow(self) -> None:
-        if self.server.rows("SELECT id FROM gallery") != [(self.database.id,)]: raise ValueError(f"{self.server.shown}: was replaced by another gallery while it was open; open it anew")
+        if self.server.rows("SELECT id FROM gallery") != [(self._database.id,)]: raise ValueError(f"{self.server.shown}: was replaced by another gallery while it was open; open it anew")
 
     def damage(self) -> str | None:
         (failed,), = self.server.rows("SELECT checksum_failures FROM pg_stat_database WHERE datname = current_database()")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 import psycopg
+from psycopg import sql
 
 from .catalogue import Condition
 from .postgres_server import PostgresServer
@@ -69,7 +70,7 @@ def bring_up_to_date(
 
 def _make_room(server: PostgresServer) -> None: # for the tables, and for what they are made of
     if not server.run("SELECT 1 FROM pg_namespace WHERE nspname = %s", [server.schema]).fetchone():
-        server.run(psycopg.sql.SQL("CREATE SCHEMA {}").format(psycopg.sql.Identifier(server.schema)).as_string(None))
+        server.run(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(server.schema)).as_string(None))
     if server.run("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone(): return
     if not server.run("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone(): raise ValueError(f"{server.shown}: the server has no pgvector; install it there (Debian: postgresql-17-pgvector from apt.postgresql.org)")
     try: server.run("CREATE EXTENSION vector SCHEMA public")

@@ -11,7 +11,6 @@ __all__ = ['INDEXED', 'SECOND_LOOK', 'WANTED_RECALL', 'ASKED', 'PostgresSearch']
 import json
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 

@@ -12,7 +12,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -107,7 +107,8 @@ class PostgresServer:
         while True:
             try: new = psycopg.connect(self.conninfo, autocommit=True, connect_timeout=10, application_name="image_similarity")
             except psycopg.Error as e:
-                if not self._known or time.monotonic() > until or isinstance(trouble := _unconnected(e, self.shown), PermissionError): raise _unconnected(e, self.shown) from e
+                trouble = _unconnected(e, self.shown)
+                if not self._known or time.monotonic() > until or isinstance(trouble, PermissionError): raise trouble from e
                 time.sleep(.2)
                 continue
             with _in_one_line(self.shown): self._set_up(new)
@@ -137,7 +138,7 @@ class PostgresServer:
     @property
     def busy(self) -> bool: return getattr(self._mine, "connection", None) is not None # whether this thread is in a transaction
 
-    def run(self, sql: str, parameters: Sequence = ()) -> psycopg.Cursor[Row]:
+    def run(self, sql: str, parameters: Sequence | Mapping[str, Any] = ()) -> psycopg.Cursor[Row]:
         """For one who is in a transaction.
 
         Args:
@@ -154,7 +155,7 @@ class PostgresServer:
     def rows(
         self,
         sql: str,
-        parameters: Sequence = (),
+        parameters: Sequence | Mapping[str, Any] = (),
     ) -> list[Row]:
         "All that is found."
         with _in_one_line(self.shown):
