@@ -34,16 +34,22 @@ def free_port() -> int:
 class TrialServer:
     "A PostgreSQL of its own, at a free port of this machine, which lasts as long as a `with` block."
 
-    def __init__(self, settings: dict[str, str] | None = None, trust: bool = True):
+    def __init__(self, settings: dict[str, str] | None = None, trust: bool = True, of: "TrialServer | None" = None):
         """Args:
             settings: of postgresql.conf
-            trust: let everybody in; False asks for the password of the role `owner`, which is `secret`"""
+            trust: let everybody in; False asks for the password of the role `owner`, which is `secret`
+            of: a running one: this is its standby, which follows it"""
+        self.of = of
         self.settings, self.trust, self.port = settings or {}, trust, free_port()
         self.programs, self.user = _programs(), "nobody" if hasattr(os, "geteuid") and os.geteuid() == 0 else None
         self.folder = Path(tempfile.mkdtemp(prefix="trial-server-"))
         if self.user: shutil.chown(self.folder, self.user)
 
     def __enter__(self) -> "TrialServer":
+        if self.of is not None:
+            self.program("pg_basebackup", "-R", "-h", "127.0.0.1", "-p", str(self.of.port), "-U", "owner", "-c", "fast")
+            self.start()
+            return self
         secret = self.folder / "password"
         secret.write_text("secret\n")
         if self.user: shutil.chown(secret, self.user)
