@@ -18,13 +18,13 @@ from .catalogue import Condition
 from .postgres_schema import meeting
 from .postgres_server import PostgresServer
 
-# %% ../../nbs/09_gallery/20_postgres_search.ipynb #13312b8f
+# %% ../../nbs/09_gallery/20_postgres_search.ipynb #9d3d1ab8
 def _score(metric: str, scaled: bool) -> str: # of a row of `vectors` with a query; higher is better
     "SQL. A row of nothing but zeros has the cosine 0, as in a folder."
     if metric == "cosine" and not scaled: return "coalesce(nullif(1 - (row <=> %(query)b), 'NaN'), 0)"
     return {"cosine": "-(row <#> %(query)b)", "dot": "-(row <#> %(query)b)", "l2": "-(row <-> %(query)b)", "l1": "-(row <+> %(query)b)"}[metric]
 
-# %% ../../nbs/09_gallery/20_postgres_search.ipynb #418a7bb2
+# %% ../../nbs/09_gallery/20_postgres_search.ipynb #f1e83350
 _CELLS = {"cosine": ("halfvec_cosine_ops", "<=>"), "dot": ("halfvec_ip_ops", "<#>"), "l2": ("halfvec_l2_ops", "<->"), "l1": ("halfvec_l2_ops", "<->")} # L1 has none of its own: candidates by L2
 INDEXED = 4000       # numbers of a row, at most, for an index
 SECOND_LOOK = 10     # candidates compared exactly, for each result asked for
