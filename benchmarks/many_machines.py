@@ -92,7 +92,8 @@ def main() -> None:
             added, rows = adding_rows(database, folder, blocks, args.items)
             queries = np.concatenate([compared_rows(block, "means") for block in taken(blocks, 100)])
             database.catalogue.server.rows("SELECT count(*) FROM vectors")
-            report([*search_rows(database, rows, queries), *added], args.json)
+            size = row("postgres_kb_an_item", database.catalogue.database.size() / 1000 / args.items, better="lower")
+            report([*search_rows(database, rows, queries), *added, size], args.json)
             database.close(), folder.close()
     finally:
         shutil.rmtree(place)

@@ -430,3 +430,16 @@ def test_commands_take_an_address(address, tmp_path, photos, call, monkeypatch):
     assert code == 2 and "is a finished copy already" in err and len(err.splitlines()) == 1
     code, _, err = call("gallery", "info", address.replace("owner@", "owner:secret@") + "x")
     assert code == 2 and "there is no gallery" in err and "secret" not in err
+
+
+def test_a_siamese_head_finds_the_same_in_a_database(address, small, tmp_path):
+    from image_similarity.finder.finder import SimilarityFinder
+    from image_similarity.images.listing import image_files
+    files = image_files(small.images)
+    one, other = Gallery(tmp_path / "one", small.encoder), Gallery(address, small.encoder)
+    for gallery in (one, other): gallery.add(files, "name", progress=False)
+    here, there = SimilarityFinder.load(small.model, one), SimilarityFinder.load(small.model, address)
+    def found(finder): return [(r.path, r.label, round(r.score, 5)) for r in finder.search(small.query, 8)]
+    assert found(here) == found(there) == found(pickle.loads(pickle.dumps(there)))
+    for gallery in (one, other): gallery.remove(files[3:9])
+    assert found(here) == found(there)
