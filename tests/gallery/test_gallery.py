@@ -246,7 +246,6 @@ def test_a_writer_waits_for_another(gallery):
     assert gallery.items()[0].label == "x"
 
 
-@ON_BOTH
 def test_changes_of_another_process_are_seen(gallery, tmp_path, photos):
     new = paint(tmp_path / "photos" / "new.png", 1)  # looks like photos[1], which has id 2
     assert gallery.search(2, 1)[0].id != 21

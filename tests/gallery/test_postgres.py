@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from image_similarity.gallery import copying, postgres_schema
+from image_similarity.gallery import adding, copying, postgres_schema
 from image_similarity.gallery.catalogue import Catalogue, Conflict, Item
 from image_similarity.gallery.copying import copy_catalogue
 from image_similarity.gallery.gallery import Gallery
@@ -135,7 +135,7 @@ def test_words_and_mixtures_work(tmp_path, address):
     write_small_clip = pytest.importorskip("small_clip", reason="nothing writes a small CLIP here").write_small_clip
     from image_similarity import OpenCLIPEncoder
     from image_similarity.encoders.mixtures import picture, words
-    files = [paint(tmp_path / "photos" / f"{i}.png", i) for i in range(12)]
+    files = [paint(tmp_path / "photos" / f"cat_{i}.png", i) for i in range(12)]
     clip = OpenCLIPEncoder(write_small_clip(tmp_path / "clip"))
     one, other = Gallery(tmp_path / "g", clip), Gallery(address, clip)
     for gallery in (one, other): gallery.add(files, "name", progress=False)
@@ -210,6 +210,18 @@ def add_here(address: str, photos: list[Path]) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code, address, *map(str, photos)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def test_writers_at_once_add_each_picture_once(address, photos, monkeypatch):
+    monkeypatch.setattr(adding, "BATCH", 3)
+    added, galleries = [], [Gallery(address, Tiny()) for _ in range(3)]
+    writers = [threading.Thread(target=lambda g=g, order=order: added.append(g.add(order, "name", progress=False).new)) for g, order in zip(galleries, (photos, photos[::-1], photos[7:] + photos[:7]))]
+    for w in writers: w.start()
+    for w in writers: w.join()
+    gallery = Gallery(address, Tiny())
+    assert sum(added) == 20 and len(added) == 3 and sorted(gallery.files) == sorted(photos)
+    assert np.array_equal(gallery.pooled, Tiny().look(gallery.files).pooled) and len(gallery.search(1, 30)) == 19
+
+
+@pytest.mark.soak
 def test_writers_in_several_processes_add_each_picture_once(address, photos):
     writers = [add_here(address, order) for order in (photos, photos[::-1])]
     said = [w.communicate(timeout=120) for w in writers]
