@@ -82,6 +82,7 @@ def search_rows(gallery: Gallery, rows: np.ndarray, queries: np.ndarray) -> list
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, "photos")
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--items", type=int, default=100_000)
     args = parser.parse_args()
     blocks = realistic_blocks(10**7, data=data_folder(args))

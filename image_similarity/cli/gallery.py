@@ -97,6 +97,8 @@ def index(
     weights: Weights = None,
     pooling: Pooling = None,
     model: Annotated[Path | None, typer.Option(metavar="MODEL", show_default=False, help="Use this model's encoder, so that the model can search the gallery.")] = None,
+    on: Annotated[str | None, typer.Option(metavar="HOST:PORT|auto", envvar="RAY_ADDRESS", show_envvar=False, show_default=False, help="Look at the pictures on all nodes of this Ray cluster, which see them under "
+                                           "the same paths; by default $RAY_ADDRESS, if that is set.")] = None,
     json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -106,6 +108,9 @@ def index(
     A gallery that does not exist is created. Known pictures are skipped, so it may be stopped and run again. What was not looked at, and what is no longer there, is said."""
     place = found_gallery() if gallery is None else gallery
     kept = _gallery_to_fill(place, arch, weights, pooling, model)
+    if on is not None:
+        from image_similarity.gallery.cluster import ClusterEncoder
+        kept.encoder = ClusterEncoder(kept.encoder, on)
     added = kept.add(images, labels, labels if labels not in (None, "name", "folder") else None, exclude=exclude or ())
     missing = kept.missing(None if images is None or as_url(images) else images)
     report(added.bad)
