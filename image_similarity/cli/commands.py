@@ -27,7 +27,7 @@ from ..images.labels import guess_labels
 from ..images.remote import as_url
 from ..images.console import Voice, complain, line_path, one_line, report, shown_path
 from .gallery import Commands, conditions, nothing_matches
-from .options import AsJson, FIGURE_FORMATS, Images, Labels, Model, Quiet, Split, Where, check_figure, found_gallery, open_gallery
+from .options import AsJson, FIGURE_FORMATS, Images, Labels, Model, Quiet, Split, Where, check_figure, found_gallery, open_gallery, shown_place
 
 if TYPE_CHECKING: # it needs seconds to load
     from image_similarity.explain.results import Results
@@ -64,7 +64,7 @@ def found_json(query: object, results: "Results", scores: str) -> str:
 def find(
     query: Annotated[str, typer.Argument(help="A picture; in a gallery also a text. Whatever neither is a file or folder nor looks like one is a text; --words makes it one.", metavar="QUERY", show_default=False)],
     model: Annotated[Path | None, typer.Option(help="Folder that `train` or `demo` wrote; results then have the probability of a match.", metavar="MODEL", show_default=False)] = None,
-    gallery: Annotated[Path | None, typer.Option(help="Folder that `index` filled, to search instead of the model's own pictures; without a model, by the cosine of embeddings.",
+    gallery: Annotated[Path | None, typer.Option(help="Folder or postgresql://… that `index` filled, to search instead of the model's own pictures; without a model, by the cosine of embeddings.",
                                                  metavar="GALLERY", show_default=False)] = None,
     plus: Annotated[list[str] | None, typer.Option(metavar="QUERY", show_default=False, help="Look for this too, a text or a picture. May be repeated. Only without a model.")] = None,
     minus: Annotated[list[str] | None, typer.Option(metavar="QUERY", show_default=False, help="Steer away from this, a text or a picture. May be repeated. Only without a model.")] = None,
@@ -114,12 +114,12 @@ def _find_with_model(query: str, plus: list[str] | None, minus: list[str] | None
     from image_similarity.encoders.mixtures import is_path
     if plus or minus or not is_path(query):
         what = f"{query}: there is no such file, and a model compares pictures only" if not (plus or minus) else "--plus and --minus: a model compares one picture"
-        raise ValueError(f"{what}; leave out --model and name a gallery (--gallery {gallery or model})")
+        raise ValueError(f"{what}; leave out --model and name a gallery (--gallery {shown_place(gallery or model)})")
     if approximate: raise ValueError("--approximate: a model compares every picture, no shortlist; leave out --approximate or --model")
     from image_similarity.finder import SimilarityFinder
     finder = SimilarityFinder.load(model, None if gallery is None else open_gallery(gallery))
     results = finder.search(query, top_k, candidates or "weighted", conditions(where), coverage=coverage)
-    if not results and coverage is None: raise ValueError(f"{gallery or model}: {nothing_matches(finder.gallery, where) if where else 'the query is its only picture'}")
+    if not results and coverage is None: raise ValueError(f"{shown_place(gallery or model)}: {nothing_matches(finder.gallery, where) if where else 'the query is its only picture'}")
     if explain is not None and results: finder.explain(results[0]).save(explain)
     if results.coverage: complain(results.coverage)
     if not json and (why := {r.reason for r in results}) and None not in why: complain(f"no probability: {why.pop()}")
@@ -135,7 +135,7 @@ def _find_in_gallery(query: str, plus: list[str] | None, minus: list[str] | None
     for less in minus or []: wanted -= less
     searched = open_gallery(place)
     results = searched.search(wanted, top_k, conditions(where), approximate=approximate)
-    if not results: raise ValueError(f"{place}: {nothing_matches(searched, where) if where else f'is empty; `image_similarity index IMAGES --gallery {place}` fills it'}")
+    if not results: raise ValueError(f"{shown_place(place)}: {nothing_matches(searched, where) if where else f'is empty; `image_similarity index IMAGES --gallery {shown_place(place)}` fills it'}")
     return wanted if plus or minus else query, results, "cosine" if wanted.single else "standard deviations"
 
 # %% ../../nbs/14_cli/04_commands.ipynb #7ecf0559
@@ -177,7 +177,7 @@ def export(
     for file in export_onnx(SimilarityFinder.load(model), out): print(shown_path(file))
 
 # %% ../../nbs/14_cli/04_commands.ipynb #4da82051
-for command in (learning.train, gallery_commands.index, gallery_commands.duplicates, gallery_commands.clusters, serving.serve): app.command()(command)
+for command in (learning.train, learning.match, gallery_commands.index, gallery_commands.duplicates, gallery_commands.clusters, serving.serve): app.command()(command)
 app.command("import-learner")(learning.import_learner)
 app.add_typer(gallery_commands.gallery_app, name="gallery")
 
