@@ -80,8 +80,11 @@ COPIES = {"duplicates": {
         "flip": "mirrored", "turn": "turned by 90 degrees", "resize": "made smaller", "crop": "cropped", "crop_small": "cropped to a small part", "jpeg": "compressed",
         "text": "captioned", "grey": "made grey", "light": "in other light", "rotate": "rotated by any angle", "flip_crop": "mirrored and cropped",
         "crop_text": "cropped and captioned"}.items()},
-    **{f"{peer}cluster_ari{part}": words for part, what in (("_clothing", "clusters of clothes"), ("_pets", "clusters of pets"))
-       for peer, words in (("", f"{what}: adjusted Rand index"), ("kmeans_", "… of k-means, told the number of classes"), ("hdbscan_", "… of HDBSCAN alone"))}}}
+    **{f"{peer}cluster_ari{part}": words
+       for part, what in (("_clothing", "clusters of clothes"), ("_pets", "clusters of pets"), ("_drawn", "clusters of drawn pets"), ("_fashion", "clusters of product photos by type"),
+                          ("_mixture", "clusters of all of these, objects and animals in one, up to 24 photos of a class"))
+       for peer, words in (("", f"{what}: adjusted Rand index"), ("kmeans_", "… of k-means, told the number of classes"),
+                           ("kmeans_same_number_", "… of k-means, told the number that we find"), ("hdbscan_", "… of HDBSCAN alone"))}}}
 
 QUALITY = {"data_quality": {
     "mislabelled_average_precision": "wrong labels, a twentieth of pets' and of clothes': average precision", "cleanlab_average_precision": "… of cleanlab's ranking",
