@@ -60,6 +60,11 @@ FAST = {
         "approx_recall_at_10": "approximate search: recall@10", "approx_speedup": "… its speed"},
     "service": {"throughput_ratio_1": "the service, one caller: queries a second", "throughput_ratio_8": "… 8 callers", "throughput_ratio_32": "… 32 callers",
                 "soak_errors": "… errors while pictures are added and a model is trained", "soak_memory_growth": "… growth of its memory meanwhile"},
+    "many_machines": {
+        "postgres_exact_vs_faiss_flat": "PostgreSQL: an exact query of 100,000 items, a process apart", "postgres_exact_ms": "PostgreSQL: an exact query, ms",
+        "postgres_exact_recall_at_10": "PostgreSQL: recall of the ten best, exact", "postgres_approximate_recall_at_10": "PostgreSQL: recall of the ten best, approximate",
+        "postgres_approximate_speedup": "PostgreSQL: an approximate query", "postgres_index_built_s": "PostgreSQL: building its index, s",
+        "postgres_add_vs_sqlite": "PostgreSQL: adding vectors", "postgres_adds_a_second": "PostgreSQL: vectors added a second", "postgres_kb_an_item": "PostgreSQL: kB an item"},
     "seed_loop": {"speedup": "the article's `predict`"},
     "startup": {"import_seconds": "`import image_similarity`: seconds, with those of Python", "help_seconds": "`image_similarity --help`: the same"}}
 
@@ -117,7 +122,11 @@ def pets() -> str:
 def machines() -> str:
     "What the figures were measured on."
     where = {}
+<<<<<<< HEAD
     for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "ranking", "gallery", "service", "seed_loop", "startup", "attacks"):
+=======
+    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "ranking", "gallery", "many_machines", "service", "seed_loop", "startup", "attacks"):
+>>>>>>> many
         if not (machine := results(script)["machine"]): continue # not run yet
         where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}", []).append(f"`{script}.py`")
     return "; ".join(f"{machine} ({', '.join(scripts)})" for machine, scripts in where.items())
@@ -142,6 +151,6 @@ def page() -> str:
               grid(results("ranking")["rows"], RANKED, {f"{{}}_{loss or 'cosine'}_auc": words for loss, words in LOSSES.items()}),
               "## Digits", "The Siamese network of `learners/digit_pairs.py` on MNIST. From `benchmarks/ranking.py`.", goal_table(DIGITS),
               "## How fast it is", "A ratio is ours over what the last column names, measured in turns in one process; a time or a size is better where the goal is *at most*. "
-              "From `benchmarks/gallery.py`, `service.py`, `seed_loop.py` and `startup.py`.", goal_table(FAST),
+              "From `benchmarks/gallery.py`, `many_machines.py`, `service.py`, `seed_loop.py` and `startup.py`.", goal_table(FAST),
               "## Under attack", "A service and its galleries beside somebody who means no good; [security.md](security.md) says what holds. From `benchmarks/attacks.py`.", goal_table(ATTACKED)]
     return "\n\n".join(parts) + "\n"
