@@ -122,11 +122,7 @@ def pets() -> str:
 def machines() -> str:
     "What the figures were measured on."
     where = {}
-<<<<<<< HEAD
-    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "ranking", "gallery", "service", "seed_loop", "startup", "attacks"):
-=======
-    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "ranking", "gallery", "many_machines", "service", "seed_loop", "startup", "attacks"):
->>>>>>> many
+    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "ranking", "gallery", "many_machines", "service", "seed_loop", "startup", "attacks"):
         if not (machine := results(script)["machine"]): continue # not run yet
         where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}", []).append(f"`{script}.py`")
     return "; ".join(f"{machine} ({', '.join(scripts)})" for machine, scripts in where.items())
