@@ -194,4 +194,4 @@ def convert_data_for_ranking(
     table = data.copy()
     if label_column is None: table[label_column := "relevance"] = 1
     sides = [pd.DataFrame({name: pd.unique(table_column(data, name, role)).tolist()}) for name, role in ((query_column, "query"), (response_column, "response"))]
-    return table, *sides, label_column
+    return table, sides[0], sides[1], label_column

@@ -115,7 +115,7 @@ class MatchPredictor(TableReader):
         tuning, tables = checked_tuning(tuning_data), [pair_table(train_data)]
         if tuning is not None: tables.append(tuning)
         self._learn_by(presets, hyperparameters, {name: value for name, value in (("seed", seed), ("holdout_frac", holdout_frac)) if value is not None})
-        said = checked_types(column_types, dict.fromkeys(filter(None, (self.query, self.response)), HOLDS[self.problem_type]), tables[0])
+        said = checked_types(column_types, {name: HOLDS[self.problem_type] for name in (self.query, self.response) if name is not None}, tables[0])
         if isinstance(self.matcher, TextMatcher): self.matcher.types |= said
         labels = self.labels if self.label is None else match_labels(pd.concat([table_column(t, self.label, "label") for t in tables]), self.match_label)
         if self.fitted and labels != self.labels: raise ValueError(f"earlier pairs had the labels {self.class_labels}, these have {labels.classes}")
@@ -280,7 +280,8 @@ class MatchPredictor(TableReader):
         "What a fit was told about how to learn, over what the constructor was told."
         if presets is None and not hyperparameters and not named: return
         before = asdict(self.settings) if presets is None else {name: getattr(self.settings, name) for name in ("encoder", "size", "pretrained") if hasattr(self.settings, name)}
-        self.matcher.learn_by(chosen_settings(type(self.settings), presets, hyperparameters, before | named))
+        kind: Any = type(self.settings)
+        self.matcher.learn_by(chosen_settings(kind, presets, hyperparameters, before | named))
 
     def _evaluate_pairs(self, table: pd.DataFrame, metrics: Sequence[str] | None, return_pred: bool, id_mappings: IdMappings | None):
         "Figures of pairs."
