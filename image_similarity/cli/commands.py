@@ -105,7 +105,7 @@ def _tell_found(asked: object, results: "Results", scores: str, place: Path, jso
         for r in results:
             number = r.score if r.pair_probability is None else r.probability # of a search without a model there is neither
             print("?" if number is None else f"{number:.4f}", line_path(r.path or ""), *(["missing"] if r.id in missing else []), *(f"also at {line_path(path)}" for path in r.also_at), sep="\t")
-    if missing: complain(f"{len(missing)} of {len(results)} results {'is' if len(missing) == 1 else 'are'} not there any more; `image_similarity gallery check {place}` says what is missing, `index FOLDER` finds what has moved")
+    if missing: complain(f"{len(missing)} of {len(results)} results {'is' if len(missing) == 1 else 'are'} not there any more; `image_similarity gallery check {shown_place(place)}` says what is missing, `index FOLDER` finds what has moved")
     if sheet is not None and sheet.suffix.lower() == ".html": sheet.write_text(f'<!doctype html><meta charset="utf-8"><title>{html.escape(str(asked))}</title>{results._repr_html_()}', encoding="utf-8")
     elif sheet is not None: results.show(path=sheet)
 
@@ -177,7 +177,7 @@ def export(
     for file in export_onnx(SimilarityFinder.load(model), out): print(shown_path(file))
 
 # %% ../../nbs/14_cli/04_commands.ipynb #4da82051
-for command in (learning.train, gallery_commands.index, gallery_commands.duplicates, gallery_commands.clusters, serving.serve): app.command()(command)
+for command in (learning.train, learning.match, gallery_commands.index, gallery_commands.duplicates, gallery_commands.clusters, serving.serve): app.command()(command)
 app.command("import-learner")(learning.import_learner)
 app.add_typer(gallery_commands.gallery_app, name="gallery")
 
