@@ -38,7 +38,7 @@ class Copy:
         changed: where they disagree, such as "text at lower right"
         safe: probability that deleting it loses nothing of the picture; None where nothing is known
         loses: what only this file has: "date, camera, place", "resolution", "colour"
-        protected: lies in a folder of `protect`, or is another name of the file to keep"""
+        protected: lies in a folder of `protect`"""
     place: int       # in the list of files; those of `against` count on after them
     path: Path
     relation: str    # what was done to it, such as "mirrored, resized"
@@ -47,7 +47,7 @@ class Copy:
     changed: str = ""          # where they disagree, such as "text at lower right"
     safe: float | None = None  # probability that deleting it loses nothing of the picture; None where nothing is known
     loses: str = ""            # what only this file has: "date, camera, place", "resolution", "colour"
-    protected: bool = False    # lies in a folder of `protect`, or is another name of the file to keep
+    protected: bool = False    # lies in a folder of `protect`
 
     @property
     def proposed(self) -> bool:
