@@ -135,7 +135,8 @@ def link_copies(
 # %% ../../nbs/08_groups/10_duplicates.ipynb #15aa67ca
 def _kind(words: str) -> tuple[Kind, float | None]:
     "What the words of `relation` come to, and how sure it is that nothing is lost."
-    if words == "same bytes" or words == "same pixels": return words, 1.
+    if words == "same bytes": return words, 1.
+    if words == "same pixels": return words, None # its date, camera and place may be in this file alone
     if words in ("saved again", "resized"): return "saved again", None
     return ("part of" if "shows more" in words else "edited"), 0.
 
