@@ -8,13 +8,15 @@ Docs: https://image-similarity.github.io/image_similarity/11_matching/leaks.html
 __all__ = ['item_contents', 'LeakCheck', 'leak_check']
 
 # %% ../../nbs/11_matching/03_leaks.ipynb #ba634e5c
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ..images.errors import ImageError
+from ..images.opening import OpenPicture, content_hash
+from ..images.remote import as_url
 from .pairs import Pairs
 
 # %% ../../nbs/11_matching/03_leaks.ipynb #e8f53a74
@@ -25,12 +27,13 @@ def item_contents(items: Iterable[tuple]) -> list[frozenset[str]]:
         items: of each its files, or its text
     Returns: for each item the hashes of its files"""
     known: dict[Path, str | None] = {}
-    def of(file: Path) -> str | None:
+    def of(file: Path | OpenPicture) -> str | None:
+        if isinstance(file, OpenPicture): return file.digest # the same hash
         if file not in known:
-            try: known[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-            except OSError: known[file] = None
+            try: known[file] = None if as_url(file) else content_hash(file)
+            except (ImageError, OSError): known[file] = None
         return known[file]
-    return [frozenset(filter(None, (of(file) for file in files if isinstance(file, Path)))) for files in items]
+    return [frozenset(filter(None, (of(file) for file in files if isinstance(file, (Path, OpenPicture))))) for files in items]
 
 # %% ../../nbs/11_matching/03_leaks.ipynb #1d3158fc
 @dataclass(frozen=True)
@@ -71,5 +74,5 @@ def leak_check(train: Pairs, held: Pairs, contents: Mapping[tuple, frozenset] | 
     seen = frozenset().union(*(contents[train.items[i]] for i in used))
     leaks = np.array([bool(contents[item] & seen) for item in held.items] or [False])
     shared = leaks[held.first] | leaks[held.second] if len(held) else np.zeros(0, dtype=bool)
-    names = [held.items[i][0].name for i in np.flatnonzero(leaks)[:3]]
+    names = [getattr(file := held.items[i][0], "name", str(file)) for i in np.flatnonzero(leaks)[:3]]
     return LeakCheck(len(train), len(held), shared, tuple(names))
