@@ -180,10 +180,8 @@ class SqliteDecisions(Remembers):
         found = self.file.rows("SELECT pooled FROM acts WHERE id = ?", [id])
         return np.frombuffer(found[0][0], "<f4") if found and found[0][0] is not None else None
 
-    def moved_acts(self, home: Path) -> list[tuple]:
-        """The paths of acts as they are written down there.
-
-        Args:
-            home: folder of a gallery that is to be like this one
-        Returns: parameters of `MOVE_ACTS`"""
+    def _moved_acts(self,
+        home: Path, # folder of a gallery that is to be like this one
+    ) -> list[tuple]: # parameters of `MOVE_ACTS`
+        "The paths of acts as they are written down there."
         return [tuple(None if p is None else kept_path(p, home) for p in (act.path, act.keep, act.to)) + (act.id,) for act in self.acts()]

@@ -288,7 +288,7 @@ class SqliteCatalogue(SqliteDecisions, Catalogue):
             moved = [(kept_path(path, home), id) for id, path in self.paths().items()]
             copy.file.run("UPDATE items SET path = id") # so that none takes a path that another is about to leave
             copy.file.run_many("UPDATE items SET path = ? WHERE id = ?", moved)
-            copy.file.run_many(MOVE_ACTS, self.moved_acts(home))
+            copy.file.run_many(MOVE_ACTS, self._moved_acts(home))
             copy.file.run_many("DELETE FROM facts WHERE name = ?", [(name,) for name in facts])
             for name, value in facts.items():
                 if value is not None: copy.set_fact(name, value)
