@@ -33,7 +33,8 @@ if TYPE_CHECKING: # these are heavy
     from image_similarity.encoders.encoder import Encoder
     from image_similarity.encoders.text_image import TextImageEncoder
     from image_similarity.groups.clusters import Clusters
-    from image_similarity.groups.duplicates import Duplicates
+    from image_similarity.gallery.acting import Acting
+    from image_similarity.gallery.groups import GalleryDuplicates
     from image_similarity.scoring.scorers import PairScorer
 
 # %% ../../nbs/09_gallery/21_gallery.ipynb #2001a4f4
@@ -223,7 +224,10 @@ class Gallery:
         Returns: for each query"""
         return answers(self, queries, top_k, where, metric, approximate)
 
-    def duplicates(self, threshold: float = .8, within: dict | None = None, against: "Gallery | None" = None, progress: bool = True) -> "Duplicates":
+    def duplicates(
+        self, threshold: float = .8, within: dict | None = None, against: "Gallery | None" = None, progress: bool = True, prefer: Sequence[str | Path] = (),
+        protect: Sequence[str | Path] = (), settled: bool = False,
+    ) -> "GalleryDuplicates":
         """Which files show the same photo, which one to keep, and why. No file is touched.
 
         Raises `ValueError` for a threshold out of range, and for a gallery of another encoder.
@@ -233,9 +237,18 @@ class Gallery:
             within: look at items that meet these conditions only, as for `items`
             against: look for copies in this gallery, and not within this one
             progress: show progress bars on stderr
+            prefer: folders whose files are kept before others, the first before the second
+            protect: folders whose files are never proposed for deletion
+            settled: show what was decided about, too
         Returns: groups, and a report of files that could not be read"""
         from image_similarity.gallery.groups import duplicates_in # loads SciPy, which a search can do without
-        return duplicates_in(self.catalogue, threshold, within, None if against is None else against.catalogue, progress)
+        return duplicates_in(self.catalogue, threshold, within, None if against is None else against.catalogue, progress, prefer, protect, settled)
+
+    @property
+    def acting(self) -> "Acting":
+        """Decisions about copies, and what is done with their files."""
+        from image_similarity.gallery.acting import Acting
+        return Acting(self.catalogue)
 
     def clusters(self, min_size: int = 10, within: dict | None = None, scorer: "PairScorer | None" = None) -> "Clusters":
         """Sort the items into clusters. Raises `ValueError` for a `min_size` below 2.
@@ -274,10 +287,7 @@ class Gallery:
         Returns: the folder, absolute"""
         return save_copy(self.catalogue, lambda: self.encoder, folder)
 
-    def close(self) -> None:
-        "Let go of the gallery's files."
-        self.catalogue.close()
-
+    def close(self) -> None: self.catalogue.close() # let go of the gallery's files
     def __len__(self) -> int: return len(self.catalogue)
     def __repr__(self) -> str: return f"Gallery({self.folder or 'in memory'}, {len(self):,} item{'' if len(self) == 1 else 's'})"
     def _repr_html_(self) -> str: return catalogue_html(self.catalogue)
