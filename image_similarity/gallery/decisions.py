@@ -9,7 +9,7 @@ __all__ = ['Verdict', 'How', 'State', 'DECIDED', 'MOVE_ACTS', 'Decision', 'Act',
 
 # %% ../../nbs/09_gallery/04_decisions.ipynb #decid002
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
