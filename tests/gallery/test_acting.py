@@ -42,40 +42,34 @@ def state(gallery) -> dict: # all that is known of each picture, ids aside
     return {i.path.name: (i.label, i.metadata, i.hash, v.tobytes()) for i, v in zip(gallery.items(), gallery.pooled)}
 
 
-def separately(code: str, home: Path, *args, kill: bool = False):
-    "Run in a process of its own, whose trash is in `home`: send2trash looks for it once."
-    done = subprocess.run([sys.executable, "-c", code, *map(str, args)], env={**os.environ, "XDG_DATA_HOME": str(home)}, capture_output=True, text=True, errors="surrogateescape")
-    assert kill or done.returncode == 0, done.stderr
-    return done
+@pytest.fixture
+def trash(tmp_path, monkeypatch):
+    "A trash of its own: send2trash looks for it when it is imported."
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    known = [name for name in sys.modules if name.partition(".")[0] == "send2trash"]
+    for name in known: monkeypatch.delitem(sys.modules, name)
+    yield tmp_path / "home" / "Trash"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "send2trash"]: del sys.modules[name]
 
 
-ACT = "import sys; from image_similarity import Gallery; from image_similarity.gallery.acting import proposed; g = Gallery(sys.argv[1]); g.acting.act(proposed(g.duplicates(progress=False)), 'trash', progress=False)"
-UNDO = "import sys; from image_similarity import Gallery; print(Gallery(sys.argv[1]).acting.undo())"
-
-
-def with_tiny(code: str) -> str: return f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n{code}"
-
-
-def test_the_trash_takes_files_and_gives_them_back(gallery, photos, tmp_path):
+def test_the_trash_takes_files_and_gives_them_back(gallery, photos, trash):
     before, items = {f: (f.read_bytes(), f.stat().st_mtime_ns) for f in photos.iterdir()}, state(gallery)
-    separately(ACT, tmp_path / "home", gallery.folder)
-    assert names(photos) == {"a.png", "other.png"} and names(tmp_path / "home" / "Trash" / "files") == set(ODD)
+    gallery.acting.act(proposed(gallery.duplicates(progress=False)), "trash", progress=False)
+    assert names(photos) == {"a.png", "other.png"} and names(trash / "files") == set(ODD)
     assert set(state(gallery)) == {"a.png", "other.png"} and not gallery.missing().gone and not len(gallery.duplicates(progress=False))
-    assert [(act.how, act.state, act.path.name) for act in gallery.acting.log()] == [("trash", "done", name) for name in sorted(ODD, key=lambda n: next(i for i, a in enumerate(gallery.acting.log()) if a.path.name == n))]
-    said = separately(UNDO, tmp_path / "home", gallery.folder).stdout
-    assert said.startswith("4 files done") and {f: (f.read_bytes(), f.stat().st_mtime_ns) for f in photos.iterdir()} == before and state(gallery) == items
-    assert not [*(tmp_path / "home" / "Trash").rglob("*.*")]
-    assert len(gallery.ids) == len(set(gallery.ids)) and max(gallery.ids) > 6 # ids are not used again
-    assert separately(UNDO, tmp_path / "home", gallery.folder).stdout.startswith("0 files done")
+    assert {(act.how, act.state, act.path.name, act.to) for act in gallery.acting.log()} == {("trash", "done", name, trash / "files" / name) for name in ODD}
+    assert len(gallery.acting.undo().done) == 4 and {f: (f.read_bytes(), f.stat().st_mtime_ns) for f in photos.iterdir()} == before and state(gallery) == items
+    assert not [*trash.rglob("*.*")] and max(gallery.ids) > 6 # ids are not used again
+    assert gallery.acting.undo().done == []
 
 
-def test_a_trash_that_was_emptied_is_told_and_the_run_before_has_its_turn(gallery, photos, tmp_path):
+def test_a_trash_that_was_emptied_is_told_and_the_run_before_has_its_turn(gallery, photos, trash, tmp_path):
     first, *rest = proposed(gallery.duplicates(progress=False))
     gallery.acting.act([first], "move", tmp_path / "away", progress=False)
-    separately(ACT, tmp_path / "home", gallery.folder)
-    shutil.rmtree(tmp_path / "home")
-    said = separately(UNDO, tmp_path / "home", gallery.folder).stdout
-    assert said.startswith("0 files done") and said.count("is no longer at") == 3
+    gallery.acting.act(rest, "trash", progress=False)
+    shutil.rmtree(trash)
+    outcome = gallery.acting.undo()
+    assert not outcome.done and all("is no longer at" in why for _, why in outcome.left) and len(outcome.left) == 3
     assert gallery.acting.undo().done == [(first.path, first.path)] and first.path.exists()
 
 
@@ -110,19 +104,21 @@ def test_the_kept_file_is_never_lost_by_way_of_links(gallery, photos, tmp_path):
 
 @pytest.mark.parametrize("after", [False, True])
 def test_a_kill_in_the_middle_is_taken_back(gallery, photos, tmp_path, after):
-    code = with_tiny("""
-import os
-from image_similarity import Gallery
+    code = """
+import os, sys
+from pathlib import Path
 from image_similarity.gallery import acting
+from image_similarity.gallery.sqlite import SqliteCatalogue
 do = acting._do
 def killed(how, wish, to):
-    if %s: do(how, wish, to)
+    if sys.argv[1] == "True": do(how, wish, to)
     os._exit(9)
 acting._do = killed
-g = Gallery(sys.argv[1])
-g.acting.act(acting.proposed(g.duplicates(progress=False))[:1], 'move', sys.argv[2], progress=False)""" % after)
+folder, keep, copy, away = map(Path, sys.argv[2:])
+acting.Acting(SqliteCatalogue(folder)).act([acting.Wish(keep, copy, "same bytes")], "move", away, progress=False)"""
     before, items = names(photos), state(gallery)
-    assert separately(code, tmp_path / "home", gallery.folder, tmp_path / "away", kill=True).returncode == 9
+    done = subprocess.run([sys.executable, "-c", code, *map(str, (after, gallery.folder, photos / "a.png", photos / ODD[0], tmp_path / "away"))], check=False)
+    assert done.returncode == 9
     assert len(names(photos)) == len(before) - after and [act.state for act in gallery.acting.log()] == ["begun"]
     assert len(gallery.acting.undo().done) == after
     assert names(photos) == before and state(gallery) == items and gallery.acting.log()[0].state == ("undone" if after else "failed")
@@ -142,7 +138,8 @@ def test_nothing_is_overwritten_when_something_is_taken_back(gallery, photos, tm
 def test_hard_links_free_bytes_and_the_gallery_goes_on(gallery, photos):
     outcome = gallery.acting.act(proposed(gallery.duplicates(progress=False)), "hardlink", progress=False)
     assert outcome.freed == 4 * (photos / "a.png").stat().st_size and (photos / "a.png").stat().st_nlink == 5
-    assert gallery.check().ok and not proposed(gallery.duplicates(progress=False)) or all("is the same file" in why for _, why in gallery.acting.act(proposed(gallery.duplicates(progress=False)), "trash", progress=False).left)
+    again = gallery.acting.act(proposed(gallery.duplicates(progress=False)), "trash", progress=False)
+    assert gallery.check().ok and not again.done and all("is the same file" in why for _, why in again.left)
     added = gallery.add(photos, progress=False)
     assert added.new == added.changed == 0 and len(gallery.acting.undo().done) == 4 and (photos / "a.png").stat().st_nlink == 1
 
@@ -194,7 +191,7 @@ def test_decisions_of_a_report_are_remembered_and_acted_on(call, gallery, photos
     code, out, err = call("duplicates", "--gallery", gallery.folder, "--decisions", told)
     assert (code, out) == (0, "") and "1 decision remembered, 1 file to delete: add --trash" in err and (photos / "other.png").exists()
     code, out, err = call("duplicates", "--gallery", gallery.folder, "--decisions", told, "--move", tmp_path / "away")
-    assert code == 0 and out == f"move\t{photos / 'other.png'}\t{tmp_path / 'away' / 'other.png'}\n" or (tmp_path / "away" / "other.png").exists()
+    assert (code, out) == (0, f"move\t{photos / 'other.png'}\t{tmp_path / 'away' / 'other.png'}\n")
     code, out, err = call("duplicates", "--gallery", gallery.folder)
     assert (code, out) == (0, "") and "4 more were decided about before" in err
     assert call("duplicates", "--gallery", gallery.folder, "--undo")[0] == 0 and (photos / "other.png").exists()
@@ -235,8 +232,10 @@ def test_leaks_whose_labels_disagree_come_first_and_only_own_files_are_touched(c
 # --- the command
 
 def test_dry_run_says_what_would_be_freed(call, gallery, photos):
+    gallery.remove(photos / ODD[3]) # its name is not text, which a real stdout takes
     code, out, err = call("duplicates", "--gallery", gallery.folder, "--trash", "--dry-run")
-    assert code == 0 and len(out.splitlines()) == 4 and f"4 files would be put into the trash, {4 * (photos / 'a.png').stat().st_size:,} bytes would be freed" in err
+    assert code == 0, err
+    assert len(out.splitlines()) == 3 and f"3 files would be put into the trash, {3 * (photos / 'a.png').stat().st_size:,} bytes would be freed" in err
     assert len(names(photos)) == 6
 
 
