@@ -1,4 +1,4 @@
-"""The commands of a gallery: fill it, look into it, keep it in order, find copies and clusters in it.
+"""The commands of a gallery: fill it, look into it, keep it in order, find clusters in it.
 
 Docs: https://image-similarity.github.io/image_similarity/14_cli/gallery.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/14_cli/gallery.html.md
 
 # %% auto #0
 __all__ = ['OTHER_WORDS', 'gallery_app', 'conditions', 'nothing_matches', 'tell_passed_over', 'name_passed_over', 'tell_missing',
-           'index', 'added_json', 'Commands', 'info', 'check', 'remove', 'copy', 'export', 'duplicates', 'clusters']
+           'index', 'added_json', 'Commands', 'info', 'check', 'remove', 'copy', 'export', 'clusters']
 
 # %% ../../nbs/14_cli/02_gallery.ipynb #197187c5
 import json as to_json
@@ -237,29 +237,6 @@ def export(
     say(f"written to {shown_path(open_gallery(gallery).export(out))}")
 
 # %% ../../nbs/14_cli/02_gallery.ipynb #2a8943f4
-def duplicates(
-    gallery: Folder = None,
-    threshold: Annotated[float | None, typer.Option(min=0, max=1, show_default=False, help="How well two pictures must agree to count as copies.")] = None,
-    against: Annotated[Path | None, typer.Option(metavar="GALLERY", show_default=False, help="Look for copies of these pictures in another gallery instead.")] = None,
-    sheet: Sheet = None,
-    json: AsJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-):
-    """Find copies of the same photo.
-
-    Prints a line for each file that could go: the reason, its path, and the path of the one to keep, separated by tabs. Nothing is deleted."""
-    if sheet is not None: check_figure(sheet, SHEET_FORMATS)
-    from image_similarity.groups.duplicates import THRESHOLD
-    found = open_gallery(gallery).duplicates(THRESHOLD if threshold is None else threshold, against=None if against is None else open_gallery(against))
-    report(found.bad)
-    tell_passed_over(found.listed)
-    if sheet is not None and len(found): found.show(sheet)
-    if json: return print(to_json.dumps({"files": found.to_records(), "bad": found.bad.to_records(), "not_looked_at": found.listed.to_records()}, indent=1))
-    for group in found:
-        print(*(f"{copy.relation}\t{line_path(copy.path)}\t{line_path(group.keep)}" for copy in group.copies), sep="\n")
-    say(f"{len(found):,} group{'s'[:len(found) != 1]} of copies")
-
 def clusters(
     gallery: Folder = None,
     min_size: Annotated[int, typer.Option(min=2, help="Pictures in the smallest cluster.")] = 10,

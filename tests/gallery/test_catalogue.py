@@ -15,6 +15,7 @@ from PIL import Image
 
 from image_similarity.gallery import sqlite
 from image_similarity.gallery.catalogue import Catalogue, Item, NoSuchItem
+from image_similarity.gallery.decisions import Remembers, SqliteDecisions
 from image_similarity.gallery.gallery import Gallery
 from image_similarity.gallery.sqlite import SqliteCatalogue
 
@@ -154,7 +155,7 @@ def methods(of: type) -> dict:
 
 
 def test_what_sqlite_keeps_is_asked_as_the_protocol_says():
-    assert methods(SqliteCatalogue) == methods(Catalogue)
+    assert methods(SqliteDecisions) | methods(SqliteCatalogue) == methods(Remembers) | methods(Catalogue)
 
 
 def test_a_change_within_a_change_is_part_of_it(tmp_path):
@@ -182,7 +183,7 @@ def gallery(tmp_path):
 
 def test_what_completion_shows_is_what_users_want(gallery):
     assert [name for name in dir(gallery) if not name.startswith("_")] == [
-        "add", "catalogue", "check", "close", "clusters", "duplicates", "encoder", "export", "files", "folder", "ids", "import_embeddings", "items", "labels",
+        "acting", "add", "catalogue", "check", "close", "clusters", "duplicates", "encoder", "export", "files", "folder", "ids", "import_embeddings", "items", "labels",
         "missing", "place", "pooled", "remove", "rows_and_labels", "save_to", "search", "search_many", "stats", "text", "update"]
 
 
