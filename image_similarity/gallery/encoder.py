@@ -6,17 +6,18 @@ Docs: https://image-similarity.github.io/image_similarity/09_gallery/encoder.htm
 
 # %% auto #0
 __all__ = ['GalleryEncoder', 'compared_rows', 'PooledEncoder', 'unreadable', 'as_gallery_encoder', 'default_encoder',
-           'load_gallery_encoder', 'text_side', 'named', 'known_encoder', 'is_outdated', 'outdated', 'renewed_encoder',
-           'fitting_encoder', 'kept_encoder', 'encoder_at_work', 'kept_width', 'compared_of']
+           'load_gallery_encoder', 'text_side', 'named', 'encoder_files', 'known_encoder', 'is_outdated', 'outdated',
+           'renewed_encoder', 'fitting_encoder', 'kept_encoder', 'encoder_at_work', 'kept_width', 'compared_of']
 
 # %% ../../nbs/09_gallery/09_encoder.ipynb #25ee68e4
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .catalogue import Catalogue
+from .catalogue import Catalogue, Database
 from ..images.errors import BadImages, ImageError, given_name
 from ..images.opening import READING, open_image
 from ..images.replacing import said_when_full
@@ -172,7 +173,13 @@ def named(
     catalogue: Catalogue,
 ) -> str:
     "What to call a gallery at the beginning of an error."
-    return str(catalogue.folder or "this gallery")
+    return catalogue.database.address if catalogue.database is not None else str(catalogue.folder or "this gallery")
+
+def encoder_files(catalogue: Catalogue) -> Path | None:
+    """Where what its encoder consists of lies on this machine.
+
+    Returns: a folder; None where none are kept"""
+    return catalogue.database.fetched_files() if catalogue.database is not None else catalogue.folder
 
 def known_encoder(catalogue: Catalogue) -> dict | None:
     """What a catalogue says of its encoder. Raises `ValueError` for what cannot have been written by us.
@@ -182,7 +189,7 @@ def known_encoder(catalogue: Catalogue) -> dict | None:
     if saved is None: return None
     right = isinstance(saved, dict) and all(isinstance(saved.get(name), str) for name in ("kind", "fingerprint")) and saved.get("compared") in ("means", "whole", "all")
     if not right or not isinstance(saved.get("width"), int) or not 0 < saved["width"] < 2**24:
-        raise ValueError(f"{named(catalogue)}: what its gallery.sqlite says of its encoder is damaged ({str(saved)[:80]}); restore it from a backup")
+        raise ValueError(f"{named(catalogue)}: what it says of its encoder is damaged ({str(saved)[:80]}); restore it from a backup")
     return saved
 
 def is_outdated(
@@ -204,9 +211,9 @@ def renewed_encoder(catalogue: Catalogue) -> GalleryEncoder:
 
     Args:
         catalogue: with `is_outdated`"""
-    if catalogue.folder is None: raise ValueError(outdated(catalogue))
-    saved = catalogue.fact("encoder")
-    encoder = load_gallery_encoder(catalogue.folder, saved, older=True)
+    saved, files = catalogue.fact("encoder"), encoder_files(catalogue)
+    if files is None: raise ValueError(outdated(catalogue))
+    encoder = load_gallery_encoder(files, saved, older=True)
     catalogue.renew({**saved, "fingerprint": encoder.fingerprint, "reading": READING, "renewed": True})
     return encoder
 
@@ -229,15 +236,25 @@ def kept_encoder(catalogue: Catalogue) -> GalleryEncoder:
     if saved is None: return default_encoder()
     if saved["kind"] == "none": raise ValueError(f"{named(catalogue)}: holds imported vectors, and no encoder that could look at pictures; search by id or by vector")
     if is_outdated(catalogue): raise ValueError(outdated(catalogue))
-    if catalogue.folder is None: raise ValueError("this gallery: its encoder was given and is in memory only; give it again (encoder=…)")
-    return load_gallery_encoder(catalogue.folder, saved)
+    if (files := encoder_files(catalogue)) is None: raise ValueError("this gallery: its encoder was given and is in memory only; give it again (encoder=…)")
+    return load_gallery_encoder(files, saved)
 
 # %% ../../nbs/09_gallery/09_encoder.ipynb #280ddef0
+def _keep_in_database(catalogue: Catalogue, database: Database, encoder: GalleryEncoder) -> None:
+    "Write an encoder down with all that it consists of. Of two who do so at once, the first is right."
+    with tempfile.TemporaryDirectory(prefix="encoder-") as place:
+        saved = encoder.save(Path(place))
+        with catalogue.writing():
+            catalogue.set_fact("encoder", saved) # waits for one who is about to do the same
+            if catalogue.fact("encoder") == saved and not catalogue.fact("encoder_files"): database.put_files(Path(place))
+            catalogue.set_fact("encoder_files", True)
+
 def encoder_at_work(catalogue: Catalogue, encoder: GalleryEncoder) -> GalleryEncoder:
     """Write an encoder down as the catalogue's own, unless it has one. Raises `ValueError` where that is another.
 
     Returns: the same"""
-    if catalogue.fact("encoder") is None:
+    if catalogue.database is not None and catalogue.fact("encoder") is None: _keep_in_database(catalogue, catalogue.database, encoder)
+    elif catalogue.fact("encoder") is None:
         given = {"kind": "given", "fingerprint": encoder.fingerprint, "width": encoder.width, "compared": encoder.compared}
         with said_when_full(named(catalogue)), catalogue.writing(): # of which the first makes the folder
             if catalogue.fact("encoder") is None: catalogue.set_fact("encoder", encoder.save(catalogue.folder) if catalogue.folder else given)
