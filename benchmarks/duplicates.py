@@ -5,7 +5,7 @@ resemble each other and are no copies: pets of one breed, photos of one object f
 photos: the peers' thresholds on Flickr8k, product photos and COIL-100's training objects, what counts as agreement on Flickr8k,
 product photos and pairs of COIL-100 (test objects among them), the way of clustering on COIL-100, product photos, ImageNet's animals, digits,
 drawn pets and mixtures of these. Measured is on imagededup's own files, on copies of its photos and of ImageNet's, among pets and COIL-100's test objects; and
-the clusters of clothing and pets, on which nothing was chosen; beside them those of drawn pets, of product photos by type and of a mixture of everything with up to 24
+the clusters of clothing and pets, which were looked at when merging was chosen and are a little flattered; beside them those of drawn pets, of product photos by type and of a mixture of everything with up to 24
 photos of a class, whose parts had a say in that.
 
     python benchmarks/duplicates.py --data ../shared/data --json benchmarks/results/duplicates.json
@@ -418,7 +418,7 @@ def duplicate_rows(pictures: Pictures, unit: np.ndarray, hashes: np.ndarray, thr
 
 
 def all_cluster_rows(data: Path, encoder, small: bool) -> list[dict]:
-    "Of clothing and pets, on which nothing was chosen, and of the others."
+    "Of clothing and pets, whose mean counts, and of the others."
     chosen = {name: labelled(data, name) for name in ("clothing", "pets")}
     if not small:
         drawn = image_files(sample_pets(Path(tempfile.gettempdir()) / "drawn-classes", n_breeds=12, n_per_breed=60) / "images")
