@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from ..images.progress import progress_bar
 
-from .encoder import Embedded, none_readable
+from .embedded import Embedded, none_readable
 from ..images.errors import BadImages, ImageError
 from ..images.opening import READING, open_image
 from .model_files import write_tensors
