@@ -24,6 +24,7 @@ from . import gallery as gallery_commands
 from . import learning
 from ..service import server as serving
 from ..images.labels import guess_labels
+from ..images.listing import NotLookedAt
 from ..images.remote import as_url
 from ..images.console import Voice, complain, line_path, one_line, report, say, shown_path
 from .gallery import Commands, conditions, nothing_matches
@@ -211,7 +212,7 @@ def _plain_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", category=UserWarning, module=r"image_similarity(\.|$)") # those of libraries are not for the user
-        warnings.showwarning = lambda message, *_, **__: complain(f"warning: {one_line(message)}")
+        warnings.showwarning = lambda message, category, *_, **__: (say if issubclass(category, NotLookedAt) else complain)(f"warning: {one_line(message)}")
         yield
 
 def _reader_left() -> int:
