@@ -18,10 +18,10 @@ def as_tuple(version): return tuple(int(part) for part in version.split("."))
 
 
 def extras():
-    "Every key `NAME_requirements` is the extra `NAME`; `dev` holds all the others as well, since the tests use them."
+    "Every key `NAME_requirements` is the extra `NAME`; `dev` holds all the others as well, since the tests use them; but for `cluster`, which is large."
     suffix = "_requirements"
     named = {key.removesuffix(suffix): cfg[key].split() for key in cfg if key.endswith(suffix)}
-    return {**named, "dev": sorted({requirement for some in named.values() for requirement in some})}
+    return {**named, "dev": sorted({requirement for name, some in named.items() if name != "cluster" for requirement in some})}
 
 
 setup(

@@ -21,11 +21,11 @@ def named(name: str) -> str:
 
 
 def wanted() -> list[Requirement]:
-    "What settings.ini asks for, extras included; tools of development aside."
+    "What settings.ini asks for, extras included; tools of development aside, and Ray, which is not installed for the tests."
     config = ConfigParser()
     config.read(ROOT / "settings.ini", encoding="utf-8")
     cfg = config["DEFAULT"]
-    return [Requirement(r) for key in cfg if key.endswith("requirements") and key != "dev_requirements" for r in cfg[key].split()]
+    return [Requirement(r) for key in cfg if key.endswith("requirements") and key not in ("dev_requirements", "cluster_requirements") for r in cfg[key].split()]
 
 
 def versions() -> dict[str, str]:

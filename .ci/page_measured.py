@@ -60,6 +60,11 @@ FAST = {
         "approx_recall_at_10": "approximate search: recall@10", "approx_speedup": "… its speed"},
     "service": {"throughput_ratio_1": "the service, one caller: queries a second", "throughput_ratio_8": "… 8 callers", "throughput_ratio_32": "… 32 callers",
                 "soak_errors": "… errors while pictures are added and a model is trained", "soak_memory_growth": "… growth of its memory meanwhile"},
+    "many_machines": {
+        "postgres_exact_vs_faiss_flat": "PostgreSQL: an exact query of 100,000 items, a process apart", "postgres_exact_ms": "PostgreSQL: an exact query, ms",
+        "postgres_exact_recall_at_10": "PostgreSQL: recall of the ten best, exact", "postgres_approximate_recall_at_10": "PostgreSQL: recall of the ten best, approximate",
+        "postgres_approximate_speedup": "PostgreSQL: an approximate query", "postgres_index_built_s": "PostgreSQL: building its index, s",
+        "postgres_add_vs_sqlite": "PostgreSQL: adding vectors", "postgres_adds_a_second": "PostgreSQL: vectors added a second", "postgres_kb_an_item": "PostgreSQL: kB an item"},
     "seed_loop": {"speedup": "the article's `predict`"},
     "startup": {"import_seconds": "`import image_similarity`: seconds, with those of Python", "help_seconds": "`image_similarity --help`: the same",
                 "cold_find_ratio": "`find PICTURE --gallery G` from a shell, the second search"},
@@ -83,8 +88,18 @@ COPIES = {"duplicates": {
         "flip": "mirrored", "turn": "turned by 90 degrees", "resize": "made smaller", "crop": "cropped", "crop_small": "cropped to a small part", "jpeg": "compressed",
         "text": "captioned", "grey": "made grey", "light": "in other light", "rotate": "rotated by any angle", "flip_crop": "mirrored and cropped",
         "crop_text": "cropped and captioned"}.items()},
-    **{f"{peer}cluster_ari{part}": words for part, what in (("_clothing", "clusters of clothes"), ("_pets", "clusters of pets"))
-       for peer, words in (("", f"{what}: adjusted Rand index"), ("kmeans_", "… of k-means, told the number of classes"), ("hdbscan_", "… of HDBSCAN alone"))}}}
+    **{f"{peer}cluster_ari{part}": words
+       for part, what in (("_clothing", "clusters of clothes"), ("_pets", "clusters of pets"), ("_drawn", "clusters of drawn pets"), ("_fashion", "clusters of product photos by type"),
+                          ("_mixture", "clusters of all of these, objects and animals in one, up to 24 photos of a class"))
+       for peer, words in (("", f"{what}: adjusted Rand index"), ("kmeans_", "… of k-means, told the number of classes"),
+                           ("kmeans_same_number_", "… of k-means, told the number that we find"), ("hdbscan_", "… of HDBSCAN alone"))}}}
+
+QUALITY = {"data_quality": {
+    "mislabelled_average_precision": "wrong labels, a twentieth of pets' and of clothes': average precision", "cleanlab_average_precision": "… of cleanlab's ranking",
+    "mislabelled_minus_cleanlab": "… ours less cleanlab's", "pets_mislabelled_average_precision": "… pets", "pets_cleanlab_average_precision": "… pets, cleanlab",
+    "clothing_mislabelled_average_precision": "… clothes", "clothing_cleanlab_average_precision": "… clothes, cleanlab",
+    "split_leaks_found": "copies of training photos among those held out: share found", "split_leaks_unplanted": "… others that are called copies",
+    "blur_auc": "blurred photos beside their originals: area under the curve", "dark_auc": "dark photos: the same"}}
 
 LOSSES = {"": "plain cosine", "contrastive": "contrastive", "triplet": "triplet", "triplet_offline": "triplet, mined beforehand", "deep_ranking": "deep ranking",
           "arcface": "ArcFace", "classification": "classification"}
@@ -110,7 +125,7 @@ def pets() -> str:
 def machines() -> str:
     "What the figures were measured on."
     where = {}
-    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "ranking", "gallery", "service", "seed_loop", "startup", "pictures", "attacks"):
+    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "ranking", "gallery", "many_machines", "service", "seed_loop", "startup", "pictures", "attacks"):
         if not (machine := results(script)["machine"]): continue # not run yet
         where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}", []).append(f"`{script}.py`")
     return "; ".join(f"{machine} ({', '.join(scripts)})" for machine, scripts in where.items())
@@ -122,7 +137,7 @@ def page() -> str:
              "runs them all, and this page is made from what they wrote. In brackets are 95 % intervals. "
              f"The encoders come from PyPI. Measured on {machines()}.",
              "[Classes](#classes) · [an open world](#an-open-world) · [few pictures](#few-pictures) · [pairs](#pairs) · [small tables](#small-tables-of-pairs) · [words and pictures](#words-and-pictures) · [products](#products) · [copies and clusters](#copies-and-clusters) · "
-             "[losses](#losses) · [digits](#digits) · [how fast it is](#how-fast-it-is) · [under attack](#under-attack)",
+             "[quality of a data set](#quality-of-a-data-set) · [losses](#losses) · [digits](#digits) · [how fast it is](#how-fast-it-is) · [under attack](#under-attack)",
              "## Classes", pets(),
              "## An open world", "A model that has learned some classes, and a gallery that holds these, new classes of the same domain, and foreign pictures. From `benchmarks/open_world.py`; a system is a "
              "model with other classes held out.", goal_table(OPEN),
@@ -130,10 +145,11 @@ def page() -> str:
     for title, (script, lines, columns, words) in GRIDS.items():
         parts += [f"## {title}", words, grid(results(script)["rows"], lines, columns)]
     parts += ["## Copies and clusters", "`Gallery.duplicates` and `Gallery.clusters` beside the usual ways. From `benchmarks/duplicates.py`.", goal_table(COPIES),
+              "## Quality of a data set", "What `inspect` finds of mistakes that are made on purpose. From `benchmarks/data_quality.py`; cleanlab ranks the same pictures by posteriors of the same first round.", goal_table(QUALITY),
               "## Losses", "`embedding_learner` with each of its losses: AUC of the cosine between photographs it was not trained on. From `benchmarks/ranking.py`.",
               grid(results("ranking")["rows"], RANKED, {f"{{}}_{loss or 'cosine'}_auc": words for loss, words in LOSSES.items()}),
               "## Digits", "The Siamese network of `learners/digit_pairs.py` on MNIST. From `benchmarks/ranking.py`.", goal_table(DIGITS),
               "## How fast it is", "A ratio is ours over what the last column names, measured in turns in one process; a time or a size is better where the goal is *at most*. "
-              "From `benchmarks/gallery.py`, `service.py`, `seed_loop.py`, `startup.py` and `pictures.py`.", goal_table(FAST),
+              "From `benchmarks/gallery.py`, `many_machines.py`, `service.py`, `seed_loop.py`, `startup.py` and `pictures.py`.", goal_table(FAST),
               "## Under attack", "A service and its galleries beside somebody who means no good; [security.md](security.md) says what holds. From `benchmarks/attacks.py`.", goal_table(ATTACKED)]
     return "\n\n".join(parts) + "\n"

@@ -49,6 +49,7 @@ for part in "$@"; do case $part in
     avx2) TESTS=${ALL:+$TESTS} again "with AVX2 and no more" ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell \
         NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 1)" FAISS_OPT_LEVEL=avx2 SOAK_SEED="${SOAK_SEED:-1}" ;;
     slow) step "The tests that take their time"
+        python -c "import ray" 2>/dev/null || python -m pip install -qq --disable-pip-version-check --editable ".[cluster]" # too large for the [dev] extra
         python -m pytest -q -n "$WORKERS" --dist worksteal -m soak --durations=15 tests || failed+=("the tests that take their time") ;;
     *) echo "soak.sh: $part is not old, avx2 or slow" >&2; exit 2 ;;
 esac; done

@@ -18,6 +18,7 @@ import numpy as np
 from _data import add_arguments, data_folder
 from _report import interval_row, measured_before, report, row
 from scipy.special import log_softmax
+from scipy.stats import norm
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.neighbors import KNeighborsClassifier
@@ -95,6 +96,17 @@ def answers(views: np.ndarray, targets: np.ndarray, asked: np.ndarray) -> dict[s
         return found
 
 
+def holm_rows(rows: list[dict], sets: list[str]) -> list[dict]:
+    """Of how many comparisons with a plain method ours is worse, after Holm's correction (1979) over all of them: the smallest p has to be below .05 over their
+    number, the next below .05 over one less, and so on. p is of a normal distribution with the interval's width."""
+    compared = [r for r in rows if "accuracy_minus_" in r["name"]]
+    if not compared: return []
+    spread = np.array([max(r["high"] - r["low"], 1e-9) for r in compared]) / (2 * norm.ppf(.975))
+    p = np.sort(norm.cdf(np.array([r["value"] for r in compared]) / spread))
+    above = np.flatnonzero(p > .05 / np.arange(len(p), 0, -1))
+    return [row("worse_than_a_plain_method", int(above[0]) if len(above) else len(p), goal=0, better="lower", against=f"{len(p)} comparisons on {', '.join(sets)}; Holm's correction")]
+
+
 def regime_rows(name: str, photos: Photos, regime, draws: int) -> list[dict]:
     truth, asked, found = photos.targets[photos.test], photos.views[0][photos.test], []
     for draw in range(1 if regime == "all" else draws):
@@ -122,11 +134,13 @@ def main():
     folder, regimes = data_folder(args), REGIMES
     if args.small: AUGMENT, FEWEST, args.draws, regimes = 1, 2, 1, (2, "all")
     encoder, rows = create_encoder(size=64 if args.small else None), []
-    for name in [args.only] if args.only else ["pets", "clothing", *([] if args.small else ["drawn"]), "fashion"]:
+    sets = [args.only] if args.only else ["pets", "clothing", *([] if args.small else ["drawn"]), "fashion"]
+    for name in sets:
         photos = read(name, folder, encoder)
         for regime in (*regimes, *(["unequal"] if name in ("clothing", "drawn") and not args.small else [])): rows += regime_rows(name, photos, regime, args.draws)
     if not args.small and not args.only:
         for system in ("", "lr_", "lda_", "knn_"): rows.append(row(f"mean_{system}accuracy", float(np.mean([r["value"] for r in rows if r["name"].endswith(f"_{system}accuracy") and (system or r["name"].count("_") == 2)]))))
+    if not args.only: rows += holm_rows(rows, sets)
     report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
 
 

@@ -3,9 +3,10 @@
 Copies are made of photos: flipped, turned, resized, stretched, rotated, cropped, compressed, written on. They lie among photos that
 resemble each other and are no copies: pets of one breed, photos of one object from all sides. What was chosen was chosen on other
 photos: the peers' thresholds on Flickr8k, product photos and COIL-100's training objects, what counts as agreement on Flickr8k,
-product photos and pairs of COIL-100 (test objects among them), the way of clustering on COIL-100, product photos, ImageNet's animals, digits
-and drawn pets. Measured is on imagededup's own files, on copies of its photos and of ImageNet's, among pets and COIL-100's test objects; and
-the clusters of clothing and pets.
+product photos and pairs of COIL-100 (test objects among them), the way of clustering on COIL-100, product photos, ImageNet's animals, digits,
+drawn pets and mixtures of these. Measured is on imagededup's own files, on copies of its photos and of ImageNet's, among pets and COIL-100's test objects; and
+the clusters of clothing and pets, on which nothing was chosen; beside them those of drawn pets, of product photos by type and of a mixture of everything with up to 24
+photos of a class, whose parts had a say in that.
 
     python benchmarks/duplicates.py --data ../shared/data --json benchmarks/results/duplicates.json
 """
@@ -14,6 +15,7 @@ import csv
 import io
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -29,11 +31,12 @@ from sklearn.metrics import adjusted_rand_score
 from tqdm import tqdm
 
 from _data import add_arguments, data_folder
-from _report import interval_row, report, row
+from _report import interval_row, measured_before, report, row
 from image_similarity.groups.alignment import View, align
 from image_similarity.groups.clusters import Clusters, embedding_neighbours, find_clusters
 from image_similarity.groups.candidates import hash_candidates, neighbour_candidates, read_signatures
 from image_similarity.groups.duplicates import THRESHOLD, find_duplicates
+from image_similarity.drawing.pets import sample_pets
 from image_similarity.encoders.encoder import create_encoder, embed
 from image_similarity.images.errors import ImageError
 from image_similarity.images.listing import image_files, label_func
@@ -284,6 +287,38 @@ def labelled(data: Path, name: str) -> tuple[list[Path], list[str]]:
     return files, [label_func(f) if name == "pets" else f.parent.name for f in files]
 
 
+ANIMALS = {"fish": [(1440764, 1496331), (2514041, 2655020)], "birds": [(1514668, 1622779), (1795545, 1860187), (2002556, 2058221)], "reptiles": [(1629819, 1756291)],
+           "spiders": [(1768244, 1784675)], "dogs": [(2085620, 2113978)], "beasts of prey": [(2114367, 2138441)], "insects": [(2165105, 2281787)],
+           "hoofed": [(2389026, 2437616)], "primates": [(2480495, 2500267)]}  # WordNet numbers, from and to
+
+
+def groups_of_imagenet(data: Path) -> tuple[list[Path], list[str]]:
+    "Photos of animals, and which kind those are."
+    found = [(file, kind) for file in image_files(data / "imagenet_sample") for kind, bands in ANIMALS.items()
+             if (number := file.stem.partition("_")[0][1:]).isdigit() and any(low <= int(number) <= high for low, high in bands)]
+    return [file for file, _ in found], [kind for _, kind in found]
+
+
+def types_of_products(data: Path, fewest: int = 20) -> tuple[list[Path], list[str]]:
+    "Product photos, and their types; without types of fewer photos."
+    with (data / "fashion_clothes/sample_styles.csv").open(encoding="utf-8") as file:
+        types = {r["id"]: r.get("articleType") or r["productDisplayName"].split()[0] for r in csv.DictReader(file)}
+    files = [f for f in image_files(data / "fashion_clothes") if f.stem in types]
+    frequent = {name for name, n in Counter(types[f.stem] for f in files).items() if n >= fewest}
+    kept = [f for f in files if types[f.stem] in frequent]
+    return kept, [types[f.stem] for f in kept]
+
+
+def mixture(parts: dict[str, tuple[list[Path], np.ndarray, list[str]]], each: int = 24) -> tuple[list[Path], np.ndarray, list[str]]:
+    "Files, units and classes of many sets in one, at most `each` of a class."
+    rng, out = np.random.default_rng(0), ([], [], [])
+    for name, (files, unit, labels) in parts.items():
+        for label in sorted(set(labels)):
+            rows = rng.permutation(np.flatnonzero(np.array(labels) == label))[:each]
+            for column, values in zip(out, ([files[i] for i in rows], list(unit[rows]), [f"{name} {label}"] * len(rows))): column.extend(values)
+    return out[0], np.array(out[1]), out[2]
+
+
 @dataclass(frozen=True)
 class Sorted:
     """Photos of one set, sorted by us, by k-means, which is told the number of classes, by k-means with as many clusters as we find, and by
@@ -324,10 +359,10 @@ def index_rows(sets: list[Sorted], suffix: str = "") -> list[dict]:
     return rows
 
 
-def cluster_rows(sets: list[Sorted]) -> list[dict]:
-    "The mean over the sets, and each set on its own."
+def cluster_rows(sets: list[Sorted], others: list[Sorted]) -> list[dict]:
+    "The mean over the sets, and each set on its own; the others only on their own."
     rows = index_rows(sets)
-    for s in sets:
+    for s in [*sets, *others]:
         rows += index_rows([s], f"_{s.name}")
         rows += [row(f"clusters_found_{s.name}", len(s.clusters), against=f"{s.truth.max() + 1} classes"),
                  row(f"share_in_no_cluster_{s.name}", len(s.clusters.loners) / len(s.truth), better="lower")]
@@ -382,14 +417,31 @@ def duplicate_rows(pictures: Pictures, unit: np.ndarray, hashes: np.ndarray, thr
     return rows
 
 
+def all_cluster_rows(data: Path, encoder, small: bool) -> list[dict]:
+    "Of clothing and pets, on which nothing was chosen, and of the others."
+    chosen = {name: labelled(data, name) for name in ("clothing", "pets")}
+    if not small:
+        drawn = image_files(sample_pets(Path(tempfile.gettempdir()) / "drawn-classes", n_breeds=12, n_per_breed=60) / "images")
+        coil = image_files(data / "coil100")
+        chosen |= {"drawn": (drawn, [label_func(f) for f in drawn]), "fashion": types_of_products(data), "coil": (coil, [f.stem.partition("__")[0] for f in coil]),
+                   "imagenet": groups_of_imagenet(data)}
+    parts = {name: (files, embeddings_of(files, encoder, name), labels) for name, (files, labels) in chosen.items()}
+    others = [] if small else [Sorted.of("drawn", *parts["drawn"]), Sorted.of("fashion", *parts["fashion"]), Sorted.of("mixture", *mixture(parts))]
+    return cluster_rows([Sorted.of(name, *parts[name]) for name in ("clothing", "pets")], others)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, "imagededup/, pets/, clothing/ and the others")
     parser.add_argument("--json", type=Path, help="write the rows there")
     parser.add_argument("--choose", action="store_true", help="show what other thresholds would do on the training pictures, and stop")
+    parser.add_argument("--only", choices=["clusters"], help="leave the copies as they were measured")
     args = parser.parse_args()
     if args.small: make_small()
     data, encoder = data_folder(args), create_encoder(size=SIZE)
+    if args.only:
+        rows = all_cluster_rows(data, encoder, args.small)
+        return report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
     with tempfile.TemporaryDirectory() as folder:
         training = training_pictures(data, Path(folder))
         unit = embeddings_of(training.files, encoder, "training")
@@ -399,11 +451,8 @@ def main():
         measured = measured_pictures(data, Path(folder))
         unit = embeddings_of(measured.files, encoder, "measured")
         rows = duplicate_rows(measured, unit, np.stack([imagededup_hash(f) for f in measured.files]), thresholds)
-    sets = []
-    for name in ("clothing", "pets"):
-        files, labels = labelled(data, name)
-        sets.append(Sorted.of(name, files, embeddings_of(files, encoder, name), labels))
-    report(rows + cluster_rows(sets), args.json)
+    rows += all_cluster_rows(data, encoder, args.small)
+    report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
 
 
 if __name__ == "__main__":

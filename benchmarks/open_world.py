@@ -195,7 +195,7 @@ def rows_of(name: str, runs: list[dict]) -> list[dict]:
         ece = expected_calibration_error(p[told_one], right[told_one]) if told_one.any() else np.nan
         found += [row(f"{name}_top1_ece_{kind}", ece, goal=perfect * (1 if kind == "trained" else 1.5), better="lower", against=told),
                   row(f"{name}_top1_ece_{kind}_perfect", perfect, better="lower", against=told)]
-        add(f"{kind}_accepted", by_class(np.nan_to_num(p) >= .5 + 0., q["cluster"]) if False else by_class((np.nan_to_num(p) >= .5).astype(float), q["cluster"]), **({"goal": .85} if kind == "trained" else {}))
+        add(f"{kind}_accepted", by_class((np.nan_to_num(p) >= .5).astype(float), q["cluster"]), **({"goal": .85} if kind == "trained" else {}))
         add(f"{kind}_none", by_class(np.isnan(p).astype(float), q["cluster"]), better="lower")
         for part in ("", "before"):
             values = np.array([run["pairs"][f"{part}_{kind}"] for run in runs])

@@ -33,6 +33,7 @@ from .finder.finder import SimilarityFinder
 from .finder.evaluation import Evaluation, evaluate
 from .finder.training import fit_finder
 from .finder.onnx_export import export_onnx
+from .matching.automm import convert_data_for_ranking
 from .matching.predictor import MatchPredictor
 from .matching.search import MultiModalPredictor, semantic_search
 from .products.matcher import ProductMatcher
@@ -67,6 +68,7 @@ __all__ = [
     "class_map",
     "classifier_learner",
     "contact_sheet",
+    "convert_data_for_ranking",
     "create_app",
     "create_encoder",
     "embed",

@@ -28,7 +28,7 @@ from ..images.listing import NotLookedAt
 from ..images.remote import as_url
 from ..images.console import Voice, complain, line_path, one_line, report, say, shown_path
 from .gallery import Commands, conditions, nothing_matches
-from .options import AsJson, FIGURE_FORMATS, Images, Labels, Model, Quiet, Split, Where, check_figure, found_gallery, open_gallery
+from .options import AsJson, FIGURE_FORMATS, Images, Labels, Model, Quiet, Split, Where, check_figure, found_gallery, open_gallery, shown_place
 
 if TYPE_CHECKING: # it needs seconds to load
     from image_similarity.explain.results import Results
@@ -66,7 +66,7 @@ def found_json(query: object, results: "Results", scores: str) -> str:
 def find(
     query: Annotated[str, typer.Argument(help="A picture; in a gallery also a text. Whatever neither is a file or folder nor looks like one is a text; --words makes it one.", metavar="QUERY", show_default=False)],
     model: Annotated[Path | None, typer.Option(help="Folder that `train` or `demo` wrote; results then have the probability of a match.", metavar="MODEL", show_default=False)] = None,
-    gallery: Annotated[Path | None, typer.Option(help="Folder that `index` filled, to search instead of the model's own pictures; without a model, by the cosine of embeddings.",
+    gallery: Annotated[Path | None, typer.Option(help="Folder or postgresql://… that `index` filled, to search instead of the model's own pictures; without a model, by the cosine of embeddings.",
                                                  metavar="GALLERY", show_default=False)] = None,
     plus: Annotated[list[str] | None, typer.Option(metavar="QUERY", show_default=False, help="Look for this too, a text or a picture. May be repeated. Only without a model.")] = None,
     minus: Annotated[list[str] | None, typer.Option(metavar="QUERY", show_default=False, help="Steer away from this, a text or a picture. May be repeated. Only without a model.")] = None,
@@ -92,10 +92,11 @@ def find(
     for given in [*([] if words else [query]), *(plus or []), *(minus or [])]:
         if os.path.isdir(given): raise ValueError(f"{given}: is a folder, and a search takes a picture or a text; for the word, add --words or write it with a space behind")
     if model is None and (candidates or coverage): raise ValueError("--candidates and --coverage: only a model knows of classes; pass --model MODEL")
+    place = gallery or model or found_gallery()
     searched = None
-    if model is None: searched, found = _find_in_gallery(query, plus, minus, gallery, top_k, where, approximate, explain, words)
+    if model is None: searched, found = _find_in_gallery(query, plus, minus, place, top_k, where, approximate, explain, words)
     else: found = _find_with_model(query, plus, minus, model, gallery, top_k, candidates, coverage, where, approximate, explain, json)
-    _tell_found(*found, json, null, sheet)
+    _tell_found(*found, place, json, null, sheet)
     if show and found[1] and found[1][0].path is not None: typer.launch(str(as_url(found[1][0].path) or found[1][0].path))
     if searched is not None: _ready_for_next(searched)
 
@@ -110,7 +111,7 @@ def _ready_for_next(
     say("making the next search faster; that takes some seconds, once")
     encoder.convert()
 
-def _tell_found(asked: object, results: "Results", scores: str, json: bool, null: bool, sheet: Path | None) -> None:
+def _tell_found(asked: object, results: "Results", scores: str, place: Path, json: bool, null: bool, sheet: Path | None) -> None:
     "Print results, and draw them where that is wanted."
     missing = {r.id for r in results if r.path is not None and as_url(r.path) is None and not os.path.exists(r.path)}
     if json: print(found_json(asked, results, scores))
@@ -119,7 +120,7 @@ def _tell_found(asked: object, results: "Results", scores: str, json: bool, null
         for r in results:
             number = r.score if r.pair_probability is None else r.probability # of a search without a model there is neither
             print("?" if number is None else f"{number:.4f}", line_path(r.path or ""), *(["missing"] if r.id in missing else []), *(f"also at {line_path(path)}" for path in r.also_at), sep="\t")
-    if missing: complain(f"{len(missing)} of {len(results)} results {'is' if len(missing) == 1 else 'are'} not there any more; `image_similarity gallery check GALLERY` says what is missing, `index FOLDER` finds what has moved")
+    if missing: complain(f"{len(missing)} of {len(results)} results {'is' if len(missing) == 1 else 'are'} not there any more; `image_similarity gallery check {shown_place(place)}` says what is missing, `index FOLDER` finds what has moved")
     if sheet is not None and sheet.suffix.lower() == ".html": sheet.write_text(f'<!doctype html><meta charset="utf-8"><title>{html.escape(str(asked))}</title>{results._repr_html_()}', encoding="utf-8")
     elif sheet is not None: results.show(path=sheet)
 
@@ -128,29 +129,28 @@ def _find_with_model(query: str, plus: list[str] | None, minus: list[str] | None
     from image_similarity.encoders.mixtures import is_path
     if plus or minus or not is_path(query):
         what = f"{query}: there is no such file, and a model compares pictures only" if not (plus or minus) else "--plus and --minus: a model compares one picture"
-        raise ValueError(f"{what}; leave out --model and name a gallery (--gallery {gallery or model})")
+        raise ValueError(f"{what}; leave out --model and name a gallery (--gallery {shown_place(gallery or model)})")
     if approximate: raise ValueError("--approximate: a model compares every picture, no shortlist; leave out --approximate or --model")
     from image_similarity.finder import SimilarityFinder
     finder = SimilarityFinder.load(model, None if gallery is None else open_gallery(gallery))
     results = finder.search(query, top_k, candidates or "weighted", conditions(where), coverage=coverage)
-    if not results and coverage is None: raise ValueError(f"{gallery or model}: {nothing_matches(finder.gallery, where) if where else 'holds no picture but the query'}")
+    if not results and coverage is None: raise ValueError(f"{shown_place(gallery or model)}: {nothing_matches(finder.gallery, where) if where else 'the query is its only picture'}")
     if explain is not None and results: finder.explain(results[0]).save(explain)
     if results.coverage: complain(results.coverage)
     if not json and (why := {r.reason for r in results}) and None not in why: complain(f"no probability: {why.pop()}")
     return query, results, ("which side the query is on, then the log posterior of the class and log probability of the pair; probability: of a match in this gallery; "
                             "pair_probability: of the pair at even odds")
 
-def _find_in_gallery(query: str, plus: list[str] | None, minus: list[str] | None, gallery: Path | None, top_k: int, where: list[str] | None,
+def _find_in_gallery(query: str, plus: list[str] | None, minus: list[str] | None, place: Path, top_k: int, where: list[str] | None,
                      approximate: bool, explain: Path | None, as_words: bool) -> tuple["Gallery", tuple[object, "Results", str]]:
     if explain is not None: raise ValueError("--explain: only a model can explain what it found; pass --model MODEL")
     from image_similarity.encoders.mixtures import as_mixture, words
     wanted = words(query) if as_words else as_mixture(query)
     for more in plus or []: wanted += more
     for less in minus or []: wanted -= less
-    place = found_gallery() if gallery is None else gallery
     searched = open_gallery(place)
     results = searched.search(wanted, top_k, conditions(where), approximate=approximate)
-    if not results: raise ValueError(f"{place}: {nothing_matches(searched, where) if where else f'is empty; `image_similarity index IMAGES --gallery {place}` fills it'}")
+    if not results: raise ValueError(f"{shown_place(place)}: {nothing_matches(searched, where) if where else f'is empty; `image_similarity index IMAGES --gallery {shown_place(place)}` fills it'}")
     return searched, (wanted if plus or minus else query, results, "cosine" if wanted.single else "standard deviations")
 
 # %% ../../nbs/14_cli/04_commands.ipynb #7ecf0559
@@ -192,7 +192,7 @@ def export(
     for file in export_onnx(SimilarityFinder.load(model), out): print(shown_path(file))
 
 # %% ../../nbs/14_cli/04_commands.ipynb #4da82051
-for command in (learning.train, gallery_commands.index, gallery_commands.duplicates, gallery_commands.clusters, serving.serve): app.command()(command)
+for command in (learning.train, learning.match, gallery_commands.index, gallery_commands.duplicates, gallery_commands.clusters, serving.serve): app.command()(command)
 app.command("import-learner")(learning.import_learner)
 app.add_typer(gallery_commands.gallery_app, name="gallery")
 

@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/14_cli/gallery.html.md
 
 # %% auto #0
 __all__ = ['OTHER_WORDS', 'gallery_app', 'conditions', 'nothing_matches', 'tell_passed_over', 'name_passed_over', 'tell_missing',
-           'index', 'added_json', 'Commands', 'info', 'check', 'remove', 'export', 'duplicates', 'clusters']
+           'index', 'added_json', 'Commands', 'info', 'check', 'remove', 'copy', 'export', 'duplicates', 'clusters']
 
 # %% ../../nbs/14_cli/02_gallery.ipynb #197187c5
 import json as to_json
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from .options import AsJson, Exclude, Folder, OwnPlace, Place, Pooling, Quiet, SHEET_FORMATS, Sheet, Verbose, Where, check_figure, found_gallery, open_gallery, Weights
+from .options import AsJson, Exclude, Folder, OwnPlace, Place, Pooling, Quiet, SHEET_FORMATS, Sheet, Verbose, Where, check_figure, found_gallery, open_gallery, shown_place, Weights
 from ..images.console import Voice, did_you_mean, line_path, report, say, shown_path
 from ..images.remote import as_url
 
@@ -82,7 +82,7 @@ def tell_missing(
     gallery: Path,
 ) -> None:
     "What is not there, and the command that mends it."
-    for line in missing.report(shown_path(gallery)): say(line)
+    for line in missing.report(shown_place(gallery)): say(line)
     if Voice.level > 0:
         for item in [*missing.gone, *missing.away]: say(f"  {line_path(item.path)}")
 
@@ -97,6 +97,8 @@ def index(
     weights: Weights = None,
     pooling: Pooling = None,
     model: Annotated[Path | None, typer.Option(metavar="MODEL", show_default=False, help="Use this model's encoder, so that the model can search the gallery.")] = None,
+    on: Annotated[str | None, typer.Option(metavar="HOST:PORT|auto", envvar="RAY_ADDRESS", show_envvar=False, show_default=False, help="Look at the pictures on all nodes of this Ray cluster, which see them under "
+                                           "the same paths; by default $RAY_ADDRESS, if that is set.")] = None,
     json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -106,13 +108,16 @@ def index(
     A gallery that does not exist is created. Known pictures are skipped, so it may be stopped and run again. What was not looked at, and what is no longer there, is said."""
     place = found_gallery() if gallery is None else gallery
     kept = _gallery_to_fill(place, arch, weights, pooling, model)
+    if on is not None:
+        from image_similarity.gallery.cluster import ClusterEncoder
+        kept.encoder = ClusterEncoder(kept.encoder, on)
     added = kept.add(images, labels, labels if labels not in (None, "name", "folder") else None, exclude=exclude or ())
     missing = kept.missing(None if images is None or as_url(images) else images)
     report(added.bad)
     tell_passed_over(added.listed)
     tell_missing(missing, place)
     if json: return print(to_json.dumps(added_json(added, missing, len(kept)), indent=1))
-    say(f"{repr(added).splitlines()[0]}; {len(kept):,} in {shown_path(place)}")
+    say(f"{repr(added).splitlines()[0]}; {len(kept):,} in {shown_place(place)}")
 
 def added_json(added: "Added", missing: "Missing", items: int) -> dict:
     """What `index` did, for programs.
@@ -126,7 +131,7 @@ def added_json(added: "Added", missing: "Missing", items: int) -> dict:
 def _gallery_to_fill(place: Path, arch: str | None, weights: Path | None, pooling: str | None, model: Path | None) -> "Gallery":
     "With the encoder that was asked for. A gallery that has another says so before any network is looked for."
     from image_similarity.gallery import Gallery
-    from image_similarity.gallery.gallery import is_gallery
+    from image_similarity.gallery.opening import is_gallery
     if model is not None and arch is not None: raise ValueError(f"--arch {arch} and --model {model}: the model has its own encoder; leave out one of them")
     if model is not None and weights is not None: raise ValueError(f"--weights {weights} and --model {model}: the model has its own weights; leave out one of them")
     if model is not None and pooling is not None: raise ValueError(f"--pooling {pooling} and --model {model}: the model pools as it learned to; leave out one of them")
@@ -136,11 +141,11 @@ def _gallery_to_fill(place: Path, arch: str | None, weights: Path | None, poolin
     made_with = None if kept is None else kept.catalogue.fact("encoder")
     pooled_by: str = (made_with or {}).get("pooling", "concat")
     if made_with is not None and pooling not in (None, pooled_by):
-        raise ValueError(f"{place}: its vectors are pooled by {pooled_by}, so --pooling {pooling} does not fit; leave it out, or make another gallery")
+        raise ValueError(f"{shown_place(place)}: its vectors are pooled by {pooled_by}, so --pooling {pooling} does not fit; leave it out, or make another gallery")
     pooled_by = pooling or pooled_by
     if arch is not None and made_with is not None:
         if made_with.get("name") == arch and weights is None: return kept # pyright: ignore[reportReturnType] (it has a record)
-        if made_with.get("name") != arch and not arch.startswith("hf-hub:"): raise ValueError(f"{place}: was made with {made_with.get('name', made_with['kind'])}, so --arch {arch} does not fit; leave it out, or make another gallery")
+        if made_with.get("name") != arch and not arch.startswith("hf-hub:"): raise ValueError(f"{shown_place(place)}: was made with {made_with.get('name', made_with['kind'])}, so --arch {arch} does not fit; leave it out, or make another gallery")
     if model is not None: return Gallery(place, _finder(model).encoder)
     if arch is None and weights is None and (kept is not None or pooled_by == "concat"): return kept or Gallery(place)
     from image_similarity.encoders.encoder import create_encoder
@@ -165,7 +170,7 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 # %% ../../nbs/14_cli/02_gallery.ipynb #ab33b975
-gallery_app = typer.Typer(cls=Commands, help="Inspect a gallery, check it, remove or export items.")
+gallery_app = typer.Typer(cls=Commands, help="Inspect a gallery, check it, copy it, remove or export items.")
 
 @gallery_app.command()
 def info(gallery: OwnPlace = None, json: AsJson = False):
@@ -198,11 +203,29 @@ def remove(
     if missing:
         lost = kept.missing()
         removed = kept.remove([item.id for item in lost.gone])
-        for line in lost.report(shown_path(gallery))[bool(lost.gone):]: say(line)
+        for line in lost.report(shown_place(gallery))[bool(lost.gone):]: say(line)
         return say(f"{removed:,} item{'s'[:removed != 1]} removed, {len(kept):,} left")
     gone = kept.remove(conditions(where) if where else [int(i) if i.isdecimal() else i for i in items or []])
-    if where and not gone: raise ValueError(f"{gallery}: {nothing_matches(kept, where)}")
+    if where and not gone: raise ValueError(f"{shown_place(gallery)}: {nothing_matches(kept, where)}")
     say(f"{gone:,} item{'s'[:gone != 1]} removed, {len(kept):,} left")
+
+@gallery_app.command()
+def copy(
+    source: Annotated[Path, typer.Argument(help="Gallery to copy: a folder, or postgresql://user@host/database?schema=NAME.", metavar="FROM", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="Where to: a folder or an address that holds nothing yet, or a copy that was stopped.", metavar="TO", show_default=False)],
+    quiet: Quiet = False,
+):
+    """Copy a gallery, ids and all, between a folder and PostgreSQL.
+
+    What was stopped goes on when it is called again. At the end all is compared."""
+    from image_similarity.gallery.copying import copy_catalogue
+    from image_similarity.gallery.opening import is_gallery, opened_catalogue
+    if not is_gallery(source): raise FileNotFoundError(f"{shown_place(source)}: there is no gallery to copy")
+    one, other = opened_catalogue(source, read_only=True), opened_catalogue(target, create=True)
+    try: say(f"{copy_catalogue(one, other)}; {shown_place(target)}")
+    finally:
+        one.close()
+        other.close()
 
 @gallery_app.command()
 def export(

@@ -7,7 +7,7 @@ Docs: https://image-similarity.github.io/image_similarity/14_cli/options.html.md
 # %% auto #0
 __all__ = ['Folder', 'Place', 'OwnPlace', 'Where', 'Sheet', 'AsJson', 'Weights', 'Pooling', 'Quiet', 'Verbose', 'Exclude',
            'Images', 'Model', 'Labels', 'Split', 'SHEET_FORMATS', 'FIGURE_FORMATS', 'VARIABLE', 'check_figure',
-           'found_gallery', 'open_gallery']
+           'shown_place', 'found_gallery', 'open_gallery']
 
 # %% ../../nbs/14_cli/01_options.ipynb #d86b8a3f
 import os
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..gallery.paths import as_address, shown_address
 from ..images.console import Voice, shown_path
 
 if TYPE_CHECKING: # it needs seconds to load
@@ -28,9 +29,9 @@ def _level(level: int):
         return wanted
     return set_level
 
-Folder = Annotated[Path | None, typer.Option("--gallery", help="Folder of the gallery; by default $IMAGE_SIMILARITY_GALLERY, or the one that lies here or further up.", metavar="GALLERY", show_default=False)]
-Place = Annotated[Path, typer.Argument(help="Folder of the gallery.", metavar="GALLERY", show_default=False)]
-OwnPlace = Annotated[Path | None, typer.Argument(help="Folder of the gallery; by default as for `find`.", metavar="GALLERY", show_default=False)]
+Folder = Annotated[Path | None, typer.Option("--gallery", help="Folder of the gallery, or postgresql://…; by default $IMAGE_SIMILARITY_GALLERY, or the one that lies here or further up.", metavar="GALLERY", show_default=False)]
+Place = Annotated[Path, typer.Argument(help="Folder of the gallery, or postgresql://user@host/database?schema=NAME.", metavar="GALLERY", show_default=False)]
+OwnPlace = Annotated[Path | None, typer.Argument(help="Folder of the gallery, or postgresql://…; by default as for `find`.", metavar="GALLERY", show_default=False)]
 Where = Annotated[list[str] | None, typer.Option("--where", metavar="NAME=VALUE", show_default=False, help="Only items with this label (label=cat) or metadata (year=2020). "
                                                  "May be repeated: for the same name, any of the values will do.")]
 Sheet = Annotated[Path | None, typer.Option("--sheet", metavar="OUT.png", show_default=False, help="Write a contact sheet to this file.")]
@@ -63,11 +64,18 @@ def check_figure(path: Path, formats: tuple[str, ...] = FIGURE_FORMATS) -> None:
     if not path.parent.is_dir(): raise FileNotFoundError(f"{path.parent}: there is no such folder to put {path.name} into")
 
 # %% ../../nbs/14_cli/01_options.ipynb #bc576c04
+def shown_place(place: Path) -> str:
+    """A place of a gallery as it is said: as `shown_path`, or without the password.
+
+    Args:
+        place: a folder, or the address of a database"""
+    return shown_address(address) if (address := as_address(place)) is not None else shown_path(place)
+
 VARIABLE = "IMAGE_SIMILARITY_GALLERY"
 
 def _galleries_in(folder: Path) -> list[Path]:
     "A folder that is a gallery, or the galleries in it; models are none."
-    from image_similarity.gallery.gallery import is_gallery
+    from image_similarity.gallery.opening import is_gallery
     plain = lambda place: is_gallery(place) and not (place / "manifest.json").exists()
     if plain(folder): return [folder]
     try: return sorted(place for place in folder.iterdir() if place.is_dir() and plain(place))
@@ -89,7 +97,7 @@ def open_gallery(folder: Path | None) -> "Gallery":
     Args:
         folder: of a gallery that is there; None for `found_gallery`"""
     from image_similarity.gallery import Gallery
-    from image_similarity.gallery.gallery import is_gallery
+    from image_similarity.gallery.opening import is_gallery
     if folder is None: folder = found_gallery()
-    if not is_gallery(folder): raise FileNotFoundError(f"{folder}: there is no gallery; `image_similarity index IMAGES --gallery {folder}` makes one")
+    if not is_gallery(folder): raise FileNotFoundError(f"{shown_place(folder)}: there is no gallery; `image_similarity index IMAGES --gallery {shown_place(folder)}` makes one")
     return Gallery(folder)

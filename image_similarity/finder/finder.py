@@ -280,7 +280,7 @@ class SimilarityFinder:
 
         Args:
             folder: that `save` wrote
-            gallery: another gallery to search; None for the model's own"""
+            gallery: another gallery to search, its folder, or its address (postgresql://…); None for the model's own"""
         folder, finder = Path(os.path.realpath(folder)), cls.__new__(cls)
         model, records = read_model(folder)
         finder._set_up(model, own_gallery(folder, model.encoder))
@@ -291,7 +291,7 @@ class SimilarityFinder:
     def __reduce__(self): # for pickle and deepcopy
         folder, revision = self._saved or (self._read[0] if self._read else None, None)
         if folder is None: raise TypeError("this finder is in memory only: save(folder) first, then pickle or copy it, or SimilarityFinder.load(folder)")
-        if self.gallery.folder: return type(self).load, (folder, None if self.gallery.folder == folder else self.gallery.folder)
+        if self.gallery.place: return type(self).load, (folder, None if self.gallery.folder == folder else self.gallery.place)
         if revision == self.gallery.catalogue.revision(): return type(self).load, (folder,)
         raise TypeError(f"the gallery of this finder is in memory, and {folder} does not hold it as it is now: save(folder) first, then pickle or copy it")
 

@@ -15,7 +15,8 @@ import torch
 
 from ..encoders.encoder import Encoder, fingerprint
 from ..gallery.adding import content_hash
-from ..gallery.gallery import Gallery, is_gallery
+from ..gallery.gallery import Gallery
+from ..gallery.opening import is_gallery
 from ..encoders.model_files import load_encoder, read_manifest, read_tensors, save_encoder, write_manifest, write_tensors
 from ..scoring.layers import build_layers, describe_layers, flat_layers
 from ..scoring.open_world import UNCALIBRATED, OpenWorld
@@ -129,7 +130,7 @@ def own_gallery(folder: Path, encoder: Encoder) -> Gallery:
     if not is_gallery(folder): raise FileNotFoundError(f"{file}: missing from the model folder; train again")
     try: gallery = Gallery(folder, encoder)
     except ValueError as e: raise ValueError(f"{file}: damaged, or of another model ({e}); train again") from e
-    if not len(gallery): raise ValueError(f"{file}: holds no picture; train again")
+    if not len(gallery): raise ValueError(f"{file}: contains no pictures; train again")
     return gallery
 
 # %% ../../nbs/10_finder/02_folder.ipynb #chk00001

@@ -164,7 +164,7 @@ def chosen_ids(catalogue: Catalogue, which: Any) -> list[int]:
     there, ids = catalogue.items_by_id([int(w) for w in many if isinstance(w, (int, np.integer))]), []
     everything = catalogue.paths() if len(paths) < len(set(map(str, named))) else {}
     for w in many:
-        item = there.get(int(w)) if isinstance(w, (int, np.integer)) else paths.get(place := item_path(w, catalogue.folder))
+        item = there.get(int(w)) if isinstance(w, (int, np.integer)) else paths.get(place := item_path(w, catalogue.folder, catalogue.database is not None))
         found = [item.id] if item else [] if isinstance(w, (int, np.integer)) else [id for id, path in everything.items() if path.is_relative_to(place)]
         if not found: raise NoSuchItem(f"{w}: the gallery has no such item")
         ids += found

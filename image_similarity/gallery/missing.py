@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .catalogue import Catalogue, Item
+from .encoder import named
 
 # %% ../../nbs/09_gallery/10_missing.ipynb #5e4c82d8
 @dataclass(frozen=True)
@@ -79,5 +80,5 @@ def came_alone(catalogue: Catalogue) -> str:
     Returns: "" for one whose pictures are there"""
     lost, n = not_there(catalogue)
     if 2 * len(lost) <= n: return ""
-    return (f"{catalogue.folder or 'this gallery'}: {len(lost)} of {n} pictures that were looked for are not where they were, the first is {lost[0].path}. Where they have moved, "
-            f"`image_similarity index FOLDER --gallery {catalogue.folder}` finds them by their content; a drive has to be mounted")
+    return (f"{named(catalogue)}: {len(lost)} of {n} pictures that were looked for are not where they were, the first is {lost[0].path}. Where they have moved, "
+            f"`image_similarity index FOLDER --gallery {named(catalogue)}` finds them by their content; a drive has to be mounted")

@@ -38,9 +38,7 @@ def nearest_mixed(searcher: Searcher, vectors: np.ndarray, weights: Sequence[flo
         k: items
         where: conditions on the items, see `conditions`
     Returns: ids (k,) and scores (k,), best first; id -1 and score -inf where there is none left"""
-    rows, alive = searcher.now("cosine")
-    some = slice(None, None, max(1, len(rows) // SPREAD_ROWS))
-    means, spread = measured_terms(vectors, rows[some][alive[some]])
+    means, spread = measured_terms(vectors, searcher.sample(SPREAD_ROWS))
     scaled = np.asarray(weights) / spread
     direction = scaled @ vectors
     length = np.linalg.norm(direction)

@@ -90,6 +90,10 @@ def cache_folder(catalogue: Catalogue) -> Path | None:
 
     Returns: None where none can be kept"""
     folder = catalogue.folder
+    if catalogue.database is not None:
+        try: catalogue.database.home.mkdir(parents=True, exist_ok=True)
+        except OSError: return None
+        return catalogue.database.home / "cache"
     return None if folder is None or catalogue.read_only or not os.access(folder, os.W_OK) else folder / "cache"
 
 class RowCache:

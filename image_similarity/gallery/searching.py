@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .catalogue import Catalogue
+from .catalogue import Catalogue, Database, conditions
 from .encoder import compared_rows
 from .row_cache import RowCache, cache_folder
 from ..metrics.similarity import METRICS, normalize
@@ -37,6 +37,20 @@ class Searcher:
         self.catalogue, self.text, self._lock = catalogue, text, threading.RLock()
         self._rows: dict[str, RowCache] = {}
         self._stores: dict[tuple[str, bool], tuple[VectorStore, dict]] = {} # by metric, and whether approximate; with what it was made from
+
+    @property
+    def in_database(self) -> Database | None: return None if self.text is not None else self.catalogue.database # which searches itself; what words are compared with it does not keep
+
+    def sample(self, most: int) -> np.ndarray:
+        """What is compared by cosine, of items from all over the gallery.
+
+        Args:
+            most: rows
+        Returns: (n, D)"""
+        if self.in_database is not None: return self.in_database.sample(most)
+        rows, alive = self.now("cosine")
+        some = slice(None, None, max(1, len(rows) // most))
+        return rows[some][alive[some]]
 
     @property
     def folder(self) -> Path | None: return cache_folder(self.catalogue) # of the caches; None where none can be kept
@@ -104,6 +118,9 @@ def nearest_items(
         where: conditions on the items, see `conditions`
         approximate: with `where`, always exact
     Returns: ids (Q, k) and scores (Q, k), best first; id -1 and score -inf where there is none left"""
+    if searcher.in_database is not None:
+        found, scores = searcher.in_database.nearest(vectors, k, metric, conditions(where, searcher.catalogue) if where is not None else None, approximate)
+        return found, np.minimum(scores, 1) if metric == "cosine" else scores
     store, ids, keep = searcher.store(metric, approximate and not where)
     if not len(ids): return np.full((len(vectors), k), -1), np.full((len(vectors), k), -np.inf, np.float32)
     if where is not None: keep = rows_where(searcher.catalogue, ids, where)
@@ -136,6 +153,7 @@ def approximations(searcher: Searcher) -> list[dict]:
     """The approximate indexes that are kept, as they were measured when they were built.
 
     Returns: metric, rows, and recall of the ten best, measured"""
+    if searcher.in_database is not None: return searcher.in_database.approximations()
     pages = sorted(searcher.folder.glob("*.index.json")) if searcher.folder else []
     kept = [json.loads(page.read_text(encoding="utf-8")) for page in pages]
     live = [{"metric": m, "rows": len(s), "recall": s.recall} for (m, _), (s, _) in searcher._stores.items() if isinstance(s, ApproximateVectors)]

@@ -49,7 +49,7 @@ def _clause(condition: Condition) -> tuple[str, list]:
     "One condition as SQL over `items`, and its parameters."
     among, asked = "IN (SELECT value FROM json_each(?))", json.dumps(condition.values)
     if condition.name == "label": return f"(label {among}{' OR label IS NULL' if condition.or_none else ''})", [asked]
-    clause, parameters = f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND value {among})", [condition.name, asked]
+    clause, parameters = f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND type NOT IN ('array', 'object') AND value {among})", [condition.name, asked]
     if not condition.or_none: return clause, parameters
     return f"({clause} OR NOT EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND value IS NOT NULL))", [*parameters, condition.name]
 

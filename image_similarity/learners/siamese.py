@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastai.callback.mixup import MixHandler
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.torch_core import params
@@ -71,7 +72,7 @@ def siampredict(learn: Learner, item: SiameseImage) -> tuple[torch.Tensor, torch
     Args:
         learn: with a `SiameseModel`
         item: two images, or their files
-    Returns: logit (1,) and probability (1,) of a match"""
+    Returns: logit (1,) and probability (1,) of a match; of a head of two outputs both (2,), no match first"""
     dl = learn.dls.valid
     dl.before_iter() # tells its transforms that this is validation: nothing is drawn at random
     encoder: Any = learn.model.encoder
@@ -80,11 +81,20 @@ def siampredict(learn: Learner, item: SiameseImage) -> tuple[torch.Tensor, torch
     x1, x2 = dl.after_batch(tuple(x[None].to(learn.dls.device) for x in pair))
     learn.model.to(learn.dls.device).eval() # as fastai moves it before it trains
     with torch.no_grad(): logit = learn.model(x1, x2).reshape(-1).cpu().as_subclass(torch.Tensor)
-    return logit, logit.sigmoid()
+    return logit, logit.sigmoid() if logit.numel() == 1 else logit.softmax(0) # two outputs share one certainty
 
 # %% ../../nbs/06_learners/12_siamese.ipynb #cd429935
 class SiameseLearner(KeptLearner):
     "A `Learner` of pairs that can be asked about one."
+
+    def add_cb(self, cb: Any) -> "SiameseLearner":
+        """As fastai's. Raises `ValueError` for MixUp and CutMix: half of one pair and half of another are neither a match nor none.
+
+        Args:
+            cb: a callback, or its class"""
+        if isinstance(cb, MixHandler) or isinstance(cb, type) and issubclass(cb, MixHandler):
+            raise ValueError(f"{getattr(cb, '__name__', type(cb).__name__)}: pairs are not mixed, as a mixed pair is neither a match nor none; leave it out")
+        return super().add_cb(cb)
 
     def siampredict(self, item: SiameseImage) -> tuple[torch.Tensor, torch.Tensor]:
         """Score one pair, the way validation pairs are scored.
@@ -190,7 +200,7 @@ def _valid_pairs(data: LabelledImages, embedded: Embedded) -> DataLoader | None:
 
 # %% ../../nbs/06_learners/12_siamese.ipynb #c272eeff
 def pair_scorer(learn: Learner, symmetric: bool = False) -> PairScorer:
-    """Fold the head of a Siamese learner: a `SiameseHead`, or a plain `create_head(nf*2, 1)`.
+    """Fold the head of a Siamese learner: a `SiameseHead`, or a plain `create_head(nf*2, 1)`, or one of two outputs.
 
     Raises `TypeError` for any other head.
 
@@ -203,4 +213,11 @@ def pair_scorer(learn: Learner, symmetric: bool = False) -> PairScorer:
     if isinstance(head, SiameseHead): return head.fold()
     concat = getattr(model.encoder, "concat", True)
     after_pooling(head, concat) # or else it cannot be folded
+    last = head[-1]
+    if isinstance(last, nn.Linear) and last.out_features == 2: # of no match and of a match: their difference is the log odds
+        head = deepcopy(head)
+        head[-1] = nn.Linear(last.in_features, 1, bias=last.bias is not None)
+        with torch.no_grad():
+            head[-1].weight.copy_(last.weight[1:] - last.weight[:1])
+            if last.bias is not None: head[-1].bias.copy_(last.bias[1:] - last.bias[:1])
     return fold_pair_head(head, symmetric=symmetric, concat=concat)

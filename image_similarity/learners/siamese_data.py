@@ -74,7 +74,9 @@ def _pair_title(match=None) -> str:
     return "match" if bool(match) else "no match"
 
 # %% ../../nbs/06_learners/09_siamese_data.ipynb #108d990f
-def show_pairs(pairs: Sequence, columns: int = 3, colours: Sequence[str] | None = None, axes=None):
+def show_pairs(
+    pairs: Sequence, columns: int = 3, colours: Sequence[str] | None = None, axes=None, nrows: int | None = None, figsize: tuple[float, float] | None = None,
+):
     """Draw pairs in a grid.
 
     Args:
@@ -82,12 +84,14 @@ def show_pairs(pairs: Sequence, columns: int = 3, colours: Sequence[str] | None 
         columns: pairs in a row
         colours: of the titles
         axes: matplotlib axes, one a pair; None makes them
+        nrows: rows, instead of `columns`
+        figsize: of all, inches; None for 4.2 by 2.5 a pair
     Returns: the axes, one a pair"""
     if axes is None:
         import matplotlib.pyplot as plt
-        columns = max(1, min(columns, len(pairs)))
+        columns = max(1, min(columns if nrows is None else -(-len(pairs) // nrows), len(pairs)))
         rows = -(-len(pairs) // columns)
-        axes = list(plt.subplots(rows, columns, figsize=(4.2 * columns, 2.5 * rows), squeeze=False, layout="constrained")[1].flat)
+        axes = list(plt.subplots(rows, columns, figsize=figsize or (4.2 * columns, 2.5 * rows), squeeze=False, layout="constrained")[1].flat)
         for axis in axes: axis.axis("off")
     axes = axes[:len(pairs)]
     for axis, pair in zip(axes, pairs): pair.show(axis)
@@ -101,11 +105,13 @@ class SiameseTransform(Transform):
     def __init__(self, files: Sequence, splits, label_func: Callable = label_func, seed: int = 0, open_image: Callable = RGBImage.create):
         """Args:
             files: all files
-            splits: indices of the training files, indices of the validation files
+            splits: indices of the training files, indices of the validation files; these two in either order
             label_func: label of a file
             seed: of the validation pairs
             open_image: from a file to an image"""
-        self.label_func, self.open_image = label_func, open_image
+        if callable(splits): splits, label_func = label_func, splits # the order of fastai's book
+        self.label_func: Callable = label_func
+        self.open_image = open_image
         self.partners = [self._by_label([files[i] for i in split]) for split in splits]
         rng = np.random.default_rng(seed)
         self.valid = {files[i]: self._draw(files[i], 1, rng) for i in splits[1]}
@@ -160,8 +166,8 @@ def siamese_dls(data: LabelledImages, encoder: Encoder, batch_size: int = 16) ->
 
 # %% ../../nbs/06_learners/09_siamese_data.ipynb #3ee6acba
 @show_batch.dispatch
-def _show_pairs_of_batch(x: SiameseImage, y, samples, ctxs=None, max_n=6, ncols=3, **kwargs):
-    return show_pairs(samples[:max_n] if samples else _items(x, max_n), ncols, axes=ctxs) # without samples where the loader is not a `PairDL`
+def _show_pairs_of_batch(x: SiameseImage, y, samples, ctxs=None, max_n=6, nrows=None, ncols=3, figsize=None, **kwargs):
+    return show_pairs(samples[:max_n] if samples else _items(x, max_n), ncols, axes=ctxs, nrows=nrows, figsize=figsize) # without samples where the loader is not a `PairDL`
 
 @show_results.dispatch
 def _show_pairs_with_answers(x: SiameseImage, y, samples, outs, ctxs=None, max_n=6, ncols=3, **kwargs):
@@ -172,13 +178,14 @@ def _show_pairs_with_answers(x: SiameseImage, y, samples, outs, ctxs=None, max_n
 @plot_top_losses.dispatch
 def _show_pairs_with_losses(x: SiameseImage, y, samples, outs, raws, losses, ctxs=None, ncols=3, **kwargs):
     "What is `raw` are probabilities, since the loss says how logits are read."
-    return _show_answers(samples, [raw.reshape(()) for raw in raws], losses, ncols, ctxs)
+    return _show_answers(samples, list(raws), losses, ncols, ctxs)
 
 def _show_answers(pairs, answers, losses, columns: int, axes):
-    "Each answer a logit or a probability, or already yes or no."
+    "Each answer a logit or a probability, two logits, or already yes or no."
     drawn, colours = [], []
     for i, ((first, second, match), said) in enumerate(zip(pairs, answers)):
-        said = torch.as_tensor(said)
+        said = torch.as_tensor(said).squeeze()
+        if said.numel() == 2: said = said[1] - said[0] if losses is None else said[1] # of no match, and of a match
         share = None if not said.is_floating_point() else float(said if losses is not None else said.sigmoid())
         yes, says = bool(said) if share is None else share > .5, _pair_title(said) if share is None else f"{share:.1%}"
         loss = "" if losses is None else f", loss {float(losses[i]):.2f}"

@@ -50,14 +50,16 @@ FEWEST_THINGS = 6 # to hold out some of
 THING_FOLDS, TOGETHER, IMAGE_FOLDS = 4, 2, 5 # few are quick; with many, a model is close to that of everything
 FEW_IMAGES, SMALL_FOLDS = 64, 6 # of fewer images a model of half of them is another model: hold out less at a time
 
-def folding(group: np.ndarray, wanted: str | None) -> tuple[str, int, int]:
+def folding(group: np.ndarray, wanted: str | None, holdout_frac: float | None = None) -> tuple[str, int, int]:
     """Args:
         group: (n,) from `match_groups`
         wanted: "things", "images", or None for things, if there are enough with a match
+        holdout_frac: share that is held out at a time; None: by how many there are
     Returns: what folds hold out, how many there are, and how many of them at a time"""
     size = np.bincount(group)
     n_things, n_images = (size > 1).sum(), size[size > 1].sum()
     kind = wanted or ("things" if n_things >= FEWEST_THINGS else "images")
+    if holdout_frac is not None: return kind, max(2, min(round(1 / holdout_frac), int(n_things if kind == "things" else n_images))), 1
     if kind == "images": return kind, IMAGE_FOLDS, 1
     return (kind, int(np.clip(n_things // 2, 2, SMALL_FOLDS)), 1) if n_images < FEW_IMAGES else (kind, THING_FOLDS, TOGETHER)
 
@@ -77,7 +79,7 @@ def make_splits(
     if tuning is not None and (match := tuning.known_match).any() and not match.all():
         return [Split(PairSource(train, group), tuning.first, tuning.second, match)]
     found = match_groups(train)
-    kind, n_folds, at_a_time = folding(found, settings.held_out)
+    kind, n_folds, at_a_time = folding(found, settings.held_out, settings.holdout_frac)
     folds = item_folds(found, contents(), kind, n_folds, np.random.default_rng(settings.seed))
     return fold_splits(train, folds, group, together or at_a_time, seed=settings.seed)
 

@@ -84,9 +84,9 @@ class PairLikelihood:
         return scale * ((x * y - d / (1 + d) * (x * x + y * y) / 2) @ (d / (1 + 2 * d)))
 
 # %% ../../nbs/11_matching/07_image_model.ipynb #328fe4a8
-def _shrunk(covariance: torch.Tensor, share: float) -> torch.Tensor:
-    "A covariance pulled towards a multiple of the identity with the same trace."
-    sphere = covariance.diagonal().mean().clamp_min(1e-12) * torch.eye(len(covariance))
+def _shrunk(covariance: torch.Tensor, share: float, least: float) -> torch.Tensor:
+    "A covariance pulled towards a multiple of the identity with the same trace, or with `least` on its diagonal."
+    sphere = covariance.diagonal().mean().clamp_min(least) * torch.eye(len(covariance))
     return (1 - share) * covariance + share * sphere
 
 def fit_likelihood(views: torch.Tensor, source: PairSource, within: float = 0.6, between: float = 0.3, seed: int = 0) -> PairLikelihood:
@@ -98,8 +98,9 @@ def fit_likelihood(views: torch.Tensor, source: PairSource, within: float = 0.6,
         within, between: how far the covariances are pulled towards a sphere, 0 to 1
     Returns: its `embedding` is of use by itself"""
     centre, W, B = match_covariances(views, source, seed=seed)
-    whiten = torch.linalg.inv(torch.linalg.cholesky(_shrunk(W, within)))
-    d, rotation = torch.linalg.eigh(whiten @ _shrunk(B, between) @ whiten.T)
+    least = max(1e-9, 1e-3 * float((W + B).diagonal().mean())) # above what rounding leaves where all matches are copies
+    whiten = torch.linalg.inv(torch.linalg.cholesky(_shrunk(W, within, least)))
+    d, rotation = torch.linalg.eigh(whiten @ _shrunk(B, between, least) @ whiten.T)
     return PairLikelihood(LinearEmbedding(centre, rotation.T @ whiten), d.clamp_min(0))
 
 # %% ../../nbs/11_matching/07_image_model.ipynb #72e2cad2

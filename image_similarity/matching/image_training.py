@@ -269,7 +269,7 @@ def fit_matches(
     tried = [name for name in METHODS[1:] if method in ("auto", name)] if splits else []
     weights = {name: weights_of(name, together, match) for name in tried}
     aucs = {name: split_aucs(splits, [score @ w for score in scores]) for name, w in weights.items()}
-    chosen = method if method != "auto" else "cosine" if not aucs or clearly_better(aucs["cosine"], aucs["siamese"]) else "siamese"
+    chosen = method if method != "auto" else "siamese" if aucs and clearly_better(aucs["siamese"], aucs["cosine"], errors=2) else "cosine"
     likelihood = fit_likelihood(views, source, seed=seed)
     model = MatchModel(embedding_of(likelihood, views, source.group, steps, until, seed), likelihood)
     if chosen == "siamese" and (not splits or weights[chosen][0] > 0):

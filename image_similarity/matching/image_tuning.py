@@ -81,20 +81,21 @@ def images_of_split(items: Sequence[tuple[Path, ...]], split: Split) -> Labelled
 
 # %% ../../nbs/11_matching/10_image_tuning.ipynb #672fa621
 def tune_encoder(
-    encoder: Encoder, items: Sequence[tuple[Path, ...]], split: Split, epochs: int = 10, lr: float = 1e-4, until: float | None = None, seed: int = 42,
-    progress: bool = True,
+    encoder: Encoder, items: Sequence[tuple[Path, ...]], split: Split, epochs: int = 10, lr: float = 1e-4, batch_size: int = 32, until: float | None = None,
+    seed: int = 42, progress: bool = True,
 ) -> Encoder | None:
     """Train an encoder on the training pairs of a split, and keep the weights that rank its held-out pairs best.
 
     Args:
         items: the files of each, which can be read
+        batch_size: images in a step
         until: `time.monotonic()` at which to stop
         progress: show the table of epochs
     Returns: a copy; None where training does not help"""
     if (data := images_of_split(items, split)) is None: return None
     tuned = deepcopy(encoder).requires_grad_(True)
     with no_random(seed):
-        dls = class_dls(data, encoder, batch_size=32)
+        dls = class_dls(data, encoder, batch_size=batch_size)
         balance(dls.train, data.targets)
         model = EmbeddingModel(tuned, nn.Identity(), create_loss("contrastive")) # pyright: ignore[reportArgumentType] (a layer that changes nothing)
         best = BestSoFar(lambda: held_out_auc(tuned, items, split))
@@ -127,7 +128,7 @@ def fit_end_to_end(
         reading = reading_seconds(column.encoder, [items[i] for i in used])
         stop = until - 2 * seconds - reading * (2 + settings.augment) # it is read again, and so is what is held out
         if stop - time.monotonic() < EPOCH * reading: return None
-    tuned = tune_encoder(column.encoder, items, split, settings.end_to_end, until=stop, seed=settings.seed, progress=progress)
+    tuned = tune_encoder(column.encoder, items, split, settings.end_to_end, settings.lr, settings.batch_size, until=stop, seed=settings.seed, progress=progress)
     if tuned is None: return None
     again = ImageItems(tuned, column.kept)
     vectors = again.vectors(items, settings.augment, until, progress)

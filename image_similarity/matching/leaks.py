@@ -21,7 +21,7 @@ from .pairs import Pairs
 
 # %% ../../nbs/11_matching/03_leaks.ipynb #e8f53a74
 def item_contents(items: Iterable[tuple]) -> list[frozenset[str]]:
-    """Tell images apart by their bytes; a file that cannot be read has none, and neither has a text.
+    """Tell images apart by their bytes; a file that cannot be read has none, and neither has a text, unless there are only texts.
 
     Args:
         items: of each its files, or its text
@@ -33,6 +33,8 @@ def item_contents(items: Iterable[tuple]) -> list[frozenset[str]]:
             try: known[file] = None if as_url(file) else content_hash(file)
             except (ImageError, OSError): known[file] = None
         return known[file]
+    items = list(items)
+    if all(isinstance(item[0], str) for item in items): return [frozenset(item) for item in items]
     return [frozenset(filter(None, (of(file) for file in files if isinstance(file, (Path, OpenPicture))))) for files in items]
 
 # %% ../../nbs/11_matching/03_leaks.ipynb #1d3158fc

@@ -83,12 +83,18 @@ class PairTables:
         read = np.ones(len(self.items), dtype=bool)
         read[unread] = False
         parts = zip((self.train, self.tuning, self.earlier), (*indexes, range(len(self.earlier))))
-        train, tuning, earlier = (without_items(pairs, bad, index).within(read) for pairs, index in parts)
+        usable = [without_items(pairs, bad, index) for pairs, index in parts]
+        train, tuning, earlier = (pairs.within(read) for pairs in usable)
         if earlier.bad:
             lost = len(earlier.bad)
             warnings.warn(f"{lost:,} of {len(self.earlier):,} pairs of earlier fits {'are' if lost > 1 else 'is'} left out, because images cannot be read any more "
                           f"({earlier.bad[0].reason}); if they were moved, load the predictor with base_folder=…", stacklevel=5)
-        return replace(self, train=train, tuning=tuning, earlier=earlier)
+        found = replace(self, train=train, tuning=tuning, earlier=earlier)
+        before, after = joined(usable[0], usable[2]).known_match, found.both.known_match
+        if len(unread) and (before.any() and not after.any() or not before.all() and after.all()):
+            raise ValueError(f"time_limit is too short: {len(unread):,} of {len(self.items):,} images were not read in it, and among the rest no pair "
+                             f"{'matches' if not after.any() else 'is without a match'}; give a larger time_limit")
+        return found
 
 # %% ../../nbs/11_matching/04_tables.ipynb #73c8b35e
 def prepare_tables(train: Pairs, tuning: Pairs | None, earlier: Pairs | None, seed: int, progress: bool = True) -> PairTables:

@@ -44,11 +44,12 @@ def text_image_data(pairs: Pairs, column: TextImageItems, read: np.ndarray, kept
 # %% ../../nbs/11_matching/17_text_fit.ipynb #b52763de
 FOLDS = 5
 
-def held_out_folds(train: Pairs, tuning: Pairs, seed: int) -> np.ndarray:
+def held_out_folds(train: Pairs, tuning: Pairs, seed: int, holdout_frac: float | None = None) -> np.ndarray:
     """What is in the pairs for tuning is the only fold; else pictures and their texts are spread over several.
 
     Args:
         tuning: of the same items; may have no pair
+        holdout_frac: share of the pictures that is held out at a time; None: a fifth
     Returns: (n,) fold of each item; -1 for one that is never held out"""
     folds = np.full(len(train.items), -1)
     if tuning.match is not None and tuning.match.any():
@@ -56,7 +57,8 @@ def held_out_folds(train: Pairs, tuning: Pairs, seed: int) -> np.ndarray:
         folds[np.concatenate([train.first, train.second])] = -1 # a caption may be on both sides
         return folds
     group = match_groups(train)
-    n_folds = min(FOLDS, (np.bincount(group) > 1).sum() // 2)
+    wanted = FOLDS if holdout_frac is None else max(2, round(1 / holdout_frac))
+    n_folds = min(wanted, (np.bincount(group) > 1).sum() // 2)
     if n_folds < 2: return folds
     return item_folds(group, item_contents(train.items), "things", int(n_folds), np.random.default_rng(seed))
 
@@ -76,21 +78,21 @@ def kept_rows(pairs: Pairs, column: TextImageItems, read: np.ndarray) -> np.ndar
 # %% ../../nbs/11_matching/17_text_fit.ipynb #de8afac5
 SHARES = (0., 0.5, 1.) # of the way from the weights before to those after
 
-def train_network(pairs: Pairs, column: TextImageItems, read: np.ndarray, folds: Folds, epochs: int, until: float | None, seed: int) -> None:
+def train_network(pairs: Pairs, column: TextImageItems, read: np.ndarray, folds: Folds, settings: TextSettings, until: float | None) -> None:
     """Train a CLIP end to end, and go as far from where it started as held-out pictures allow.
 
     Args:
         column: its encoder is changed
         read: (n,) bool: pictures that were read
         folds: one of them, that is not trained on; or none
-        epochs: at most
+        settings: how long, and how
         until: `time.monotonic()` at which to stop"""
     encoder = column.encoder
     assert isinstance(encoder, OpenCLIPEncoder) # `learns_end_to_end` said so
     data, before = text_image_data(pairs, column, read, kept_rows(pairs, column, read)), weights_of(encoder)
     rest = folds.outside(data, 0)
     train_clip(encoder, [item[0] for item, there in zip(pairs.items, read) if there], [str(item[0]) for item in pairs.items if is_text(item)],
-               rest.text, rest.image, epochs, until=until, seed=seed)
+               rest.text, rest.image, settings.epochs, settings.lr, settings.batch_size, until, settings.seed)
     after, recalls = weights_of(encoder), {}
     for share in SHARES if list(folds) else ():
         set_between(encoder, before, after, share)
@@ -130,10 +132,10 @@ def fit_text_pairs(
     read[[*bad, *unread]] = False
     both = tables.both
     if not both.known_match.any(): raise ValueError("no pair matches: there is nothing to learn a match from")
-    item_fold, network_learns = held_out_folds(both, tables.tuning, settings.seed), learns_end_to_end(settings, column)
+    item_fold, network_learns = held_out_folds(both, tables.tuning, settings.seed, settings.holdout_frac), learns_end_to_end(settings, column)
     if network_learns: item_fold = np.where(item_fold == 0, 0, -1) # a network is trained once
     folds, pairs = Folds(item_fold[read], item_fold[text]), joined(both, tables.tuning)
-    if network_learns: train_network(pairs, column, read, folds, settings.epochs, until(READING + (TRAINING - READING) / 2), settings.seed)
+    if network_learns: train_network(pairs, column, read, folds, settings, until(READING + (TRAINING - READING) / 2))
     kept = kept_rows(pairs, column, read) if network_learns else vectors.views[:, read[places]]
     data = text_image_data(pairs, column, read, kept)
     return TextFit(both, tables.bad, tables.leaks, fit_text_image(data, folds, settings.steps, until(TRAINING), settings.seed))

@@ -67,9 +67,9 @@ def test_what_a_record_says_must_be_what_was_converted(small, tmp_path):
     encoder.convert()
     (tmp_path / "saved").mkdir()
     saved = {"kind": "encoder", "width": encoder.width, "compared": encoder.compared, **save_encoder(tmp_path / "saved", encoder.encoder)}
-    from image_similarity.gallery.encoder import load_gallery_encoder
-    assert load_gallery_encoder(tmp_path / "saved", saved).converted is not None
+    from image_similarity.gallery.encoder import lazy_gallery_encoder
+    assert lazy_gallery_encoder(tmp_path / "saved", saved).converted is not None
     for changed in ({"size": 96}, {"mean": [0, 0, 0]}, {"fingerprint": "../" + saved["fingerprint"]}):
-        with pytest.raises(ValueError): load_gallery_encoder(tmp_path / "saved", saved | changed)
+        with pytest.raises(ValueError): lazy_gallery_encoder(tmp_path / "saved", saved | changed)
     (tmp_path / "saved" / saved["weights"]).unlink()
-    with pytest.raises((ValueError, FileNotFoundError)): load_gallery_encoder(tmp_path / "saved", saved)
+    with pytest.raises((ValueError, FileNotFoundError)): lazy_gallery_encoder(tmp_path / "saved", saved)

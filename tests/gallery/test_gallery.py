@@ -18,23 +18,15 @@ from small_gallery import Tiny, paint
 
 from image_similarity.gallery import adding
 from image_similarity.encoders.encoder import fingerprint
-from image_similarity.gallery.gallery import Gallery, is_gallery
+from image_similarity.gallery.gallery import Gallery
+from image_similarity.gallery.opening import is_gallery
 from image_similarity.gallery.sqlite import SqliteCatalogue
 from image_similarity.metrics.similarity import METRICS, similarity, top_k
 
 TESTS = [str(folder) for folder in Path(__file__).resolve().parents[:2]] # for processes: this file, and what it imports
 
 
-@pytest.fixture
-def photos(tmp_path):
-    return [paint(tmp_path / "photos" / f"{'cat' if i % 3 else 'dog'}_{i}.png", i) for i in range(20)]
-
-
-@pytest.fixture
-def gallery(tmp_path, photos):
-    gallery = Gallery(tmp_path / "my.gallery", Tiny())
-    gallery.add(photos, "name", [{"number": i, "even": i % 2 == 0} for i in range(20)], progress=False)
-    return gallery
+ON_BOTH = pytest.mark.parametrize("gallery", ["folder", "postgres"], indirect=True)
 
 
 def content(gallery: Gallery) -> list:
@@ -45,6 +37,7 @@ def content(gallery: Gallery) -> list:
 
 # --- adding
 
+@ON_BOTH
 def test_adding_again_changes_nothing(gallery, photos):
     before, revision = content(gallery), gallery.catalogue.revision()
     again = gallery.add(photos[0].parent, progress=False)
@@ -52,17 +45,20 @@ def test_adding_again_changes_nothing(gallery, photos):
     assert content(gallery) == before and gallery.catalogue.revision() == revision
 
 
+@ON_BOTH
 def test_unchanged_files_are_not_read(gallery, photos, monkeypatch):
     monkeypatch.setattr(adding, "content_hash", lambda file: pytest.fail(f"{file} was read"))
     gallery.add(photos, progress=False)
 
 
+@ON_BOTH
 def test_a_touched_file_is_hashed_but_not_looked_at(gallery, photos, monkeypatch):
     os.utime(photos[3], ns=(1, 1))
     monkeypatch.setattr(Tiny, "look", lambda self, files: pytest.fail(f"looked at {files}"))
     assert gallery.add(photos, progress=False).unchanged == 20
 
 
+@ON_BOTH
 def test_changed_moved_and_copied_files(gallery, photos):
     ids = {i.path: i.id for i in gallery.items()}
     paint(photos[4], 1000)                                                       # another picture
@@ -79,6 +75,7 @@ def test_changed_moved_and_copied_files(gallery, photos):
     assert np.array_equal(gallery.pooled, Tiny().look(gallery.files).pooled)
 
 
+@ON_BOTH
 def test_two_files_that_change_names_with_each_other_keep_the_right_vectors(gallery, photos):
     a, b = photos[:2]
     a.rename(a.with_suffix(".tmp")), b.rename(a), a.with_suffix(".tmp").rename(b)
@@ -87,6 +84,7 @@ def test_two_files_that_change_names_with_each_other_keep_the_right_vectors(gall
     assert np.array_equal(gallery.pooled, Tiny().look(gallery.files).pooled) and len(gallery) == 20
 
 
+@ON_BOTH
 def test_bad_files_are_reported_and_not_kept(gallery, photos, tmp_path):
     bad = [tmp_path / "photos" / name for name in ("text.png", "empty.png", "missing.png")]
     bad[0].write_text("no picture")
@@ -97,6 +95,7 @@ def test_bad_files_are_reported_and_not_kept(gallery, photos, tmp_path):
     assert gallery.add(bad[:1], progress=False).bad[0].path == bad[0]  # nothing but bad ones
 
 
+@ON_BOTH
 def test_a_file_that_became_bad_keeps_its_item(gallery, photos):
     before = gallery.pooled
     photos[2].write_text("no picture any more")
@@ -104,6 +103,7 @@ def test_a_file_that_became_bad_keeps_its_item(gallery, photos):
     assert np.array_equal(gallery.pooled, before) and gallery.check().changed[0].path == photos[2]
 
 
+@ON_BOTH
 def test_labels_and_metadata_given_anew_are_taken_over(gallery, photos):
     gallery.add(photos[:2], ["x", None], {"seen": True}, progress=False)
     first, second = gallery.items()[:2]
@@ -130,6 +130,7 @@ def test_ids_are_never_used_again(gallery, photos):
     assert gallery.ids == [*range(1, 19), 21, 22]
 
 
+@ON_BOTH
 def test_update_and_remove(gallery, photos):
     assert gallery.update({"label": "dog"}, label="hound", metadata={"even": None, "big": True}) == 7
     assert {i.metadata.get("big") for i in gallery.items({"label": "hound"})} == {True}
@@ -175,6 +176,7 @@ for n in range(1, 41):
 """
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_killed_at_forty_points_and_taken_up_again(photos, tmp_path):
     subprocess.run([sys.executable, "-c", KILLED.format(tests=TESTS), str(photos[0].parent), str(tmp_path)], check=True)
@@ -222,6 +224,7 @@ def test_two_writers_and_a_reader_at_once(photos, tmp_path):
     assert len(gallery.search(1, 30)) == 19
 
 
+@pytest.mark.soak
 def test_a_writer_that_never_ends_is_an_error_of_one_line(gallery, photos, monkeypatch):
     hold = python("c = SqliteCatalogue(Path(sys.argv[1]))\nc.file.run('BEGIN IMMEDIATE')\nprint('held', flush=True)\ntime.sleep(60)", gallery.folder)
     try:
@@ -248,7 +251,7 @@ def test_a_writer_waits_for_another(gallery):
 def test_changes_of_another_process_are_seen(gallery, tmp_path, photos):
     new = paint(tmp_path / "photos" / "new.png", 1)  # looks like photos[1], which has id 2
     assert gallery.search(2, 1)[0].id != 21
-    finished(python("g = Gallery(sys.argv[1], Tiny())\ng.add(sys.argv[2], progress=False)\ng.remove(3)\nassert len(g.search(2, 50)) == 19", gallery.folder, new))
+    finished(python("g = Gallery(sys.argv[1], Tiny())\ng.add(sys.argv[2], progress=False)\ng.remove(3)\nassert len(g.search(2, 50)) == 19", gallery.place, new))
     found = gallery.search(2, 50)
     assert found[0].id == 21 and 3 not in [r.id for r in found]
 
@@ -302,6 +305,7 @@ def test_who_may_only_read_opens_a_gallery_that_is_being_made(shared, photos, wr
     assert finished(reader("print(len(gallery))", shared / "g")) == "7\n"
 
 
+@ON_BOTH
 def test_many_threads(gallery):
     expected, wrong = [[r.id for r in gallery.search(i, 5)] for i in range(1, 21)], []
 
@@ -322,6 +326,7 @@ def test_many_threads(gallery):
     assert not wrong and gallery.items()[0].metadata["turn"] == 19
 
 
+@ON_BOTH
 @pytest.mark.parametrize("approximate", [False, True])
 def test_threads_search_while_one_adds_and_removes(gallery, photos, tmp_path, approximate):
     "What they find is true: scores of the items' own vectors, no item twice, best first; one that goes during the search may be lacking."
@@ -480,6 +485,7 @@ def test_filters_are_exact(metadata, data):
             assert np.allclose([r.score for r in found], scores, atol=1e-4)
 
 
+@ON_BOTH
 def test_labels_are_texts_whatever_they_are_given_as(gallery, photos):
     gallery.update(1, 5)
     gallery.add(photos[1:3], [2.5, True], progress=False)
@@ -489,12 +495,14 @@ def test_labels_are_texts_whatever_they_are_given_as(gallery, photos):
 
 @pytest.mark.parametrize("where, says", [({"label": float("nan")}, "where: label=nan: give a finite number"), ({"year": [2020, float("-inf")]}, "where: year=-inf"),
                                          ({5: "cat"}, "where: 5: a name is text"), ({None: None}, "where: None: a name is text")])
+@ON_BOTH
 def test_conditions_that_nothing_can_meet_are_refused(gallery, where, says):
     for ask in (gallery.items, gallery.remove, lambda where: gallery.search(1, where=where)):
         with pytest.raises(ValueError, match=f"^{says}"): ask(where)
     assert len(gallery) == 20
 
 
+@ON_BOTH
 def test_equal_pictures_are_both_items_and_one_result(gallery, photos):
     twin = photos[8].with_name("twin.png")
     shutil.copy2(photos[8], twin)
@@ -508,6 +516,7 @@ def test_equal_pictures_are_both_items_and_one_result(gallery, photos):
     assert gallery.search(twin, 1)[0].path == twin # the one that is there comes first
 
 
+@ON_BOTH
 def test_queries_of_every_kind_find_the_same(gallery, photos):
     vector = Tiny().look([photos[3]]).pooled[0]
     asked = [photos[3], str(photos[3]), photos[3].read_bytes(), Image.open(photos[3]), vector]
@@ -541,6 +550,7 @@ def test_another_engine_can_stand_in(gallery, answers):
     assert {m: [(r.id, round(r.score, 4)) for r in gallery.search(5, 8, metric=m)] for m in METRICS} == answers
 
 
+@ON_BOTH
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_hard_negatives_are_what_a_gallery_finds_among_other_labels(gallery, metric):
     from image_similarity.learners.mining import mine_hard_negatives
@@ -633,6 +643,7 @@ def test_a_gallery_of_a_later_version_is_refused(gallery):
         Gallery(gallery.folder)
 
 
+@ON_BOTH
 def test_check_and_stats(gallery, photos):
     assert gallery.check().ok and "all as they should be" in repr(gallery.check())
     photos[1].unlink()
@@ -645,6 +656,7 @@ def test_check_and_stats(gallery, photos):
     assert [(a["metric"], a["rows"]) for a in stats.approximate] == [("cosine", 20)] and 0 <= stats.approximate[0]["recall"] <= 1
 
 
+@ON_BOTH
 def test_exported_tables_hold_everything(gallery, tmp_path):
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")

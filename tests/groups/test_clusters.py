@@ -84,27 +84,31 @@ def test_coordinates_are_those_of_scikit_learn(n):
 def communities(groups): return [set(np.flatnonzero(groups == g).tolist()) for g in range(groups.max() + 1)]
 
 
-def test_merging_reaches_the_modularity_of_networkx():
-    "From single members on it is the same greedy search; the club's three communities are in the paper by Clauset, Newman and Moore."
-    club = networkx.karate_club_graph()
-    found = merge_groups(np.arange(34), sparse.csr_matrix(networkx.to_numpy_array(club, weight=None)))
-    theirs = networkx.community.greedy_modularity_communities(club)
-    assert found.max() + 1 == len(theirs) == 3
-    assert networkx.community.modularity(club, communities(found), weight=None) == pytest.approx(networkx.community.modularity(club, theirs, weight=None), abs=1e-9)
+def merged_slowly(groups, links):
+    "The same by sets of members: the whole way down to one group, and from both best places the one with more groups."
+    graph, found, way = networkx.from_numpy_array(links), [g for g in communities(groups) if g], []
+    ends, n = links.sum(), sum(map(len, found))
+    crowd = lambda g: links[sorted(g)].sum()
+    while True:
+        inside, chance = sum(links[np.ix_(sorted(g), sorted(g))].sum() for g in found) / ends, sum((crowd(g) / ends)**2 for g in found)
+        told = sum(p * np.log(p / q) for p, q in ((inside, chance), (1 - inside, 1 - chance)) if p > 1e-12)
+        way.append((networkx.community.modularity(graph, found), .45 * ends / 2 * told + sum(len(g) * np.log(len(g) / n) for g in found), found))
+        if len(found) == 1: break
+        links_between = {(i, j): links[np.ix_(sorted(found[i]), sorted(found[j]))].sum() / (crowd(found[i]) * crowd(found[j]))**.75 for j in range(len(found)) for i in range(j)}
+        i, j = max(links_between, key=links_between.__getitem__)
+        found = [g for k, g in enumerate(found) if k not in (i, j)] + [found[i] | found[j]]
+    return max((max(way, key=lambda w: w[at])[2] for at in (0, 1)), key=len)
 
 
-def test_merging_ends_where_no_two_groups_gain():
+def test_merging_finds_what_a_slow_twin_finds():
     rng = np.random.default_rng(0)
-    points = rng.normal(size=(300, 3))
-    links, start = link_graph(embedding_neighbours(points)), rng.integers(0, 25, 300)
-    graph = networkx.from_scipy_sparse_array(links)
-    found = communities(merge_groups(start, links))
-    reached = networkx.community.modularity(graph, found)
-    assert reached > networkx.community.modularity(graph, communities(start)) and len(found) > 1
-    for i in range(len(found)):
-        for j in range(i):
-            merged = [f for k, f in enumerate(found) if k not in (i, j)] + [found[i] | found[j]]
-            assert networkx.community.modularity(graph, merged) <= reached + 1e-12
+    for seed, centres in enumerate((2, 12)): # weights in no ratio, so that no two gains are equal
+        points = 4 * rng.normal(size=(centres, 3))[rng.integers(0, centres, 120)] + rng.normal(size=(120, 3))
+        links = link_graph(embedding_neighbours(points)).toarray() * (lambda w: w + w.T)(rng.uniform(.5, 1, (120, 120)))
+        start = np.unique(rng.integers(0, 30, 120), return_inverse=True)[1] if seed else np.arange(120)
+        found = communities(merge_groups(start, sparse.csr_matrix(links)))
+        assert sorted(map(sorted, found)) == sorted(map(sorted, merged_slowly(start, links)))
+        assert 1 < len(found) < start.max() + 1
 
 
 def test_members_of_no_group_stay_in_none_when_groups_merge():

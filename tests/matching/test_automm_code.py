@@ -8,17 +8,17 @@ import pytest
 import image_similarity
 from image_similarity import MatchPredictor, MultiModalPredictor, semantic_search
 from image_similarity.images.datasets import draw_pairs, labelled_images
-from image_similarity.matching import image_head, predictor as predictors
+from image_similarity.matching import automm, image_head
 from image_similarity.matching import image_training
 
-QUICK = {"ImageSettings": {"size": 64, "augment": 0, "epochs": 1, "end_to_end": 0}, "TextSettings": {"augment": 0, "steps": 10}}
+QUICK = {"ImageSettings": {"size": 64, "augment": 0, "epochs": 1, "end_to_end": 0}, "TextSettings": {"augment": 0, "steps": 10}, "SentenceSettings": {"epochs": 1}}
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     "Let the defaults be quick: the code itself says nothing of hyperparameters."
-    read = predictors.read_settings
-    monkeypatch.setattr(predictors, "read_settings", lambda kind, presets, given: read(kind, presets, {**QUICK[kind.__name__], **(given or {})}))
+    read = automm.read_settings
+    monkeypatch.setattr(automm, "read_settings", lambda kind, presets, given: read(kind, presets, {**QUICK[kind.__name__], **(given or {})}))
     monkeypatch.setattr(image_head, "drawn_batches", lambda views, source, draw=image_head.drawn_batches: draw(views, source, 2, 96))
     monkeypatch.setattr(image_training, "REFINEMENTS", (None, 0, 5))
 
@@ -125,3 +125,41 @@ def test_texts_with_images(data):
         top_k=5,
     )
     assert len(text_to_image_hits[0]) == 5 and {"response_id", "score"} == set(text_to_image_hits[0][0]) and image_to_text_hits[0]
+
+
+def test_texts_with_texts_and_everything_that_a_fit_takes(tmp_path):
+    pytest.importorskip("sentence_transformers", reason="the extra [text] is not installed")
+    things = ["a red cat", "shares fell", "it rains hard", "a fast car", "bread and butter", "the deep sea", "a small house", "he plays the piano"]
+    texts = [[thing, f"look: {thing}", f"{thing}, they say"] for thing in things]
+    ids = dict(enumerate(text for group in texts for text in group))
+    rows = [(a, b, "same" if a // 3 == b // 3 else "other") for a in ids for b in ids if a < b and (a // 3 == b // 3 or b == a + 3)]
+    table = pd.DataFrame(rows, columns=["first", "second", "says"])
+    mappings = {"first": ids, "second": pd.Series(ids)}
+    predictor = MultiModalPredictor(problem_type="TEXT_SIMILARITY", query=["first"], response="second", label="says", match_label="same", eval_metric="acc",
+                                    verbosity=0, warn_if_exist=False, enable_progress_bar=False, validation_metric="roc_auc", pretrained=True)
+    predictor.fit(train_data=table, presets="Default", hyperparameters="epochs=1 method=cosine", time_limit=60, save_path=str(tmp_path / "model"), seed=3, holdout_frac=0.25,
+                  column_types={"first": "text"}, standalone=True, id_mappings=mappings)
+    assert (predictor.settings.method, predictor.settings.seed, predictor.settings.holdout_frac) == ("cosine", 3, 0.25)
+    assert predictor.evaluate(table, id_mappings=mappings)["acc"] > .8
+    assert list(predictor.evaluate(table, metrics=["mcc", "roc_auc"], id_mappings=mappings)) == ["mcc", "roc_auc"]
+    again = MultiModalPredictor.load(tmp_path / "model", resume=False, verbosity=0)
+    assert (again.path, again.positive_class, again.column_types["first"]) == (tmp_path / "model", "same", "text")
+    assert predictor.extract_embedding({"first": [0, 1]}, id_mappings=mappings).shape == (2, 384)
+    proba = [p.predict_proba(table.head(4), id_mappings=mappings) for p in (predictor, again)]
+    np.testing.assert_allclose(*proba, atol=1e-5)
+
+
+@pytest.mark.parametrize("arguments, says", [
+    ({"eval_metric": "aucc"}, "did you mean auc"), ({"query": ["a", "b"]}, "give the name of one column"), ({"hyperparameters": "optim.patience=3"}, "has no meaning here"),
+    ({"query": "Label", "response": "image_similarity"}, "AutoMM has label and problem_type first"), ({"presets": "bset_quality"}, "did you mean best_quality"),
+    ({"validation_metric": "loss"}, "chooses by auc"), ({"pretrained": False}, "random weights")])
+def test_mistakes_are_told_before_any_work(arguments, says):
+    with pytest.raises(ValueError, match=says): MultiModalPredictor(**arguments)
+
+
+def test_a_place_that_is_taken_and_a_time_that_is_no_number(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not a model folder"): MultiModalPredictor(path=tmp_path)
+    predictor = MultiModalPredictor("a", "b", "c")
+    with pytest.raises(ValueError, match="time_limit='180'"): predictor.fit({"a": ["x"], "b": ["y"], "c": [1]}, time_limit="180")
+    with pytest.raises(ValueError, match="is a preset"): predictor.fit({"a": ["x"], "b": ["y"], "c": [1]}, "best_quality")
