@@ -15,7 +15,7 @@ import typer
 
 from .gallery import name_passed_over
 from .options import Exclude, Images, Labels, Pooling, Quiet, Split, Verbose, Weights
-from ..images.console import report, say, shown_path
+from ..images.console import Voice, report, say, shown_path
 from ..images.labels import guess_labels
 
 if TYPE_CHECKING: # it needs seconds to load
