@@ -56,7 +56,7 @@ FAST = {
         "siamese_int8_vs_faiss_flat": "… a first look at bytes, then an exact one", "siamese_int8_same_top10": "… share of queries with the same ten best",
         "embed_vs_best_runtime": "from JPEG files to vectors in a gallery",
         "search_vs_faiss_single": "searching a gallery, one query at a time", "search_vs_faiss_batch": "… many at a time",
-        "add_cost_ratio": "the cost of adding an item", "memory_ratio": "memory to serve a gallery", "cold_find_ratio": "`find` from a cold shell",
+        "add_cost_ratio": "the cost of adding an item", "memory_ratio": "memory to serve a gallery", "cold_model_find_ratio": "`find --model` from a cold shell",
         "approx_recall_at_10": "approximate search: recall@10", "approx_speedup": "… its speed"},
     "service": {"throughput_ratio_1": "the service, one caller: queries a second", "throughput_ratio_8": "… 8 callers", "throughput_ratio_32": "… 32 callers",
                 "soak_errors": "… errors while pictures are added and a model is trained", "soak_memory_growth": "… growth of its memory meanwhile"},
@@ -66,7 +66,10 @@ FAST = {
         "postgres_approximate_speedup": "PostgreSQL: an approximate query", "postgres_index_built_s": "PostgreSQL: building its index, s",
         "postgres_add_vs_sqlite": "PostgreSQL: adding vectors", "postgres_adds_a_second": "PostgreSQL: vectors added a second", "postgres_kb_an_item": "PostgreSQL: kB an item"},
     "seed_loop": {"speedup": "the article's `predict`"},
-    "startup": {"import_seconds": "`import image_similarity`: seconds, with those of Python", "help_seconds": "`image_similarity --help`: the same"}}
+    "startup": {"import_seconds": "`import image_similarity`: seconds, with those of Python", "help_seconds": "`image_similarity --help`: the same",
+                "cold_find_ratio": "`find PICTURE --gallery G` from a shell, the second search"},
+    "pictures": {"large_jpeg_vs_decoding": "JPEG of 12 megapixels to vectors", "jpeg48_vs_decoding": "… of 48", "heic_vs_decoding": "HEIC of 12 megapixels to vectors",
+                 "avif_vs_decoding": "AVIF of 12 megapixels to vectors"}}
 
 ATTACKED = {"attacks": {
     "lost_after_replacement": "pictures that were acknowledged while models were put in the place of their collection, and are gone",
@@ -122,7 +125,7 @@ def pets() -> str:
 def machines() -> str:
     "What the figures were measured on."
     where = {}
-    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "ranking", "gallery", "many_machines", "service", "seed_loop", "startup", "attacks"):
+    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "ranking", "gallery", "many_machines", "service", "seed_loop", "startup", "pictures", "attacks"):
         if not (machine := results(script)["machine"]): continue # not run yet
         where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}", []).append(f"`{script}.py`")
     return "; ".join(f"{machine} ({', '.join(scripts)})" for machine, scripts in where.items())
@@ -147,6 +150,6 @@ def page() -> str:
               grid(results("ranking")["rows"], RANKED, {f"{{}}_{loss or 'cosine'}_auc": words for loss, words in LOSSES.items()}),
               "## Digits", "The Siamese network of `learners/digit_pairs.py` on MNIST. From `benchmarks/ranking.py`.", goal_table(DIGITS),
               "## How fast it is", "A ratio is ours over what the last column names, measured in turns in one process; a time or a size is better where the goal is *at most*. "
-              "From `benchmarks/gallery.py`, `many_machines.py`, `service.py`, `seed_loop.py` and `startup.py`.", goal_table(FAST),
+              "From `benchmarks/gallery.py`, `many_machines.py`, `service.py`, `seed_loop.py`, `startup.py` and `pictures.py`.", goal_table(FAST),
               "## Under attack", "A service and its galleries beside somebody who means no good; [security.md](security.md) says what holds. From `benchmarks/attacks.py`.", goal_table(ATTACKED)]
     return "\n\n".join(parts) + "\n"

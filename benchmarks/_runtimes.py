@@ -169,7 +169,7 @@ FIND = [sys.executable, "-c", "from image_similarity.cli.commands import main; m
 
 
 def cold_rows(repeats: int, size: int | None = None) -> list[dict]:
-    "`find` as a process of its own, beside one that imports torch and timm. The encoder has been converted before, by `embed_rows`."
+    "`find --model` as a process of its own, beside one that imports torch and timm. The encoder has been converted before, by `embed_rows`."
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         images = sample_pets(folder / "pets", n_breeds=4, n_per_breed=8) / "images"
@@ -177,8 +177,8 @@ def cold_rows(repeats: int, size: int | None = None) -> list[dict]:
         model = fit_finder(data, create_encoder(size=size), augment=1, epochs=1)[0].save(folder / "model")
         commands = {"imports": COLD, "find": [*FIND, str(data.files[data.valid[0]]), "--model", str(model)]}
         times = in_turns({name: lambda c=c: subprocess.run(c, check=True, stdout=subprocess.DEVNULL) for name, c in commands.items()}, repeats)
-    return [row("cold_find_ratio", *interval(times["find"] / times["imports"]), goal=1.5, better="lower", against="python -c 'import torch, timm'"),
-            row("cold_find_seconds", *interval(times["find"]), better="lower")]
+    return [row("cold_model_find_ratio", *interval(times["find"] / times["imports"]), goal=1.5, better="lower", against="python -c 'import torch, timm'"),
+            row("cold_model_find_seconds", *interval(times["find"]), better="lower")]
 
 
 def runtime_rows(data: Path, repeats: int = 7, n_files: int = 160, size: int | None = None) -> list[dict]:

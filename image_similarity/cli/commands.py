@@ -25,13 +25,15 @@ from . import gallery as gallery_commands
 from . import learning
 from ..service import server as serving
 from ..images.labels import guess_labels
+from ..images.listing import NotLookedAt
 from ..images.remote import as_url
-from ..images.console import Voice, complain, line_path, one_line, report, shown_path
+from ..images.console import Voice, complain, line_path, one_line, report, say, shown_path
 from .gallery import Commands, conditions, nothing_matches
 from .options import AsJson, FIGURE_FORMATS, Images, Labels, Model, Quiet, Split, Where, check_figure, found_gallery, open_gallery, shown_place
 
 if TYPE_CHECKING: # it needs seconds to load
     from image_similarity.explain.results import Results
+    from image_similarity.gallery import Gallery
 
 # %% ../../nbs/14_cli/05_commands.ipynb #f01e35ff
 app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
@@ -92,10 +94,23 @@ def find(
         if os.path.isdir(given): raise ValueError(f"{given}: is a folder, and a search takes a picture or a text; for the word, add --words or write it with a space behind")
     if model is None and (candidates or coverage): raise ValueError("--candidates and --coverage: only a model knows of classes; pass --model MODEL")
     place = gallery or model or found_gallery()
-    if model is None: found = _find_in_gallery(query, plus, minus, place, top_k, where, approximate, explain, words)
+    searched = None
+    if model is None: searched, found = _find_in_gallery(query, plus, minus, place, top_k, where, approximate, explain, words)
     else: found = _find_with_model(query, plus, minus, model, gallery, top_k, candidates, coverage, where, approximate, explain, json)
     _tell_found(*found, place, json, null, sheet)
     if show and found[1] and found[1][0].path is not None: typer.launch(str(as_url(found[1][0].path) or found[1][0].path))
+    if searched is not None: _ready_for_next(searched)
+
+def _ready_for_next(
+    gallery: "Gallery",
+) -> None:
+    "Convert the encoder, now that this search is answered: the next one need not load torch."
+    from image_similarity.gallery.encoder import PooledEncoder
+    encoder = gallery.encoder
+    if not isinstance(encoder, PooledEncoder) or not encoder.wants_converting(): return
+    sys.stdout.flush()
+    say("making the next search faster; that takes some seconds, once")
+    encoder.convert()
 
 def _tell_found(asked: object, results: "Results", scores: str, place: Path, json: bool, null: bool, sheet: Path | None) -> None:
     "Print results, and draw them where that is wanted."
@@ -128,7 +143,7 @@ def _find_with_model(query: str, plus: list[str] | None, minus: list[str] | None
                             "pair_probability: of the pair at even odds")
 
 def _find_in_gallery(query: str, plus: list[str] | None, minus: list[str] | None, place: Path, top_k: int, where: list[str] | None,
-                     approximate: bool, explain: Path | None, as_words: bool) -> tuple[object, "Results", str]:
+                     approximate: bool, explain: Path | None, as_words: bool) -> tuple["Gallery", tuple[object, "Results", str]]:
     if explain is not None: raise ValueError("--explain: only a model can explain what it found; pass --model MODEL")
     from image_similarity.encoders.mixtures import as_mixture, words
     wanted = words(query) if as_words else as_mixture(query)
@@ -137,7 +152,7 @@ def _find_in_gallery(query: str, plus: list[str] | None, minus: list[str] | None
     searched = open_gallery(place)
     results = searched.search(wanted, top_k, conditions(where), approximate=approximate)
     if not results: raise ValueError(f"{shown_place(place)}: {nothing_matches(searched, where) if where else f'is empty; `image_similarity index IMAGES --gallery {shown_place(place)}` fills it'}")
-    return wanted if plus or minus else query, results, "cosine" if wanted.single else "standard deviations"
+    return searched, (wanted if plus or minus else query, results, "cosine" if wanted.single else "standard deviations")
 
 # %% ../../nbs/14_cli/05_commands.ipynb #7ecf0559
 @app.command()
@@ -198,7 +213,7 @@ def _plain_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", category=UserWarning, module=r"image_similarity(\.|$)") # those of libraries are not for the user
-        warnings.showwarning = lambda message, *_, **__: complain(f"warning: {one_line(message)}")
+        warnings.showwarning = lambda message, category, *_, **__: (say if issubclass(category, NotLookedAt) else complain)(f"warning: {one_line(message)}")
         yield
 
 def _reader_left() -> int:

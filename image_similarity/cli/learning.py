@@ -46,14 +46,13 @@ def train(
 
     A fifth of each class is held out to measure it by (or whatever --split says); `find` will search the rest."""
     from image_similarity.images.datasets import labelled_images
-    from image_similarity.images.listing import image_files
     from image_similarity.encoders.encoder import create_encoder
     from image_similarity.finder.evaluation import evaluate
     from image_similarity.finder.training import check_place, fit_finder
     tuning = _tuning(loss, fine_tune, lr, fp16, time_limit)
     check_place(out)
     data = labelled_images(images, guess_labels(images, labels, exclude or ()), split, exclude=exclude or ())
-    if Voice.level > 0: name_passed_over(image_files(images, exclude or ())) # how many was said already
+    if data.listed is not None: name_passed_over(data.listed) # where that is wanted; how many was said already
     if len(data.classes) < 2: raise ValueError(f"only one class ({data.classes[0]}): give pictures of two or more, or say where labels come from (--labels)")
     say(data)
     finder, data, embedded = fit_finder(data, create_encoder(arch, weights, pooling=pooling or "concat"), augment=min(4, max(1, 5000 // len(data) - 1)), tuning=tuning)

@@ -21,7 +21,7 @@ import numpy as np
 from .console import did_you_mean
 from .labels import LabelSource, LabelTable, read_labels, read_split
 from .errors import ImageError, given_name
-from .listing import image_files
+from .listing import ImageFiles, NotLookedAt, image_files
 from .opening import open_image
 from .remote import as_url
 from .sources import Sources, read_sources
@@ -36,10 +36,12 @@ class LabelledImages:
     Args:
         files: n image files
         labels: the label of each
-        held_out: (n,) bool: True for validation or test"""
+        held_out: (n,) bool: True for validation or test
+        listed: of a folder, with what was not looked at there"""
     files: list[Path]    # n image files
     labels: list[str]    # the label of each
     held_out: np.ndarray # (n,) bool: True for validation or test
+    listed: ImageFiles | None = None # of a folder, with what was not looked at there
 
     def __post_init__(self):
         hold = np.array(self.held_out)
@@ -163,7 +165,7 @@ def labelled_images(
     folder, source = images if isinstance(images, (str, Path)) else None, None
     if folder is not None:
         files = image_files(folder, exclude)
-        for line in files.report(): warnings.warn(f"{folder}: {line}", stacklevel=2)
+        for line in files.report(): warnings.warn(f"{folder}: {line}", NotLookedAt, stacklevel=2)
     elif (source := read_sources(images)) is not None: files = _files_of(source, images)
     else: files = [_file(f) for f in images] # pyright: ignore[reportGeneralTypeIssues] (a path is a folder, above)
     if folder is None and (gone := [f for f in files if as_url(f) is None and not f.exists()]):
@@ -179,7 +181,7 @@ def labelled_images(
         warnings.warn(f"{n} of {len(files)} images {'have' if n > 1 else 'has'} no {'label' if own else 'row in the table'} and {'are' if n > 1 else 'is'} left out, the first is {left}", stacklevel=2)
     names, chosen = [str(named[i]) for i in keep], held if given is None else given
     told = split is not None or given is not None and any(given)
-    return LabelledImages([files[i] for i in keep], names, np.array([chosen[i] for i in keep], bool) if told else hold_out(names, valid_pct, seed))
+    return LabelledImages([files[i] for i in keep], names, np.array([chosen[i] for i in keep], bool) if told else hold_out(names, valid_pct, seed), files if isinstance(files, ImageFiles) else None)
 
 def _file(given: object) -> Path:
     if not isinstance(given, (str, Path)): raise TypeError(f"{given_name(given)}: give the paths of pictures; pictures that are open can be put into a gallery with their labels: Gallery.add")

@@ -132,6 +132,7 @@ def test_train_names_what_it_did_not_look_at(call, tmp_path, monkeypatch, quick)
     code, _, err = call("train", "photos", "--out", "m", "--labels", "folder", "--verbose")
     assert code == 0 and "1 .svg not looked at" in err and "\n  photos/a/logo.svg: a drawing, not a picture" in err
     assert "photos/a/logo.svg: a drawing" not in call("train", "photos", "--out", "m", "--labels", "folder")[2]
+    assert "not looked at" not in call("train", "photos", "--out", "m", "--labels", "folder", "--quiet")[2]
 
 
 @pytest.mark.parametrize("args", [("gallery", "remove", "g", "photos/0.png"), ("gallery", "export", "g", "out.csv")])

@@ -16,11 +16,11 @@ from torch import nn
 from torchvision.transforms.functional import normalize
 from torchvision.transforms.functional import to_tensor as scaled
 
-from image_similarity.encoders import encoder as encoding
 from image_similarity.encoders import runtimes
 from image_similarity.encoders.encoder import create_encoder, embed, fingerprint, pool, pooled_of, runtime_for
-from image_similarity.encoders.preprocessing import resize_to, to_pixels, to_tensor
-from image_similarity.encoders.runtimes import Eager, OpenVino, cached_file, fastest, kept_converted
+from image_similarity.encoders.preprocessing import open_for, resize_to, to_pixels, to_tensor
+from image_similarity.encoders.converted import cached_file
+from image_similarity.encoders.runtimes import Eager, OpenVino, fastest, kept_converted
 from image_similarity.encoders.weights import PACKAGED
 
 if find_spec("openvino") is None: pytest.skip("OpenVINO is not installed: torch computes everything", allow_module_level=True)
@@ -42,9 +42,9 @@ def at_once(monkeypatch):
 def conversions(monkeypatch):
     "Fingerprints of what has been converted."
     made = []
-    def noted(network, shape, key):
+    def noted(network, shape, key, facts=None):
         made.append(key)
-        return fastest(network, shape, key)
+        return fastest(network, shape, key, facts)
     monkeypatch.setattr(runtimes, "fastest", noted)
     return made
 
@@ -108,7 +108,7 @@ def test_order_and_bad_files_survive_small_batches(small, at_once, tmp_path):
 
 def test_the_tensor_is_what_torchvision_makes(small):
     encoder = tiny()
-    picture = resize_to(encoding.open_for(small.query, encoder), encoder)
+    picture = resize_to(open_for(small.query, encoder), encoder)
     torch.testing.assert_close(to_tensor(picture, encoder), normalize(scaled(picture), encoder.mean, encoder.std), atol=1e-6, rtol=0)
 
 
@@ -236,7 +236,7 @@ def test_an_encoder_that_cannot_be_converted_is_computed_by_torch_with_one_warni
 # --- quiet
 
 def test_openvino_reports_nothing_over_the_network():
-    code = ("import sys, image_similarity.encoders.runtimes as r; r._openvino(); assert 'openvino' in sys.modules;"
+    code = ("import sys, image_similarity.encoders.converted as r; r.load_openvino(); assert 'openvino' in sys.modules;"
             "print(sorted(m for m in sys.modules if m.startswith('openvino_telemetry')))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
     assert done.stdout.strip() == "[]"

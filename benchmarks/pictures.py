@@ -1,0 +1,80 @@
+"""How long large pictures take to become vectors, beside the library's decoding alone: pictures.py --data DIR [--json OUT]
+
+A photo is enlarged to 12 and 48 megapixels and coded as JPEG, AVIF (Pillow) and HEIC (Debian's `heif-enc`). Theirs: all of it decoded, by Pillow or pi-heif. Ours: opened, in sRGB,
+upright, cut and made small for the encoder, and through the encoder: all that `Gallery.add` does but the writing. Both sides take turns.
+"""
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pi_heif
+from PIL import Image
+from _report import interval, report, row
+
+from image_similarity.encoders.encoder import create_encoder, embed, runtime_for
+from image_similarity.images.listing import image_files
+
+SIZES = {12: (4000, 3000), 48: (8000, 6000)} # megapixels: pixels
+
+
+def coded(photo: Path, folder: Path, sizes: list[int]) -> dict[str, Path]:
+    "Files of one photo by what they are, such as 'jpeg12'."
+    files, source = {}, Image.open(photo).convert("RGB")
+    for size in sizes:
+        large = source.resize(SIZES[size], Image.Resampling.BICUBIC)
+        files[f"jpeg{size}"] = folder / f"{size}.jpg"
+        large.save(files[f"jpeg{size}"], quality=90)
+        if size != 12: continue
+        files["avif12"], files["heic12"] = folder / "12.avif", folder / "12.heic"
+        large.save(files["avif12"], quality=60, speed=10)
+        if shutil.which("heif-enc") is None:
+            print("HEIC is left out: install heif-enc (Debian: libheif-examples)", file=sys.stderr)
+            del files["heic12"]
+        else:
+            subprocess.run(["heif-enc", "-q", "50", str(files["jpeg12"]), "-o", str(files["heic12"])], check=True, capture_output=True)
+    return files
+
+
+def decode(file: Path) -> None:
+    "All pixels of a picture, by the library."
+    if file.suffix == ".heic":
+        np.asarray(pi_heif.open_heif(file))
+        return
+    with Image.open(file) as image:
+        image.load()
+
+
+def seconds(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="holds pets/images")
+    parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--small", action="store_true", help="one turn, 12 megapixels: the figures mean nothing")
+    args = parser.parse_args()
+
+    encoder, rows = create_encoder(), []
+    runtime = runtime_for(encoder, 128)  # so that it is converted
+    names = {"jpeg12": "large_jpeg_vs_decoding", "jpeg48": "jpeg48_vs_decoding", "heic12": "heic_vs_decoding", "avif12": "avif_vs_decoding"}
+    with tempfile.TemporaryDirectory() as folder:
+        files = coded(image_files(args.data / "pets" / "images")[5], Path(folder), [12] if args.small else list(SIZES))
+        for name, file in files.items():
+            ours = lambda file=file: embed([file], encoder, progress=False, runtime=runtime)
+            ours(), decode(file)
+            times = np.array([(seconds(lambda file=file: decode(file)), seconds(ours)) for _ in range(1 if args.small else args.repeats)])
+            rows.append(row(names[name], *interval(times[:, 0] / times[:, 1]), goal=0.8, against=f"{'pi-heif' if name == 'heic12' else 'Pillow'}, decoding alone, all pixels; ours through the encoder too"))
+    report(rows, args.json)
+
+
+if __name__ == "__main__":
+    main()
