@@ -308,7 +308,7 @@ def copy_pair(kind: str, rng, data: Path) -> Pair:
     return saved(image, rng, .2, (85, 97)), saved(COPIES[kind](image, rng, data).convert("RGB"), rng, 0 if kind == "jpeg" else .15, quality)
 
 
-def pairs(kind: str, n: int, data: Path, training: bool = False, seed: int = 0) -> Iterator[Pair]:
+def made_pairs(kind: str, n: int, data: Path, training: bool = False, seed: int = 0) -> Iterator[Pair]:
     "Some pairs of one kind, always the same ones; those of training are others."
     for i in range(n):
         rng = np.random.default_rng([sum(map(ord, kind)), training, seed, i])

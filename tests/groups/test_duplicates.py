@@ -93,7 +93,7 @@ def test_plain_pictures_are_copies_only_by_their_bytes(tmp_path):
 def test_many_equal_files_are_not_compared_with_each_other(tmp_path, pets, monkeypatch):
     pets[0].save(tmp_path / "0.png")
     for i in range(1, 30): shutil.copy(tmp_path / "0.png", tmp_path / f"{i}.png")
-    monkeypatch.setattr(module, "align", lambda *_: pytest.fail("compared"))
+    monkeypatch.setattr(module, "compare", lambda *_: pytest.fail("compared"))
     assert len(found(tmp_path)[0].copies) == 29
 
 
