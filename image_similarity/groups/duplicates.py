@@ -17,7 +17,7 @@ import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 from ..images.progress import progress_bar
 
-from .candidates import AT_LEAST, Signature, Held, hash_candidates, neighbour_candidates, opened, read_signatures
+from .candidates import AT_LEAST, Signature, Held, hash_candidates, neighbour_candidates, opened, plain_candidates, read_signatures
 from .copies import Copy, DuplicateGroup, Duplicates, Kind
 from .keeping import best_of, lies_in, lost, read_facts
 from .verdicts import Look, Verdict, compare, safety
@@ -70,7 +70,7 @@ THRESHOLD = .8 # agreement from which two files count as copies: of the places i
 
 def _candidates(signatures, embeddings, split) -> np.ndarray:
     "(p, 2) pairs to compare: those near by hash, then neighbours by embedding."
-    near = hash_candidates(signatures, split)
+    near = np.concatenate([hash_candidates(signatures, split), plain_candidates(signatures, split)])
     if embeddings is None: return near
     pairs = np.concatenate([near, neighbour_candidates(embeddings, split)])
     return pairs[np.sort(np.unique(pairs, axis=0, return_index=True)[1])]
@@ -171,10 +171,14 @@ def _with_parts(known: _Compared, groups, protected: Sequence[Path]) -> list[tup
         if keep != outer and all(c.place != outer for c in listed) and (copy := _copy(known, keep, outer, protected)): listed.append(copy)
     return [*groups, *((keep, "what the others contain", copies) for keep, copies in alone.items() if copies)]
 
+def _file(signature: Signature) -> object:
+    "What is the same for a file that was given twice."
+    return signature.held or signature.path.resolve()
+
 def _distinct_files(signatures, places) -> list[int]:
     "Places without those of a file that is there already: it may be on both sides."
     first = {}
-    for i in places: first.setdefault(signatures[i].held or signatures[i].path.resolve(), i)
+    for i in places: first.setdefault(_file(signatures[i]), i)
     return list(first.values())
 
 def _checked(embeddings, n: int) -> np.ndarray | None:
@@ -217,11 +221,13 @@ def find_duplicates(
     preferred, protected = ([Path(folder).resolve() for folder in folders] for folders in (prefer, protect))
     split = None if against is None else sum(i < n for i in kept)
     linked, verdicts = compare_candidates(signatures, look, None if embeddings is None else embeddings[kept], split, threshold, progress) if kept else ([], {})
+    sides: dict[object, set[bool]] = {}
+    for i, s in enumerate(signatures): sides.setdefault(_file(s), set()).add(split is not None and i < split)
     known, groups = _Compared(signatures, look, verdicts, threshold), []
     for places in linked: groups += _grouped(known, _distinct_files(signatures, places), preferred, protected)
     found = []
     for best, why, copies in _with_parts(known, groups, protected):
-        if split is not None and len({place < split for place in (best, *(c.place for c in copies))}) == 1: continue
+        if split is not None and len({side for place in (best, *(c.place for c in copies)) for side in sides[_file(signatures[place])]}) == 1: continue
         listed = [replace(c, place=kept[c.place]) for c in sorted(copies, key=lambda c: (-c.agreement, c.place))]
         found.append(DuplicateGroup(kept[best], signatures[best].path, why, listed))
     return Duplicates(found, bad, passed_over_in(s.path.parent for s in signatures if s.held is None and as_url(s.path) is None))
