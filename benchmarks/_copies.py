@@ -16,6 +16,7 @@ from image_similarity.images.listing import image_files
 from image_similarity.images.opening import open_image
 
 Pair = tuple[bytes, bytes]
+TRIES = 100 # draws of a picture that suits; where the pictures are drawn ones, it may be that none does
 WORDS = "stone river cloud maple ember quiet north seven light ocean dream focus hello world green tiger paper frost honey pixel".split()
 
 
@@ -136,7 +137,7 @@ def _listed(folder: Path) -> list[Path]: return image_files(folder)
 def recoloured(rng, data: Path, _) -> Pair:
     "A product photo, and the same one with its most common colour turned to another."
     files = _listed(data / "fashion_clothes")
-    while True:
+    for _ in range(TRIES):
         image = open_image(files[rng.integers(len(files))])
         hsv = np.asarray(image.convert("HSV")).astype(int)
         strong = (hsv[..., 1] > 70) & (hsv[..., 2] > 50)
@@ -159,6 +160,11 @@ def _coil(data: Path) -> dict[str, dict[int, Path]]:
     return views
 
 
+def _turned(shown: dict[int, Path], angle: int, by: int) -> int:
+    "The angle of the view that is so many degrees further, or the next one that there is."
+    return min((other for other in shown if other != angle), key=lambda other: abs((other - angle - by + 180) % 360 - 180))
+
+
 def _difference(a: Image.Image, b: Image.Image) -> float:
     return float(np.abs(np.asarray(a, np.float32) - np.asarray(b.resize(a.size), np.float32)).mean())
 
@@ -166,15 +172,15 @@ def _difference(a: Image.Image, b: Image.Image) -> float:
 def views(rng, data: Path, training: bool) -> Pair:
     "One object of COIL-100, 10° to 30° apart, where that changes more than JPEG 30 does."
     objects = sorted(_coil(data))[training::2]
-    while True:
+    for _ in range(TRIES):
         shown = _coil(data)[objects[rng.integers(len(objects))]]
         angle = int(rng.choice(sorted(shown)))
-        other = (angle + int(rng.choice([10, 15, 20, 25, 30]))) % 360
-        if other not in shown: continue
+        other = _turned(shown, angle, int(rng.choice([10, 15, 20, 25, 30])))
         a, b = open_image(shown[angle]), open_image(shown[other])
         buffer = io.BytesIO()
         a.save(buffer, "JPEG", quality=30)
-        if _difference(a, b) > _difference(a, open_image(buffer.getvalue())): return saved(a, rng), saved(b, rng)
+        if _difference(a, b) > _difference(a, open_image(buffer.getvalue())): break
+    return saved(a, rng), saved(b, rng)
 
 
 def bursts(rng, data: Path, _) -> Pair:
@@ -196,10 +202,9 @@ def bursts(rng, data: Path, _) -> Pair:
 def near_views(rng, data: Path, training: bool) -> Pair:
     "5° apart."
     objects = sorted(_coil(data))[training::2]
-    while True:
-        shown = _coil(data)[objects[rng.integers(len(objects))]]
-        angle = int(rng.choice(sorted(shown)))
-        if (angle + 5) % 360 in shown: return tuple(saved(open_image(shown[a]), rng) for a in (angle, (angle + 5) % 360)) # type: ignore
+    shown = _coil(data)[objects[rng.integers(len(objects))]]
+    angle = int(rng.choice(sorted(shown)))
+    return saved(open_image(shown[angle]), rng), saved(open_image(shown[_turned(shown, angle, 5)]), rng)
 
 
 # True copies: a photo, and what was done to it.
@@ -207,9 +212,10 @@ def near_views(rng, data: Path, training: bool) -> Pair:
 def _photo(rng, data: Path) -> Image.Image:
     folder = ("flickr8k_sample", "imagenet_sample", "pets", "clothing")[rng.integers(4)]
     files = _listed(data / folder)
-    while True:
+    for _ in range(TRIES):
         image = open_image(files[rng.integers(len(files))])
-        if min(image.size) >= 120 and np.asarray(image.convert("L")).std() > 15: return image
+        if min(image.size) >= 120 and np.asarray(image.convert("L")).std() > 15: break
+    return image
 
 
 def _crop(image, rng, share):
