@@ -125,6 +125,10 @@ def _correlated(first, second, inside) -> float:
     a, b = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[inside] for image in (first, second))
     return float(np.corrcoef(a, b)[0, 1]) if min(a.std(), b.std()) > 1 else 1.
 
+def _shifted(first, second, inside) -> bool:
+    "Whether most of one picture is lighter, darker or of another colour; a caption is not most of it."
+    return bool(np.median(np.abs(cv2.blur(first, (5, 5)) - cv2.blur(second, (5, 5))).max(2)[inside]) > COLOUR / 2)
+
 def _intact(seen: Evidence | None) -> bool:
     "Whether nothing but saving and resizing tells two pictures apart."
     return seen is not None and seen.colour < COLOUR and seen.worst < HARMLESS and seen.left < SPOTS
@@ -168,7 +172,7 @@ def _judged(first: Look, second: Look, matrix, agree: int) -> Verdict | None:
         if seen and _intact(seen): return Verdict("saved again", seen.agreement if seen.windows else 1., matrix, one, two, "", "", None, seen.worst)
         if seen is None or (seen.worst > MARGIN and seen.both > BOTH): return None
     if hue == "other" and _correlated(*laid) > 0: return None
-    coloured = bool(hue or (seen and seen.colour >= COLOUR / 2) or _drained(*laid) is not None)
+    coloured = bool(hue or _shifted(*laid) or _drained(*laid) is not None)
     changed = _edited(laid, coloured)
     if changed is None: return None
     colour, fewer = _colour_words(*laid, hue) if coloured else ("", None)
