@@ -15,6 +15,7 @@ import csv
 import io
 import re
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,10 +27,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.fft import dct
+from scipy.stats import beta
 from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.metrics import adjusted_rand_score
 from tqdm import tqdm
 
+from _copies import CHOSEN, COPIES, NEGATIVES, SAME_PICTURE, made_pairs
 from _data import add_arguments, data_folder
 from _report import interval_row, measured_before, report, row
 from image_similarity.groups.alignment import View, align
@@ -37,6 +40,7 @@ from image_similarity.groups.clusters import Clusters, embedding_neighbours, fin
 from image_similarity.groups.candidates import hash_candidates, neighbour_candidates, read_signatures
 from image_similarity.groups.duplicates import THRESHOLD, find_duplicates
 from image_similarity.drawing.pets import sample_pets
+from image_similarity.groups.verdicts import Look, compare
 from image_similarity.encoders.encoder import create_encoder, embed
 from image_similarity.images.errors import ImageError
 from image_similarity.images.listing import image_files, label_func
@@ -46,13 +50,14 @@ from image_similarity.metrics.similarity import normalize
 
 SEEDS = (0, 1, 2)  # of k-means
 N_TRAINING, N_COPIED = 40, 30  # photos that are copied: for choosing thresholds, and of ImageNet's
+N_PAIRS = 2000  # of each kind of pairs that are no copies; an eighth as many copies of each kind
 SIZE = None  # of the encoder's input: its own
 
 
 def make_small() -> None:
     "Run as briefly as can be."
-    global SEEDS, N_TRAINING, N_COPIED, SIZE, bootstrap_interval
-    SEEDS, N_TRAINING, N_COPIED, SIZE = (0,), 2, 2, 64
+    global SEEDS, N_TRAINING, N_COPIED, N_PAIRS, SIZE, bootstrap_interval
+    SEEDS, N_TRAINING, N_COPIED, N_PAIRS, SIZE = (0,), 2, 2, 1, 64
     bootstrap_interval = partial(bootstrap_interval, n_resamples=20)
 
 
@@ -369,6 +374,45 @@ def cluster_rows(sets: list[Sorted], others: list[Sorted]) -> list[dict]:
     return rows
 
 
+# Pairs, judged without a search.
+
+def looked_at(file: bytes) -> Look:
+    return Look(open_image(file, at_least=256), lambda: open_image(file))
+
+
+def share_row(name: str, hits: np.ndarray, better: str = "higher", goal: float | None = None) -> dict:
+    "A share of independent pairs, with the exact interval of Clopper and Pearson: 0 of n bounds the share by 3.7 / n."
+    k, n = int(hits.sum()), len(hits)
+    low, high = (beta.ppf(.025, k, n - k + 1) if k else 0., beta.ppf(.975, k + 1, n - k) if k < n else 1.)
+    return row(name, k / n, float(low), float(high), goal, better)
+
+
+# rows of several kinds; the kinds that nothing was chosen on are marked in `chosen_on`
+FALSE = {"plain": ("wallpapers", "line_art"), "forms": ("forms",), "colour": ("shirts", "recoloured"), "views": ("views",), "bursts": ("bursts",), "near_views": ("near_views",)}
+FOUND = {"screenshot": ("screenshot", "screenshot_bare"), "watermark": ("watermark",), "crop_40": ("crop_40",), "collage": ("collage_2", "collage_3"), "inset": ("inset",),
+         "negative": ("negative",)}
+GOALS = {"screenshot": .9, "watermark": .9, "crop_40": .9, "collage": .8, "inset": .8, "negative": .95}
+
+
+def judged_rows(data: Path, training: bool = False) -> list[dict]:
+    """Of pairs that are handed over as such, so that no search stands between: how many of each kind are called copies, and of those that are none, how
+    many are said to be the same picture, saved again: who deletes by that loses one. Each kind on its own as well, marked where it was chosen on."""
+    kinds, started, n = {}, time.perf_counter(), 0
+    for kind in [*NEGATIVES, *COPIES]:
+        many = N_PAIRS if kind in NEGATIVES else max(1, N_PAIRS // 8)
+        found = [compare(looked_at(a), looked_at(b)) for a, b in tqdm(made_pairs(kind, many, data, training), kind, many)]
+        kinds[kind], n = [f.kind if f else "" for f in found], n + many
+    def of(names, *wanted): return np.array([k in wanted if wanted else k != "" for name in names for k in kinds[name]])
+    rows = []
+    for name, members in FALSE.items():
+        rows += [share_row(f"false_copy_{name}", of(members), "lower", 0 if name in ("plain", "forms", "colour", "views") else None),
+                 share_row(f"false_saved_again_{name}", of(members, "saved again"), "lower", 0 if name in ("plain", "forms", "colour", "views") else None)]
+    rows += [share_row(f"recall_{name}", of(members), goal=GOALS[name]) for name, members in FOUND.items()]
+    rows += [share_row(f"recall_alone_{kind}{'_chosen_on' * (kind in CHOSEN)}", of((kind,))) for kind in COPIES]
+    rows += [share_row(f"said_saved_again_{kind}", of((kind,), "saved again")) for kind in SAME_PICTURE]
+    return rows + [row("pairs_per_second", n / (time.perf_counter() - started), against="with making and reading them")]
+
+
 # All together.
 
 def embeddings_of(files, encoder, description: str) -> np.ndarray:
@@ -434,11 +478,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, "imagededup/, pets/, clothing/ and the others")
     parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument("--pairs", type=int, help="only judge pairs, this many of each kind that are no copies; those of training with --choose")
     parser.add_argument("--choose", action="store_true", help="show what other thresholds would do on the training pictures, and stop")
     parser.add_argument("--only", choices=["clusters"], help="leave the copies as they were measured")
     args = parser.parse_args()
     if args.small: make_small()
-    data, encoder = data_folder(args), create_encoder(size=SIZE)
+    data = data_folder(args)
+    if args.pairs:
+        global N_PAIRS
+        N_PAIRS = args.pairs
+        return report(judged_rows(data, args.choose), args.json)
+    encoder = create_encoder(size=SIZE)
     if args.only:
         rows = all_cluster_rows(data, encoder, args.small)
         return report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
@@ -451,7 +501,7 @@ def main():
         measured = measured_pictures(data, Path(folder))
         unit = embeddings_of(measured.files, encoder, "measured")
         rows = duplicate_rows(measured, unit, np.stack([imagededup_hash(f) for f in measured.files]), thresholds)
-    rows += all_cluster_rows(data, encoder, args.small)
+    rows += judged_rows(data) + all_cluster_rows(data, encoder, args.small)
     report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
 
 

@@ -1,6 +1,6 @@
 """Copies of one photo, and clusters of similar ones.
 
-Start with `duplicates` (`alignment` decides what a copy is), or with `clusters`.
+Start with `duplicates` (`verdicts` decides what a copy is), or with `clusters`.
 """
 import lazy_loader
 

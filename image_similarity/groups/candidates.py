@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/08_groups/candidates.h
 
 # %% auto #0
 __all__ = ['AT_LEAST', 'HASH_DISTANCE', 'NEIGHBOURS', 'LEAST_COSINE', 'EXACT_UP_TO', 'Held', 'opened', 'Signature',
-           'read_signature', 'read_signatures', 'hash_candidates', 'neighbour_candidates']
+           'read_signature', 'read_signatures', 'hash_candidates', 'plain_candidates', 'neighbour_candidates']
 
 # %% ../../nbs/08_groups/07_candidates.ipynb #47fd182a
 import os
@@ -54,7 +54,8 @@ class Signature:
         height: upright, pixels
         hashes: (8, 8) uint8, in all orientations
         plain: one colour, more or less: its hash says nothing
-        held: the picture itself, where it is no file"""
+        held: the picture itself, where it is no file
+        colour: the mean, which is all that a plain picture shows"""
     path: Path
     content: str       # hash of its bytes
     n_bytes: int
@@ -63,6 +64,7 @@ class Signature:
     hashes: np.ndarray # (8, 8) uint8, in all orientations
     plain: bool        # one colour, more or less: its hash says nothing
     held: "Held | None" = None # the picture itself, where it is no file
+    colour: tuple[int, ...] = (0, 0, 0) # the mean, which is all that a plain picture shows
 
     @property
     def picture(self) -> "Path | Held": return self.held or self.path # what `opened` takes
@@ -85,7 +87,7 @@ def read_signature(file: Any) -> Signature:
     facts = path.stat() if is_path and not url else None
     n_bytes, modified = (facts.st_size, facts.st_mtime) if facts else (len(data) if isinstance(data, (bytes, bytearray, memoryview)) else 3 * size[0] * size[1], 0.)
     plain = float(np.asarray(image.convert("L").resize((32, 32))).std()) < 2
-    return Signature(path, content_hash(data), n_bytes, modified, *size, oriented_hashes(image), plain, None if is_path else Held(file))
+    return Signature(path, content_hash(data), n_bytes, modified, *size, oriented_hashes(image), plain, None if is_path else Held(file), tuple(int(v) for v in np.asarray(image.resize((1, 1), Image.Resampling.BOX))[0, 0]))
 
 # %% ../../nbs/08_groups/07_candidates.ipynb #9cae2791
 def _read_or_error(file) -> Signature | ImageError:
@@ -127,6 +129,21 @@ def hash_candidates(signatures: Sequence[Signature], split: int | None = None, m
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], pairs[:, 2]))]
     first = np.sort(np.unique(pairs[:, :2], axis=0, return_index=True)[1])
     return pairs[first, :2]
+
+# %% ../../nbs/08_groups/07_candidates.ipynb #5c0a7b12
+def plain_candidates(signatures: Sequence[Signature], split: int | None = None) -> np.ndarray:
+    """Plain pictures of one shape and nearly one colour, each with the first of them: their hashes say nothing.
+
+    Args:
+        split: as for `hash_candidates`
+    Returns: (p, 2) int64, the first place lower than the second, in order"""
+    pairs: set[tuple[int, int]] = set()
+    for shift in (0, 4): # what lies at the edge of a box lies in the middle of the shifted one
+        boxes: dict[tuple[int, ...], list[int]] = {}
+        for i, s in enumerate(signatures):
+            if s.plain: boxes.setdefault((round(30 * float(np.log(s.width / s.height))), *((value + shift) // 8 for value in s.colour)), []).append(i)
+        pairs |= {(places[0], i) for places in boxes.values() for i in places[1:] if split is None or places[0] < split <= i}
+    return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
 # %% ../../nbs/08_groups/07_candidates.ipynb #43e6ad16
 NEIGHBOURS, LEAST_COSINE = 10, .7 # how many neighbours of each picture are candidates, and how alike they are at least

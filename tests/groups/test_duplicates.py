@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from image_similarity.groups import duplicates as module
 from image_similarity.groups.alignment import View, align
@@ -14,6 +14,7 @@ from image_similarity.groups.candidates import hash_candidates, read_signatures
 from image_similarity.drawing.pets import draw_pet
 from image_similarity.groups.duplicates import find_duplicates
 from image_similarity.groups.hashing import oriented_hashes
+from image_similarity.groups.verdicts import Look, compare
 from image_similarity.groups.placing import apply_map, invert_map
 
 DATA = Path(os.environ.get("IMAGE_SIMILARITY_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -84,6 +85,15 @@ def test_an_orientation_in_the_header_is_no_turn(tmp_path, pets):
     assert group.copies[0].relation == "same pixels"
 
 
+def test_a_black_png_and_a_black_jpeg_are_one_picture_and_another_colour_or_shape_is_not(tmp_path):
+    Image.new("RGB", (90, 60)).save(tmp_path / "black.png")
+    Image.new("RGB", (90, 60)).save(tmp_path / "black.jpg")
+    Image.new("RGB", (60, 90)).save(tmp_path / "upright.png")
+    Image.new("RGB", (90, 60), (40, 0, 0)).save(tmp_path / "red.png")
+    group, = found(tmp_path)
+    assert {group.keep.name, *(c.path.name for c in group.copies)} == {"black.png", "black.jpg"}
+
+
 def test_plain_pictures_are_copies_only_by_their_bytes(tmp_path):
     for name, colour in [("a", "white"), ("b", "white"), ("c", "red")]: Image.new("RGB", (90, 90), colour).save(tmp_path / f"{name}.png")
     group, = found(tmp_path)
@@ -93,7 +103,7 @@ def test_plain_pictures_are_copies_only_by_their_bytes(tmp_path):
 def test_many_equal_files_are_not_compared_with_each_other(tmp_path, pets, monkeypatch):
     pets[0].save(tmp_path / "0.png")
     for i in range(1, 30): shutil.copy(tmp_path / "0.png", tmp_path / f"{i}.png")
-    monkeypatch.setattr(module, "align", lambda *_: pytest.fail("compared"))
+    monkeypatch.setattr(module, "compare", lambda *_: pytest.fail("compared"))
     assert len(found(tmp_path)[0].copies) == 29
 
 
@@ -162,3 +172,59 @@ def test_imagededups_own_files():
         "ukbench00120.jpg": "kept", "ukbench00120_hflip.jpg": "mirrored", "ukbench00120_resize.jpg": "stretched, resized"}
     assert [e.path.name for e in result.bad] == ["ukbench09268_corrupt.jpg"]
     assert len(found(DATA / "imagededup" / "base_images")) == 0
+
+
+def written(picture, words, place=(20, 205), fill="black"):
+    picture = picture.copy()
+    ImageDraw.Draw(picture).text(place, words, fill=fill, font_size=40)
+    return picture
+
+
+def looked(picture): return Look(picture)
+
+
+def test_pictures_that_differ_in_a_word_are_no_copies(pets):
+    wallpaper = Image.new("RGB", (640, 360), (12, 12, 30))
+    one, other = (written(wallpaper, words, (200, 150), "white") for words in ("word4", "word9"))
+    assert compare(looked(one), looked(other)) is None
+    pug = draw_pet("pug", 2, size=384)[0]
+    sale, sold = (written(pug, words, (20, 320), "yellow") for words in ("FOR SALE", "SOLD OUT"))
+    assert compare(looked(sale), looked(sold)) is None
+    found = compare(looked(pug), looked(sale))
+    assert found.kind == "edited" and found.adds == 1 and found.changed
+
+
+def test_a_shirt_in_another_colour_is_another_shirt_and_a_grey_copy_is_edited(pets):
+    def shirt(colour):
+        picture = Image.new("RGB", (300, 300), "white")
+        ImageDraw.Draw(picture).polygon([(90, 40), (210, 40), (270, 100), (230, 140), (210, 110), (210, 260), (90, 260), (90, 110), (70, 140), (30, 100)], colour)
+        return picture
+    assert compare(looked(shirt((200, 30, 30))), looked(shirt((30, 160, 40)))) is None
+    found = compare(looked(pets[0]), looked(pets[0].convert("L").convert("RGB")))
+    assert (found.kind, found.colour, found.adds) == ("edited", "grey", 1)
+
+
+def test_the_colour_photo_is_kept_and_not_the_grey_one_nor_the_enlargement(tmp_path, pets):
+    pets[0].convert("L").save(tmp_path / "grey.png")
+    pets[0].save(tmp_path / "photo.jpg", quality=90)
+    pets[0].resize((768, 768), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(1)).save(tmp_path / "enlarged.png")
+    group, = found(tmp_path)
+    assert group.keep.name == "photo.jpg" and not group.proposed
+    assert {c.path.name: c.kind for c in group.copies} == {"grey.png": "edited", "enlarged.png": "saved again"}
+
+
+def test_a_photo_in_a_collage_is_part_of_it_and_two_photos_in_it_are_no_copies(pets):
+    collage = Image.new("RGB", (512, 512), "white")
+    for i, pet in enumerate(pets[:4]): collage.paste(pet.resize((250, 250)), (i % 2 * 256, i // 2 * 256))
+    found = compare(looked(pets[1]), looked(collage))
+    assert found.kind == "part of" and found.adds == 1 and found.second_share < .3
+    assert compare(looked(collage), looked(pets[1])).adds == 0 and compare(looked(pets[0]), looked(pets[1])) is None
+
+
+def test_what_the_camera_wrote_is_kept(tmp_path, pets):
+    exif = Image.Exif()
+    exif[0x010f] = "Kodak"
+    pets[0].save(tmp_path / "camera.jpg", quality=92, exif=exif)
+    Image.open(tmp_path / "camera.jpg").save(tmp_path / "plain.png", exif=b"")
+    group, = found(tmp_path)
+    assert (group.keep.name, group.copies[0].kind, group.copies[0].proposed) == ("camera.jpg", "same pixels", True)
