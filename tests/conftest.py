@@ -69,7 +69,7 @@ def quick(monkeypatch):
     from image_similarity.finder import training
 
     create, fit = encoder.create_encoder, training.fit_finder
-    def small_encoder(name=encoder.DEFAULT_ENCODER, weights=None, size=None): return create(name, weights, 96)
+    def small_encoder(name=encoder.DEFAULT_ENCODER, weights=None, size=None, **more): return create(name, weights, 96, **more)
     def short_fit(data, encoder, augment=1, log=None, tuning=None, **_): return fit(data, encoder, 1, log, tuning, epochs=2)
     few_pairs(monkeypatch)
     for module in (encoder, demo): monkeypatch.setattr(module, "create_encoder", small_encoder)

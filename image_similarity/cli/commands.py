@@ -146,6 +146,7 @@ def evaluate(
     labels: Labels = None,
     split: Split = None,
     json: AsJson = False,
+    quiet: Quiet = False,
 ):
     """Measure a model on labelled pictures.
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Exclude, Images, Labels, Quiet, Split, Weights
-from ..images.console import report, say, shown_path
+from .gallery import name_passed_over
+from .options import Exclude, Images, Labels, Pooling, Quiet, Split, Verbose, Weights
+from ..images.console import Voice, report, say, shown_path
 from ..images.labels import guess_labels
 
 if TYPE_CHECKING: # it needs seconds to load
@@ -29,6 +30,7 @@ def train(
     exclude: Exclude = None,
     arch: Annotated[str, typer.Option(metavar="NAME", help="Encoder, by timm's name, e.g. resnet34, or hf-hub:owner/name.")] = "tf_efficientnet_lite0",
     weights: Weights = None,
+    pooling: Pooling = None,
     loss: Annotated[str | None, typer.Option(metavar="contrastive|triplet|deep_ranking|arcface|classification", show_default=False,
                                              help="Put a feature layer behind the encoder, and learn it by this loss.")] = None,
     fine_tune: Annotated[int, typer.Option(metavar="EPOCHS", min=0, show_default=False, help="Train the encoder too, end to end; it is kept only where pictures that are held out for it say so. "
@@ -38,20 +40,23 @@ def train(
     time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", show_default=False, help="Stop --fine-tune in time, with what was learned so far: pictures are read, and the encoder "
                                                      "has learned, after so many seconds.")] = None,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ):
     """Train a model on labelled pictures.
 
     A fifth of each class is held out to measure it by (or whatever --split says); `find` will search the rest."""
     from image_similarity.images.datasets import labelled_images
+    from image_similarity.images.listing import image_files
     from image_similarity.encoders.encoder import create_encoder
     from image_similarity.finder.evaluation import evaluate
     from image_similarity.finder.training import check_place, fit_finder
     tuning = _tuning(loss, fine_tune, lr, fp16, time_limit)
     check_place(out)
     data = labelled_images(images, guess_labels(images, labels, exclude or ()), split, exclude=exclude or ())
+    if Voice.level > 0: name_passed_over(image_files(images, exclude or ())) # how many was said already
     if len(data.classes) < 2: raise ValueError(f"only one class ({data.classes[0]}): give pictures of two or more, or say where labels come from (--labels)")
     say(data)
-    finder, data, embedded = fit_finder(data, create_encoder(arch, weights), augment=min(4, max(1, 5000 // len(data) - 1)), tuning=tuning)
+    finder, data, embedded = fit_finder(data, create_encoder(arch, weights, pooling=pooling or "concat"), augment=min(4, max(1, 5000 // len(data) - 1)), tuning=tuning)
     finder.save(out)
     say(f"saved to {shown_path(out)}, with {len(finder):,} picture{'s'[:len(finder) != 1]} to search")
     if len(data.valid): print(evaluate(finder, data, embedded))
@@ -73,6 +78,7 @@ def import_learner(
     images: Annotated[Path, typer.Option(help="Folder of the pictures to search, subfolders included.", metavar="IMAGES", show_default=False)],
     trust: Annotated[bool, typer.Option("--trust", help="Read the two files, although that runs any code they hold.")] = False,
     labels: Labels = None,
+    quiet: Quiet = False,
 ):
     """Make a model of two exported fastai learners.
 

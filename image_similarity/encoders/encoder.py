@@ -32,12 +32,14 @@ from .runtimes import Eager, OpenVino, choose, network_device, only_torch, weigh
 from .weights import DEFAULT_ENCODER, read_weights
 
 # %% ../../nbs/04_encoders/06_encoder.ipynb #ba9c3822
-def pool(features: torch.Tensor) -> torch.Tensor:
+def pool(features: torch.Tensor, concat: bool = True) -> torch.Tensor:
     """Max- and mean-pool side by side.
 
     Args:
         features: (N, nf, h, w) feature maps
-    Returns: (N, 2·nf): maxima, then means, the order of fastai's AdaptiveConcatPool2d"""
+        concat: False for the means alone, which of a map of one cell are the cell
+    Returns: (N, 2·nf): maxima, then means, the order of fastai's AdaptiveConcatPool2d; or (N, nf)"""
+    if not concat: return features.mean((2, 3))
     return torch.cat([features.amax((2, 3)), features.mean((2, 3))], dim=1)
 
 # %% ../../nbs/04_encoders/06_encoder.ipynb #4af0bf13
@@ -51,7 +53,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self, name: str, body: nn.Module, size: int, mean: Sequence[float], std: Sequence[float], interpolation: str = "bicubic",
-        way: Callable[[nn.Module, torch.Tensor], torch.Tensor] = own_map, shape: tuple[int, int, int] | None = None,
+        way: Callable[[nn.Module, torch.Tensor], torch.Tensor] = own_map, shape: tuple[int, int, int] | None = None, pooling: str = "concat",
     ):
         """Args:
             name: timm's name
@@ -60,9 +62,10 @@ class Encoder(nn.Module):
             mean, std: of the three channels, for values in 0..1
             interpolation: how images are made smaller: bicubic or bilinear
             way: from body and picture to the map: one of `backbones.WAYS`
-            shape: (nf, h, w) of the map; None for what the body says of itself"""
+            shape: (nf, h, w) of the map; None for what the body says of itself
+            pooling: one of `backbones.POOLINGS`"""
         super().__init__()
-        self.name, self.body, self.size = name, body, size
+        self.name, self.body, self.size, self.pooling = name, body, size, pooling
         self.mean, self.std, self.interpolation = tuple(mean), tuple(std), interpolation
         self.way, self.nf = way, shape[0] if shape else getattr(body, "head_hidden_size", None) or body.num_features # pyright: ignore[reportAttributeAccessIssue] (an int)
 
@@ -72,12 +75,25 @@ class Encoder(nn.Module):
         Returns: (N, nf, h, w) feature maps"""
         return self.way(self.body, x)
 
+    @property
+    def concat(self) -> bool: return self.pooling == "concat" # whether `pooled` is maxima and means
+    @property
+    def width(self) -> int: return 2 * self.nf if self.concat else self.nf # numbers of `pooled`
+
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
+        """`pooled`, of maps.
+
+        Args:
+            features: (N, nf, h, w) of this encoder
+        Returns: (N, width)"""
+        return pool(features, self.concat)
+
     def config(self) -> dict:
         """What `create_encoder` needs to make it again, weights aside."""
         return {"name": self.name, "size": self.size, "mean": list(self.mean), "std": list(self.std),
-                "interpolation": self.interpolation}
+                "interpolation": self.interpolation, **({} if self.concat else {"pooling": self.pooling})}
 
-    def __repr__(self) -> str: return f"Encoder({self.name}, {self.size} px, {self.nf} channels)"
+    def __repr__(self) -> str: return f"Encoder({self.name}, {self.size} px, {self.nf} channels{'' if self.concat else f', {self.pooling} pooling'})"
 
 # %% ../../nbs/04_encoders/06_encoder.ipynb #40fe8d86
 _fingerprints = WeakKeyDictionary() # encoder to what it was like, and its fingerprint then: hashing all weights takes a while
@@ -101,10 +117,12 @@ def _digest(encoder: Encoder, ways: list[int]) -> str:
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/04_encoders/06_encoder.ipynb #2c02b08a
-def create_encoder(name: str = DEFAULT_ENCODER, weights: str | Path | None = None, size: int | None = None, seed: int | None = None) -> Encoder:
+def create_encoder(
+    name: str = DEFAULT_ENCODER, weights: str | Path | None = None, size: int | None = None, seed: int | None = None, pooling: str = "concat",
+) -> Encoder:
     """An encoder from any of timm's models that has a map of what is where: one picture is sent through, to see.
 
-    Raises `ValueError` for a name that timm does not have, a network without a map, a size that it does not take or a file that does not fit,
+    Raises `ValueError` for a name that timm does not have, a network without a map (which `pooling="own"` can do without), a size that it does not take or a file that does not fit,
     `FileNotFoundError` when no weights can be had, `ImportError` when packaged ones are not installed.
 
     Args:
@@ -112,9 +130,10 @@ def create_encoder(name: str = DEFAULT_ENCODER, weights: str | Path | None = Non
         weights: a file; "random"; None for the packaged ones, or else timm's cache or hub
         size: input height and width in pixels; None for the encoder's own
         seed: of random weights; None takes torch's random state, and leaves it as it is
+        pooling: "own": the vector that timm's network makes itself (class token, attention pool, mean) in place of the map's maxima and means; "token": its class token
     Returns: in eval mode"""
-    made = make_backbone(name, weights, size, seed)
-    encoder = Encoder(made.name, made.body, made.size, made.cfg["mean"], made.cfg["std"], made.cfg["interpolation"], made.way, made.shape)
+    made = make_backbone(name, weights, size, seed, pooling)
+    encoder = Encoder(made.name, made.body, made.size, made.cfg["mean"], made.cfg["std"], made.cfg["interpolation"], made.way, made.shape, made.pooling)
     return encoder.eval().to(network_device())
 
 # %% ../../nbs/04_encoders/06_encoder.ipynb #6a4eb93b
@@ -136,7 +155,7 @@ class _Pooled(nn.Module):
     def forward(self, pixels): # (N, size, size, 3) uint8
         mean, std = (torch.tensor(v, dtype=torch.float32, device=pixels.device)[:, None, None] for v in (self.encoder.mean, self.encoder.std))
         x = pixels.permute(0, 3, 1, 2) * (1 / (255 * std)) - mean / std # as `to_tensor` does it
-        return pool(self.encoder(x.to(next(self.encoder.parameters()).dtype)))
+        return self.encoder.pool(self.encoder(x.to(next(self.encoder.parameters()).dtype)))
 
 # %% ../../nbs/04_encoders/06_encoder.ipynb #e95bb533
 def runtime_for(encoder: Encoder, n_images: int = 0) -> Eager | OpenVino:
@@ -155,7 +174,7 @@ def pooled_of(encoder: Encoder, pixels: torch.Tensor) -> np.ndarray:
     Args:
         encoder: what the batch goes through
         pixels: (N, size, size, 3) uint8, as `to_pixels` gives them
-    Returns: (N, 2·nf) float32"""
+    Returns: (N, width) float32"""
     if pixels.shape[1:] != (encoder.size, encoder.size, 3): return Eager(_Pooled(encoder))(pixels)
     return runtime_for(encoder, len(pixels))(pixels)
 

@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save_file
 
 from ..images.opening import READING
 from ..images.replacing import own_file, replaced_whole, said_when_full
-from .backbones import check_name
+from .backbones import POOLINGS, built, check_name, cut
 from .encoder import Encoder, create_encoder, fingerprint, load_encoder_weights
 from .features import FeatureBody, FeatureLayer, MultiScaleBody, with_body
 from .networks import NetworkBody, describe_encoder, load_network_encoder, looks_at
@@ -203,17 +203,17 @@ def _bodies(encoder: Encoder) -> list[str]: # what was laid around the network o
 
 def _is_original(encoder: Encoder, mark: str) -> bool:
     "Whether the packaged weights make this encoder."
-    return encoder.name in PACKAGED and not _bodies(encoder) and _original_mark(encoder.name, encoder.size) == mark
+    return encoder.name in PACKAGED and not _bodies(encoder) and _original_mark(encoder.name, encoder.size, encoder.pooling) == mark
 
 @cache
-def _original_mark(name: str, size: int) -> str: return fingerprint(create_encoder(name, size=size))
+def _original_mark(name: str, size: int, pooling: str) -> str: return fingerprint(create_encoder(name, size=size, pooling=pooling))
 
 # %% ../../nbs/04_encoders/10_model_files.ipynb #a3bcbe83
-def _check_size(name: str, file: Path | None) -> None:
+def _check_size(name: str, size: int, file: Path | None, pooling: str) -> None:
     "Raises `ValueError` for a network of more numbers than its file holds, before it is built."
     if file is None or not file.is_file() or not (isinstance(name, str) and timm.is_model(name)): return # others complain
     try:
-        with torch.device("meta"): n_numbers = sum(p.numel() for p in timm.create_model(name, pretrained=False, num_classes=0).parameters())
+        with torch.device("meta"): n_numbers = sum(p.numel() for p in cut(built(name, size), pooling).parameters())
     except (RuntimeError, NotImplementedError): return # it cannot be built without memory
     held = sum(math.prod(shape) for shape in tensor_shapes(file).values())
     if n_numbers > held: raise ValueError(f"{file}: holds {held:,} numbers, and {name} has {n_numbers:,}; train again")
@@ -231,14 +231,15 @@ def load_encoder(folder: Path, saved: dict, older: bool = False) -> Encoder:
     except (KeyError, TypeError) as e: raise ValueError(f"{folder}: its manifest does not describe an encoder ({e}); train again") from e
     if weights is None and name not in PACKAGED: raise ValueError(f"{folder}: its manifest names no weights for {str(name)[:80]}, which does not come with the package; train again")
     if not isinstance(size, int) or not 8 <= size <= 4096: raise ValueError(f"{folder}: its manifest wants pictures of {str(size)[:20]} pixels; train again")
-    bodies = saved.get("bodies")
+    bodies, pooling = saved.get("bodies"), saved.get("pooling", "concat")
+    if pooling not in POOLINGS: raise ValueError(f"{folder}: its manifest pools by {str(pooling)[:40]}, which this version does not know; train again")
     file = own_file(folder, weights) if weights is not None else None
     if bodies and file is None: raise ValueError(f"{folder}: its manifest names no weights for what {name} has learned; train again")
     if "network" in saved: encoder = load_network_encoder(own_file(folder, str(weights)), saved)
     else:
         check_name(name) # an address of the hub is for those who type it
-        _check_size(name, file)
-        encoder = _with_bodies(file, name, size, bodies) if bodies and file else create_encoder(name, file, size)
+        _check_size(name, size, file, pooling)
+        encoder = _with_bodies(file, name, size, bodies, pooling) if bodies and file else create_encoder(name, file, size, pooling=pooling)
         if set(_PREPROCESSING) <= saved.keys() and any(saved[k] != encoder.config()[k] for k in _PREPROCESSING): # weights from elsewhere may come with one of their own
             if not looks_at(*(saved[k] for k in _PREPROCESSING)): raise ValueError(f"{folder}: its manifest says {', '.join(f'{k} {str(saved[k])[:60]}' for k in _PREPROCESSING)}: not as an encoder takes pictures; train again")
             encoder.mean, encoder.std, encoder.interpolation = tuple(saved["mean"]), tuple(saved["std"]), saved["interpolation"]
@@ -250,9 +251,9 @@ def load_encoder(folder: Path, saved: dict, older: bool = False) -> Encoder:
     raise ValueError(f"{folder}: was made by a version that read pictures in another way (colours, transparency, sizes), so its vectors do not fit; train or index again")
 
 # %% ../../nbs/04_encoders/10_model_files.ipynb #c92a9172
-def _with_bodies(file: Path, name: str, size: int, bodies: list[str]) -> Encoder:
+def _with_bodies(file: Path, name: str, size: int, bodies: list[str], pooling: str) -> Encoder:
     "An encoder with what was laid around it, as it was learned."
-    encoder, tensors = create_encoder(name, "random", size), read_tensors(file)
+    encoder, tensors = create_encoder(name, "random", size, pooling=pooling), read_tensors(file)
     try:
         for kind in reversed(bodies):
             body = MultiScaleBody(encoder) if kind == "multi_scale" else FeatureBody(encoder, FeatureLayer(tensors["layer.start"]))

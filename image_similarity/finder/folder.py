@@ -101,10 +101,10 @@ def read_model(folder: Path) -> tuple[Model, dict]:
         classes = _read_classes(manifest, {name.removeprefix("class."): tensors.pop(name) for name in [*tensors] if name.startswith("class.")})
         references = tensors.pop("world.references", None)
         world = OpenWorld.from_dict(manifest["open_world"]) if "open_world" in manifest else UNCALIBRATED # folders of earlier versions know of no other classes
-        scorer = PairScorer(**tensors, symmetric=manifest["symmetric"])
-        n_classes = classes.log_posterior(torch.zeros(1, 2 * class_encoder.nf)).shape[1]
+        scorer = PairScorer(**tensors, symmetric=manifest["symmetric"], concat=encoder.concat)
+        n_classes = classes.log_posterior(torch.zeros(1, class_encoder.width)).shape[1]
         if n_classes != len(classes.labels): raise IndexError(f"{n_classes} classes and {len(classes.labels)} labels must agree")
-        scorer.pair_logits(*torch.zeros(2, 1, 2 * encoder.nf))
+        scorer.pair_logits(*torch.zeros(2, 1, encoder.width))
         return Model(encoder, class_encoder, classes, scorer, world, references), manifest["learners"]
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, RecursionError) as e: # whatever a damaged or foreign part leads to
         raise ValueError(f"{folder}: its parts do not fit together ({type(e).__name__}: {e}); train again") from e

@@ -50,9 +50,10 @@ class Look:
     labels: list[str] = field(repr=False)   # of the classes
     world: OpenWorld = field(default=UNCALIBRATED, repr=False) # what the model knows of other classes
     references: torch.Tensor | None = field(default=None, repr=False) # (n, nf) embeddings of training pictures
+    concat: bool = field(default=True, repr=False)
 
     @property
-    def unit(self) -> np.ndarray: return embedding(self.pooled[None]).numpy() # (1, nf)
+    def unit(self) -> np.ndarray: return embedding(self.pooled[None], self.concat).numpy() # (1, nf)
 
     def near(self, units: np.ndarray) -> np.ndarray:
         """Args:
@@ -62,8 +63,7 @@ class Look:
     @property
     def predicted(self) -> tuple[str, float]:
         """The likeliest label, and its probability."""
-        k = int(self.log_posterior.argmax())
-        return self.labels[k], float(self.log_posterior[k].exp())
+        return self.labels[k := int(self.log_posterior.argmax())], float(self.log_posterior[k].exp())
 
 # %% ../../nbs/10_finder/03_looking.ipynb #e82aa14f
 def look_at(model: Model, query: str | Path | bytes | Image.Image, pooled: np.ndarray | None = None) -> Look:
@@ -77,7 +77,7 @@ def look_at(model: Model, query: str | Path | bytes | Image.Image, pooled: np.nd
     vector = torch.from_numpy(np.atleast_2d(pooled))
     of_class = vector if model.class_encoder is model.encoder else torch.from_numpy(
         pooled_of(model.class_encoder, to_pixels(query, model.class_encoder)[None]))
-    return Look(query, vector[0], model.classes.log_posterior(of_class)[0], model.classes.labels, model.world, model.references)
+    return Look(query, vector[0], model.classes.log_posterior(of_class)[0], model.classes.labels, model.world, model.references, model.encoder.concat)
 
 # %% ../../nbs/10_finder/03_looking.ipynb #d26316de
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ def class_agreement(model: Model, first: torch.Tensor, second: torch.Tensor) -> 
         second: (g, 2·nf)
     Returns: (q, g) log odds that the classifier adds to those of a pair; 0 where it looks through an encoder of its own"""
     if not model.world.agreement or model.references is None or model.class_encoder is not model.encoder: return torch.zeros(len(first), len(second))
-    near = [nearness(embedding(some).numpy(), model.references.numpy()) for some in (first, second)]
+    near = [nearness(embedding(some, model.encoder.concat).numpy(), model.references.numpy()) for some in (first, second)]
     posterior = [model.classes.log_posterior(some).double().numpy() for some in (first, second)]
     return torch.from_numpy(model.world.class_agreement(posterior[0], posterior[1], (near[0], near[1]))).float()
 

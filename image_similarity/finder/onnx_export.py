@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..encoders.encoder import Encoder, fingerprint, pool
+from ..encoders.encoder import Encoder, fingerprint
 from .finder import SimilarityFinder
 from ..encoders.model_files import package_version
 from ..scoring.scorers import ClassScorer, PairScorer, embedding
@@ -39,8 +39,8 @@ class PooledFromBytes(nn.Module):
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
         """Args:
             picture: (N, size, size, 3) uint8, RGB
-        Returns: (N, 2·nf)"""
-        return pool(self.encoder(picture.permute(0, 3, 1, 2).float() * self.scale - self.shift))
+        Returns: (N, width)"""
+        return self.encoder.pool(self.encoder(picture.permute(0, 3, 1, 2).float() * self.scale - self.shift))
 
 # %% ../../nbs/10_finder/10_onnx_export.ipynb #0bc0889b
 def _linear(classes: ClassScorer) -> nn.Linear:
@@ -86,7 +86,7 @@ class PairGraph(nn.Module):
 
     def __init__(self, scorer: PairScorer):
         super().__init__()
-        self.symmetric = scorer.symmetric
+        self.symmetric, self.concat = scorer.symmetric, scorer.concat
         for name, tensor in scorer.tensors().items(): self.register_buffer(name, tensor)
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -96,7 +96,7 @@ class PairGraph(nn.Module):
         Returns: (Q, G)"""
         logits = self._one_order(first, second)
         if self.symmetric: logits = (logits + self._one_order(second, first).T) / 2
-        return (logits + self.a * (embedding(first) @ embedding(second).T) + self.c).sigmoid()
+        return (logits + self.a * (embedding(first, self.concat) @ embedding(second, self.concat).T) + self.c).sigmoid()
 
     def _one_order(self, first, second):
         return ((first @ self.A.T)[:, None] + (second @ self.B.T + self.b)[None]).relu() @ self.w

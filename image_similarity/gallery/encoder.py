@@ -35,7 +35,7 @@ class GalleryEncoder(Protocol):
     @property
     def width(self) -> int: ...       # numbers that it gives for a picture
     @property
-    def compared(self) -> str: ...    # 'means': the second half of them, scaled to length 1; 'all': every number as it is
+    def compared(self) -> str: ...    # 'means': the second half of them, scaled to length 1; 'whole': all of them, likewise; 'all': every number as it is
 
     def look(self, files: Sequence) -> "Embedded":
         """Vectors of many pictures; those that cannot be read are reported.
@@ -56,19 +56,19 @@ def compared_rows(pooled: np.ndarray, compared: str) -> np.ndarray:
 
     Args:
         pooled: (N, width)
-        compared: 'means' or 'all'
+        compared: 'means', 'whole' or 'all'
     Returns: (N, D) float32"""
-    return normalize(pooled[:, pooled.shape[1] // 2:]) if compared == "means" else np.ascontiguousarray(pooled, np.float32)
+    if compared == "means": return normalize(pooled[:, pooled.shape[1] // 2:])
+    return normalize(pooled) if compared == "whole" else np.ascontiguousarray(pooled, np.float32)
 
 # %% ../../nbs/09_gallery/09_encoder.ipynb #15f0ca63
 class PooledEncoder:
     "An `Encoder` as a gallery wants it."
-    compared = "means"
-
     def __init__(self,
         encoder: "Encoder",
     ):
-        self.encoder, self.width, self.settled = encoder, 2 * encoder.nf, False
+        self.encoder, self.width, self.settled = encoder, encoder.width, False
+        self.compared = "means" if encoder.concat else "whole"
         self._fingerprint: str | None = None
         self._runtime: Eager | OpenVino | None = None
 
@@ -180,7 +180,7 @@ def known_encoder(catalogue: Catalogue) -> dict | None:
     Returns: None before the first picture"""
     saved = catalogue.fact("encoder")
     if saved is None: return None
-    right = isinstance(saved, dict) and all(isinstance(saved.get(name), str) for name in ("kind", "fingerprint")) and saved.get("compared") in ("means", "all")
+    right = isinstance(saved, dict) and all(isinstance(saved.get(name), str) for name in ("kind", "fingerprint")) and saved.get("compared") in ("means", "whole", "all")
     if not right or not isinstance(saved.get("width"), int) or not 0 < saved["width"] < 2**24:
         raise ValueError(f"{named(catalogue)}: what its gallery.sqlite says of its encoder is damaged ({str(saved)[:80]}); restore it from a backup")
     return saved

@@ -110,6 +110,7 @@ def remote_files(url: str) -> list[str]:
         url: of a folder"""
     try:
         store, path = _store(url)
-        found = [store.unstrip_protocol(name) for name in store.find(path) if name.rstrip("/") != path.rstrip("/")]
+        scheme = url.partition(":")[0] # as it was typed: some stores have several names (az, abfs), and one picture shall have one address
+        found = [name if "://" in name else f"{scheme}://{name.lstrip('/')}" for name in store.find(path) if name.rstrip("/") != path.rstrip("/")]
         return sorted(as_url(name) or name for name in found)
     except Exception as e: raise _said(url, e) from e

@@ -64,11 +64,12 @@ def _trial(learn: Learner, body: nn.Module, size: int) -> torch.Tensor:
     return features
 
 # %% ../../nbs/06_learners/07_any_learner.ipynb #05d73bb0
-def after_pooling(head: nn.Module) -> nn.Sequential:
+def after_pooling(head: nn.Module, concat: bool = True) -> nn.Sequential:
     """A head without its first two layers, which pool. Raises `TypeError` for a head that begins with anything else.
 
     Args:
         head: as `create_head` makes it
+        concat: it pools maxima and means; False for means alone, which is what an encoder's own vector takes
     Returns: what it does with `pooled` (N, 2·nf)"""
-    if isinstance(head, nn.Sequential) and len(head) > 2 and isinstance(head[0], AdaptiveConcatPool2d): return head[2:]
-    raise TypeError("the head does not begin by pooling maxima and means; make it with fastai's create_head")
+    if isinstance(head, nn.Sequential) and len(head) > 2 and isinstance(head[0], AdaptiveConcatPool2d if concat else nn.AdaptiveAvgPool2d): return head[2:]
+    raise TypeError(f"the head does not begin by pooling {'maxima and means' if concat else 'means alone'}; make it with fastai's create_head{'' if concat else '(…, concat_pool=False)'}")

@@ -76,14 +76,15 @@ def embedded_data(data: LabelledImages, encoder: Encoder, embedded: Embedded | N
     return data, embedded
 
 # %% ../../nbs/06_learners/08_classifier.ipynb #7ec99457
-def linear_head(nf: int, n_classes: int, ps: float) -> nn.Sequential:
+def linear_head(nf: int, n_classes: int, ps: float, concat: bool = True) -> nn.Sequential:
     """fastai's head without a hidden layer, and with a bias.
 
     Args:
         nf: channels of the feature map
         n_classes: outputs of the linear layer
-        ps: dropout before the linear layer"""
-    head = create_head(nf, n_classes, lin_ftrs=[], ps=ps)
+        ps: dropout before the linear layer
+        concat: take maxima and means; False for an encoder's own vector"""
+    head = create_head(nf, n_classes, lin_ftrs=[], ps=ps, concat_pool=concat)
     last = head[-1]
     assert isinstance(last, nn.Linear)
     head[-1] = nn.Linear(last.in_features, n_classes)
@@ -93,7 +94,7 @@ def linear_head(nf: int, n_classes: int, ps: float) -> nn.Sequential:
 def _as_learner(data: LabelledImages, encoder: Encoder, vocab: list[str], ps: float, label_smoothing: float, fp16: bool | None = None) -> KeptLearner:
     "An untrained classifier. It has an encoder of its own: fine-tuning it changes no other learner."
     dls = class_dls(data, encoder, vocab)
-    model = nn.Sequential(deepcopy(encoder), linear_head(encoder.nf, len(vocab), ps)).to(dls.device)
+    model = nn.Sequential(deepcopy(encoder), linear_head(encoder.nf, len(vocab), ps, encoder.concat)).to(dls.device)
     learn = KeptLearner(dls, model, loss_func=LabelSmoothingCrossEntropyFlat(eps=label_smoothing),
                     metrics=accuracy, splitter=default_split)
     learn.made_with = {"ps": ps, "label_smoothing": label_smoothing} # what `rebuilt_classifier` needs
@@ -195,7 +196,7 @@ def class_scorer(learn: Learner) -> ClassScorer | LayeredClassScorer:
         learn: of `classifier_learner`, or any with a body and a head of `create_head`
     Returns: what its head computes from `pooled`"""
     model: Any = learn.model
-    head, labels = after_pooling(model[1]), list(learn.dls.vocab)
+    head, labels = after_pooling(model[1], getattr(model[0], "concat", True)), list(learn.dls.vocab)
     layers = [m for m in head if not isinstance(m, nn.Dropout)]
     if [type(m) for m in layers] != [nn.BatchNorm1d, nn.Linear]: return LayeredClassScorer(head, labels)
     weight, bias = fold_linear(*(deepcopy(layer).cpu() for layer in layers)) # pyright: ignore[reportArgumentType] (their types are those just compared)

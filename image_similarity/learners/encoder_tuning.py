@@ -117,7 +117,7 @@ def held_out_ranking(encoder: Encoder, held: LabelledImages) -> float:
     Args:
         held: not learned from
     Returns: 0..1"""
-    return embedding_auc(embed(held.files, encoder, progress=False).pooled[:, encoder.nf:], held.targets)
+    return embedding_auc(embed(held.files, encoder, progress=False).pooled[:, -encoder.nf:], held.targets)
 
 def fit_encoder(
     learn: Learner, current: Callable[[], Encoder], held: LabelledImages, tuning: Tuning, until: float | None = None,
@@ -147,20 +147,21 @@ class HeldOut(NamedTuple):
 
     def beats(self, other: "HeldOut") -> bool: return self.auc > other.auc and self.accuracy >= other.accuracy
 
-def held_out_figures(embedded: Embedded, labels: list[str], held: np.ndarray, seed: int = 42) -> HeldOut:
+def held_out_figures(embedded: Embedded, labels: list[str], held: np.ndarray, seed: int = 42, concat: bool = True) -> HeldOut:
     """Fit both heads, and ask them.
 
     Args:
         embedded: of n pictures
         labels: of each
         held: (n,) bool: not to be learned from
-        seed: of the pair head"""
+        seed: of the pair head
+        concat: the vectors are maxima and means; False for an encoder's own"""
     classes = sorted({label for label, h in zip(labels, held) if not h})
     targets = np.array([classes.index(label) if label in classes else -1 for label in labels])
     views, own = stack_views(embedded), np.flatnonzero(held)
     weight, bias = discriminant(views[:, ~held], targets[~held])
     said = (views[0, own] @ weight.T + bias).argmax(1).numpy()
-    with random_state(seed): head = SiameseHead(embedded.pooled.shape[1] // 2, 256)
+    with random_state(seed): head = SiameseHead(embedded.pooled.shape[1] // (1 + concat), 256, concat=concat)
     fit_siamese_head(head, views[:, ~held], targets[~held], seed=seed, progress=False)
     scorer, (i, j) = head.fold(), all_pairs(len(own)).T
     rows = scorer.rows(views[0, own])
@@ -217,6 +218,6 @@ def _tuned(data, base, embedded, tuning, look, until, tell, shown, seed) -> tupl
     tuned = fit_encoder(learn, current, part.take(held), tuning, until, tell, shown, seed)
     if tuned is None: return None, "fine-tuned, and not kept: its cosine ranks held-out pictures no better than before"
     vectors, before = look(tuned), embedded if first is None else look(first)
-    new, old = (held_out_figures(_some(v, data.train), part.labels, held, seed) for v in (vectors, before))
+    new, old = (held_out_figures(_some(v, data.train), part.labels, held, seed, base.concat) for v in (vectors, before))
     figures = f"on held-out pictures AUC of pairs {new.auc:.3f}, before {old.auc:.3f}; class right {new.accuracy:.1%}, before {old.accuracy:.1%}"
     return ((tuned, vectors), f"fine-tuned: {figures}") if new.beats(old) else (None, f"fine-tuned, and not kept: {figures}")

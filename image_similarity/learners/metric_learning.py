@@ -171,9 +171,9 @@ def embedding_learner(
 def _means(embedded: Embedded, base: Encoder, rows) -> torch.Tensor: # (V, n, nf)
     "The mean halves of `pooled`; raises `ValueError` if another encoder made them."
     views = stack_views(embedded, rows)
-    if views.shape[2] != 2 * base.nf:
-        raise ValueError(f"{embedded} is not of {base}, which gives {2 * base.nf}; for deep ranking embed with multi_scale(encoder)")
-    return views[..., base.nf:]
+    if views.shape[2] != base.width:
+        raise ValueError(f"{embedded} is not of {base}, which gives {base.width}; for deep ranking embed with multi_scale(encoder)")
+    return views[..., -base.nf:]
 
 
 def _start(rows: torch.Tensor, base: Encoder, n_features: int, distance: str) -> torch.Tensor: # (d, nf)

@@ -130,13 +130,13 @@ def siamese_learner(
         warnings.warn("every class has a single image: matches are learned from its views, and the probabilities are not calibrated; give two or more")
         views, targets, calibrated = views.flatten(0, 1)[None], np.tile(targets, len(views)), False
     fit: dict[str, Any] = {"epochs": epochs, "lr": lr, "wd": wd}
-    make_head = lambda: SiameseHead(encoder.nf, hidden, cosine=cosine, symmetric=symmetric)
+    make_head = lambda: SiameseHead(encoder.nf, hidden, cosine=cosine, symmetric=symmetric, concat=encoder.concat)
     with random_state(seed): head = make_head()
     fit_siamese_head(head, views, targets, _valid_pairs(data, embedded), seed=seed, progress=progress, **fit)
     world = _calibrated(head, make_head, views, targets, seed, fit) if calibrated else None
     learn = _as_learner(data, encoder, head, {"hidden": hidden, "cosine": cosine, "symmetric": symmetric}, fp16)
     learn.bad, learn.world = embedded.bad, world
-    if world is not None: learn.references = embedding(torch.from_numpy(embedded.pooled[np.random.default_rng(seed).permutation(data.train)[:REFERENCES]]))
+    if world is not None: learn.references = embedding(torch.from_numpy(embedded.pooled[np.random.default_rng(seed).permutation(data.train)[:REFERENCES]]), encoder.concat)
     return learn
 
 # %% ../../nbs/06_learners/12_siamese.ipynb #opnw0001
@@ -176,7 +176,7 @@ def rebuilt_siamese(data: LabelledImages, encoder: Encoder, made_with: dict, hea
         encoder: what looks at the images
         made_with: of the learner that was saved
         head: state dict of its head"""
-    fresh = SiameseHead(encoder.nf, **made_with)
+    fresh = SiameseHead(encoder.nf, **made_with, concat=encoder.concat)
     fresh.load_state_dict(head)
     return _as_learner(data, encoder, fresh.eval(), made_with)
 
@@ -201,5 +201,6 @@ def pair_scorer(learn: Learner, symmetric: bool = False) -> PairScorer:
     model: Any = learn.model
     head = model.head
     if isinstance(head, SiameseHead): return head.fold()
-    after_pooling(head) # or else it cannot be folded
-    return fold_pair_head(head, symmetric=symmetric)
+    concat = getattr(model.encoder, "concat", True)
+    after_pooling(head, concat) # or else it cannot be folded
+    return fold_pair_head(head, symmetric=symmetric, concat=concat)

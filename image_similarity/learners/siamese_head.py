@@ -84,16 +84,17 @@ class PairLogits(TensorBase):
 class SiameseHead(nn.Module):
     "fastai's concatenation head in both orders, and a cosine term."
 
-    def __init__(self, nf: int, hidden: int = 512, ps: Sequence[float] = (0.5, 0.5), cosine: float = 10., symmetric: bool = True):
+    def __init__(self, nf: int, hidden: int = 512, ps: Sequence[float] = (0.5, 0.5), cosine: float = 10., symmetric: bool = True, concat: bool = True):
         """Args:
             nf: channels of one feature map
             hidden: units of the hidden layer
             ps: dropout before each linear layer
             cosine: weight of the cosine to start from; 0 for none
-            symmetric: average the logits of both orders"""
+            symmetric: average the logits of both orders
+            concat: take maxima and means of a map; False for an encoder's own vector"""
         super().__init__()
-        self.layers = create_head(nf * 2, 1, lin_ftrs=[hidden], ps=list(ps)) # pyright: ignore[reportArgumentType] (fastai takes a list as well)
-        self.ps, self.symmetric, self.has_cosine = tuple(ps), symmetric, bool(cosine)
+        self.layers = create_head(nf * 2, 1, lin_ftrs=[hidden], ps=list(ps), concat_pool=concat) # pyright: ignore[reportArgumentType] (fastai takes a list as well)
+        self.ps, self.symmetric, self.has_cosine, self.concat = tuple(ps), symmetric, bool(cosine), concat
         self.threshold: torch.Tensor
         self.cosine, self.offset = nn.Parameter(torch.tensor(float(cosine))), nn.Parameter(torch.tensor(-cosine / 2))
         self.register_buffer("threshold", torch.tensor(0.)) # logit from which a pair is called a match
@@ -103,20 +104,20 @@ class SiameseHead(nn.Module):
         """Args:
             features: (N, 2·nf, h, w), the two maps side by side
         Returns: (N, 1) logits"""
-        return self.from_pooled(*(pool(f) for f in features.chunk(2, dim=1)))[:, None]
+        return self.from_pooled(*(pool(f, self.concat) for f in features.chunk(2, dim=1)))[:, None]
 
     def from_pooled(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """Args:
             first: (N, 2·nf)
             second: (N, 2·nf)
         Returns: (N,) logits"""
-        logits = self.layers[2:](join_pair(first, second))
-        if self.symmetric: logits = (logits + self.layers[2:](join_pair(second, first))) / 2
-        return logits[:, 0] + self.cosine * (embedding(first) * embedding(second)).sum(1) + self.offset
+        logits = self.layers[2:](join_pair(first, second, self.concat))
+        if self.symmetric: logits = (logits + self.layers[2:](join_pair(second, first, self.concat))) / 2
+        return logits[:, 0] + self.cosine * (embedding(first, self.concat) * embedding(second, self.concat)).sum(1) + self.offset
 
     def fold(self) -> PairScorer:
         """The same logits, from matrices."""
-        return fold_pair_head(self.layers, self.cosine.item(), self.offset.item(), self.threshold.item(), self.symmetric)
+        return fold_pair_head(self.layers, self.cosine.item(), self.offset.item(), self.threshold.item(), self.symmetric, self.concat)
 
     @torch.no_grad()
     def rescale(self, scale: float, offset: float) -> None:
@@ -154,8 +155,8 @@ class PairTrainer(nn.Module):
         std, mean = torch.std_mean(pooled, dim=0)
         norm = pair_layers(head.layers)[0]
         assert norm.running_mean is not None and norm.running_var is not None # as `create_head` makes it
-        norm.running_mean.copy_(join_pair(mean[None], mean[None])[0])
-        norm.running_var.copy_(join_pair(std[None], std[None])[0] ** 2)
+        norm.running_mean.copy_(join_pair(mean[None], mean[None], head.concat)[0])
+        norm.running_var.copy_(join_pair(std[None], std[None], head.concat)[0] ** 2)
         self.mean, self.spread = mean, (std ** 2 + norm.eps).sqrt()
 
     def forward(self, pooled: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -163,12 +164,12 @@ class PairTrainer(nn.Module):
             pooled, first, second: (B, 2·nf), (P,), (P,) to logits (P,)"""
         norm, linear, second_norm, last = pair_layers(self.head.layers)
         before, within = self.head.ps if self.training else (0, 0)
-        x, affine = (pooled - self.mean) / self.spread, [split_pair(part.detach()[None]) for part in (norm.weight, norm.bias)]
-        q, g = (dropped(torch.addcmul(shift, x, scale), before) @ weight.T for scale, shift, weight in zip(*affine, split_pair(linear.weight)))
+        x, affine = (pooled - self.mean) / self.spread, [split_pair(part.detach()[None], self.head.concat) for part in (norm.weight, norm.bias)]
+        q, g = (dropped(torch.addcmul(shift, x, scale), before) @ weight.T for scale, shift, weight in zip(*affine, split_pair(linear.weight, self.head.concat)))
         hidden = [q.index_select(0, first) + g.index_select(0, second)]
         if self.head.symmetric: hidden.append(q.index_select(0, second) + g.index_select(0, first))
         logits = last(dropped(second_norm(torch.cat(hidden).relu()), within)).view(len(hidden), -1).mean(0)
-        unit = embedding(pooled)
+        unit = embedding(pooled, self.head.concat)
         cosine = (unit.index_select(0, first) * unit.index_select(0, second)).sum(1)
         return logits + self.head.cosine * cosine + self.head.offset
 

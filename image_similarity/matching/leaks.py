@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..images.opening import OpenPicture, encoded_bytes
 from .pairs import Pairs
 
 # %% ../../nbs/11_matching/03_leaks.ipynb #e8f53a74
@@ -25,12 +26,13 @@ def item_contents(items: Iterable[tuple]) -> list[frozenset[str]]:
         items: of each its files, or its text
     Returns: for each item the hashes of its files"""
     known: dict[Path, str | None] = {}
-    def of(file: Path) -> str | None:
+    def of(file: Path | OpenPicture) -> str | None:
+        if isinstance(file, OpenPicture): return file.digest if (data := encoded_bytes(file.content)) is None else hashlib.sha256(data).hexdigest()
         if file not in known:
             try: known[file] = hashlib.sha256(file.read_bytes()).hexdigest()
             except OSError: known[file] = None
         return known[file]
-    return [frozenset(filter(None, (of(file) for file in files if isinstance(file, Path)))) for files in items]
+    return [frozenset(filter(None, (of(file) for file in files if isinstance(file, (Path, OpenPicture))))) for files in items]
 
 # %% ../../nbs/11_matching/03_leaks.ipynb #1d3158fc
 @dataclass(frozen=True)
@@ -71,5 +73,5 @@ def leak_check(train: Pairs, held: Pairs, contents: Mapping[tuple, frozenset] | 
     seen = frozenset().union(*(contents[train.items[i]] for i in used))
     leaks = np.array([bool(contents[item] & seen) for item in held.items] or [False])
     shared = leaks[held.first] | leaks[held.second] if len(held) else np.zeros(0, dtype=bool)
-    names = [held.items[i][0].name for i in np.flatnonzero(leaks)[:3]]
+    names = [getattr(file := held.items[i][0], "name", str(file)) for i in np.flatnonzero(leaks)[:3]]
     return LeakCheck(len(train), len(held), shared, tuple(names))

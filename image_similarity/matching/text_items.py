@@ -19,7 +19,7 @@ from ..encoders.clip import CLIP, OpenCLIPEncoder
 from ..gallery.encoder import compared_rows
 from ..encoders.imagenet import imagenet_logits
 from ..images.formats import SUFFIXES
-from .image_items import ImageItems
+from .image_items import ImageItems, content_of
 from ..metrics.similarity import normalize
 from ..encoders.text_image import CONSE, ConSEEncoder
 from ..images.opening import is_picture
@@ -69,9 +69,9 @@ class VectorItems(ImageItems):
     def pool(views): return normalize(views.mean(axis=-2)) # of several images of one thing
 
     def _embed(self, files, augment):
-        seen = self.encoder.look(files)
-        views, reasons = dict(zip(seen.files, seen.pooled[:, None])), {error.path: str(error) for error in seen.bad}
-        return [views[f] if f in views else reasons[f] for f in files]
+        seen = self.encoder.look([content_of(f) for f in files])
+        views, bad = dict(zip(seen.places.tolist(), seen.pooled[:, None])), iter(seen.bad)
+        return [views[i] if i in views else str(next(bad)) for i in range(len(files))]
 
 # %% ../../nbs/11_matching/13_text_items.ipynb #18a056dc
 class TextImageItems:

@@ -92,6 +92,7 @@ def _texts(table: pd.DataFrame, name: str, role: str) -> list[str]: # "" for mis
 
 def _look(rows: list, files: list[Path | None], encoder: Encoder, progress: bool) -> tuple[np.ndarray, list[Path | None], list[BadRow]]:
     "`pooled` (n, 2·nf) of each file, zeros where there is none; the files that could be read; and the rows of the others."
+    if not encoder.concat: raise ValueError(f"{encoder}: products are matched by maxima and means; make the encoder without pooling=")
     there = {i: file for i, file in enumerate(files) if file is not None}
     pooled, kept = np.zeros((len(files), 2 * encoder.nf), np.float32), []
     if not there: return pooled, files, []

@@ -26,7 +26,7 @@ def scorer_key(scorer: PairScorer) -> str:
     """What tells rows made for one scorer from rows made for another.
 
     Returns: changes when any number of the scorer does"""
-    digest = hashlib.sha256(f"{scorer.symmetric}".encode())
+    digest = hashlib.sha256(f"{scorer.symmetric}{'' if scorer.concat else ' own'}".encode())
     for name, tensor in sorted(scorer.tensors().items()): digest.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -34,7 +34,7 @@ def widths(scorer: PairScorer) -> dict[str, int]:
     """How many columns there are.
 
     Returns: of each array of floats; 0 where the scorer does not look"""
-    h, d = scorer.A.shape[0], scorer.A.shape[1] // 2
+    h, d = scorer.A.shape[0], scorer.nf
     return {"query": h if scorer.symmetric else 0, "gallery": h, "unit": d if scorer.a else 0}
 
 # %% ../../nbs/05_scoring/06_files.ipynb #35f4867c

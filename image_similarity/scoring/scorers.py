@@ -98,7 +98,7 @@ class PairRows(NamedTuple, Generic[Rows]):
     "What `PairScorer` needs to know about images: three rows an image, computed once."
     query: Rows   # (N, h) A·pooled
     gallery: Rows # (N, h) B·pooled + b
-    unit: Rows    # (N, nf) the embedding: mean half of pooled, normalised
+    unit: Rows    # (N, nf) the embedding: mean half of pooled, or all of it, normalised
 
     def take(self, rows: Any) -> "PairRows[Rows]":
         """The rows of some of the images.
@@ -108,13 +108,14 @@ class PairRows(NamedTuple, Generic[Rows]):
         return PairRows(self.query[rows], self.gallery[rows], self.unit[rows])
 
 # %% ../../nbs/05_scoring/03_scorers.ipynb #1c4a53b3
-def embedding(pooled: torch.Tensor) -> torch.Tensor:
+def embedding(pooled: torch.Tensor, concat: bool = True) -> torch.Tensor:
     """The mean half of `pooled`, normalised: what the cosine compares.
 
     Args:
-        pooled: (N, 2·nf)
+        pooled: (N, 2·nf); (N, nf) without `concat`
+        concat: maxima and means; False for an encoder's own vector, which is compared whole
     Returns: (N, nf), rows of length 1"""
-    return F.normalize(pooled[:, pooled.shape[1] // 2:], dim=1)
+    return F.normalize(pooled[:, pooled.shape[1] // 2:] if concat else pooled, dim=1)
 
 # %% ../../nbs/05_scoring/03_scorers.ipynb #4224344c
 COMPILED_FROM = 300_000 # pairs: with fewer, importing numba takes longer than scoring them without
@@ -131,7 +132,8 @@ class PairScorer:
         a: () weight of the cosine; 0 for a head without one
         c: ()
         threshold: () logit from which a pair is called a match
-        symmetric: average both orders; False scores (query, item) in this order only"""
+        symmetric: average both orders; False scores (query, item) in this order only
+        concat: `pooled` is maxima and means; False for an encoder's own vector, whose width is nf"""
     A: torch.Tensor      # (h, 2·nf) for the first image
     B: torch.Tensor      # (h, 2·nf) for the second
     b: torch.Tensor      # (h,)
@@ -140,6 +142,10 @@ class PairScorer:
     c: torch.Tensor      # ()
     threshold: torch.Tensor  # () logit from which a pair is called a match
     symmetric: bool = True   # average both orders; False scores (query, item) in this order only
+    concat: bool = True      # `pooled` is maxima and means; False for an encoder's own vector, whose width is nf
+
+    @property
+    def nf(self) -> int: return self.A.shape[1] // 2 if self.concat else self.A.shape[1] # numbers of an embedding
 
     def rows(self, pooled: torch.Tensor) -> PairRows[torch.Tensor]:
         """The part of the work that each image needs once.
@@ -148,7 +154,7 @@ class PairScorer:
             pooled: (N, 2·nf)
         Returns: of the N images"""
         pooled = torch.as_tensor(pooled)
-        return PairRows(pooled @ self.A.T, pooled @ self.B.T + self.b, embedding(pooled))
+        return PairRows(pooled @ self.A.T, pooled @ self.B.T + self.b, embedding(pooled, self.concat))
 
     def logits(self, queries: PairRows[torch.Tensor], gallery: PairRows[torch.Tensor], chunk: int = 2048) -> torch.Tensor:
         """Every query with every item. Many pairs of float32 on a CPU, without gradients, are left to compiled loops: the same to float precision.
@@ -184,7 +190,7 @@ class PairScorer:
         """Its numbers, for safetensors.
 
         Returns: by name"""
-        return {f.name: getattr(self, f.name).detach().contiguous() for f in fields(self) if f.name != "symmetric"}
+        return {f.name: getattr(self, f.name).detach().contiguous() for f in fields(self) if f.name not in ("symmetric", "concat")}
 
     def __repr__(self):
         return f"PairScorer({len(self.w)} hidden units, {'both orders' if self.symmetric else 'one order'}, cosine weight {self.a:.2f})"
@@ -221,23 +227,29 @@ def _compiled_logits(scorer: PairScorer, queries: PairRows[torch.Tensor], galler
     return torch.from_numpy(np.concatenate(parts, axis=1))
 
 # %% ../../nbs/05_scoring/03_scorers.ipynb #743de242
-def split_pair(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def split_pair(columns: torch.Tensor, concat: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
     """Columns for [max q, max g, mean q, mean g] as columns for `pooled` of q and of g.
 
     Args:
-        columns: (n, 4·nf)
+        columns: (n, 4·nf); (n, 2·nf) without `concat`
+        concat: as for `embedding`; without it the columns are those of q, then of g
     Returns: (n, 2·nf) each"""
+    if not concat:
+        q, g = columns.chunk(2, dim=-1)
+        return q, g
     max_q, max_g, mean_q, mean_g = columns.chunk(4, dim=-1)
     return torch.cat([max_q, mean_q], -1), torch.cat([max_g, mean_g], -1)
 
 # %% ../../nbs/05_scoring/03_scorers.ipynb #8ad28482
-def join_pair(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+def join_pair(first: torch.Tensor, second: torch.Tensor, concat: bool = True) -> torch.Tensor:
     """What concat-pool makes of two feature maps side by side: [max q, max g, mean q, mean g].
 
     Args:
         first: (P, 2·nf) pooled
         second: (P, 2·nf) pooled
+        concat: as for `embedding`; without it one is put behind the other
     Returns: (P, 4·nf)"""
+    if not concat: return torch.cat([first, second], dim=1)
     (max_q, mean_q), (max_g, mean_g) = first.chunk(2, dim=1), second.chunk(2, dim=1)
     return torch.cat([max_q, max_g, mean_q, mean_g], dim=1)
 
@@ -260,11 +272,12 @@ def fold_pair_head(
     offset: float = 0.,      # added to every logit
     threshold: float = 0.,   # logit from which a pair is called a match
     symmetric: bool = True,  # average both orders; False scores (query, item) in this order only
+    concat: bool = True,     # it pools maxima and means; False for one of an encoder's own vectors
 ) -> PairScorer:
     "Fold a trained concatenation head, from whatever device it is on; the matrices are on the CPU."
     norm1, linear1, norm2, linear2 = pair_layers(deepcopy(layers).cpu())
     weight, b = fold_linear(norm1, linear1)
     w, c = fold_linear(norm2, linear2)
-    A, B = split_pair(weight)
+    A, B = split_pair(weight, concat)
     numbers = (torch.as_tensor(float(x)) for x in (cosine, c + offset, threshold))
-    return PairScorer(A.contiguous(), B.contiguous(), b, w[0], *numbers, symmetric=symmetric)
+    return PairScorer(A.contiguous(), B.contiguous(), b, w[0], *numbers, symmetric=symmetric, concat=concat)

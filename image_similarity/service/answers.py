@@ -256,14 +256,14 @@ def overlays(opened: Opened, query, match):
     if opened.finder is not None: return pair_maps(opened.finder.encoder, opened.finder.scorer, query, match).overlays()
     encoder = opened.batcher and getattr(opened.gallery.encoder, "encoder", None)
     if encoder is None: raise Refused("invalid", f"{opened.gallery.encoder}: is not an encoder whose answers can be explained")
-    return pair_maps(encoder, _cosine_head(encoder.nf), query, match).overlays()
+    return pair_maps(encoder, _cosine_head(encoder.width, encoder.concat), query, match).overlays()
 
-def _cosine_head(nf: int):
+def _cosine_head(width: int, concat: bool):
     "The cosine as a `PairScorer`."
     import torch
     from image_similarity.scoring.scorers import PairScorer
-    nothing = torch.zeros(1, 2 * nf)
-    return PairScorer(nothing, nothing, torch.zeros(1), torch.zeros(1), torch.tensor(1.), torch.tensor(0.), torch.tensor(0.))
+    nothing = torch.zeros(1, width)
+    return PairScorer(nothing, nothing, torch.zeros(1), torch.zeros(1), torch.tensor(1.), torch.tensor(0.), torch.tensor(0.), concat=concat)
 
 # %% ../../nbs/13_service/05_answers.ipynb #a78922a8
 POOL = 50 # similar items to choose from

@@ -88,7 +88,7 @@ def test_it_can_be_pooled_pickled_and_kept(tmp_path):
 def test_a_network_without_a_map_is_refused_with_the_nearest_that_has_one(monkeypatch):
     def nothing(body, x): return body(x).mean((2, 3))
     monkeypatch.setattr("image_similarity.encoders.backbones.WAYS", (nothing,))
-    with pytest.raises(ValueError, match=r"^resnet18: gives no map .* nearest that does is resnet50$"): create_encoder("resnet18", "random")
+    with pytest.raises(ValueError, match=r"^resnet18: gives no map .* nearest that does is resnet50, or take that vector \(pooling='own'\)$"): create_encoder("resnet18", "random")
 
 
 # --- its size
@@ -218,3 +218,10 @@ def test_the_page_names_weights_that_open_clip_has():
     open_clip = pytest.importorskip("open_clip")
     rows = re.findall(r"^\| `([\w-]+)` \| `(\w+)` \|", PAGE, re.MULTILINE)
     assert len(rows) == 4 and all(tag in open_clip.list_pretrained_tags_by_model(model) for model, tag in rows)
+
+
+@pytest.mark.parametrize("name, size", [("test_vit", 96), ("test_vit", 224), ("test_vit3", None)])
+def test_a_saved_encoder_loads_in_any_size(name, size, tmp_path):
+    "A smaller one has fewer places, and one that pools by attention has no pool where a map is wanted: neither is a file that is too short."
+    encoder = create_encoder(name, "random", size=size, seed=0)
+    assert fingerprint(load_encoder(tmp_path, save_encoder(tmp_path, encoder))) == fingerprint(encoder)
