@@ -110,9 +110,9 @@ def pooled_inside(encoder: Encoder, image: str | Path | bytes | Image.Image, reg
 
     Args:
         image: anything that `open_image` takes
-    Returns: (2·nf,)"""
+    Returns: (width,)"""
     view = view_of(encoder, image, region)
-    return pool_inside(view.features, view.inside).numpy()
+    return encoder.pool(view.features[:, torch.from_numpy(view.inside)][None, :, :, None])[0].numpy()
 
 # %% ../../nbs/04_encoders/15_regions.ipynb #reg00016
 WINDOWS = ((1 / 2, 2), (5 / 14, 4)) # side, as a share of the picture's; how many in a row and in a column
