@@ -104,7 +104,7 @@ def _tell_found(asked: object, results: "Results", scores: str, json: bool, null
         for r in results:
             number = r.score if r.pair_probability is None else r.probability # of a search without a model there is neither
             print("?" if number is None else f"{number:.4f}", line_path(r.path or ""), *(["missing"] if r.id in missing else []), *(f"also at {line_path(path)}" for path in r.also_at), sep="\t")
-    if missing: complain(f"{len(missing)} of {len(results)} results are not there any more; `image_similarity gallery check GALLERY` says what is missing, `index FOLDER` finds what has moved")
+    if missing: complain(f"{len(missing)} of {len(results)} results {'is' if len(missing) == 1 else 'are'} not there any more; `image_similarity gallery check GALLERY` says what is missing, `index FOLDER` finds what has moved")
     if sheet is not None and sheet.suffix.lower() == ".html": sheet.write_text(f'<!doctype html><meta charset="utf-8"><title>{html.escape(str(asked))}</title>{results._repr_html_()}', encoding="utf-8")
     elif sheet is not None: results.show(path=sheet)
 

@@ -134,17 +134,18 @@ def _gallery_to_fill(place: Path, arch: str | None, weights: Path | None, poolin
         warnings.simplefilter("ignore") # it is about to be filled, which mends what there is to say
         kept = Gallery(place) if is_gallery(place) else None
     made_with = None if kept is None else kept.catalogue.fact("encoder")
-    if pooling is not None and made_with is not None and (own := made_with.get("pooling", "concat")) != pooling:
-        raise ValueError(f"{place}: its vectors are pooled by {own}, so --pooling {pooling} does not fit; leave it out, or make another gallery")
-    pooling = str(pooling or (made_with or {}).get("pooling", "concat"))
+    pooled_by: str = (made_with or {}).get("pooling", "concat")
+    if made_with is not None and pooling not in (None, pooled_by):
+        raise ValueError(f"{place}: its vectors are pooled by {pooled_by}, so --pooling {pooling} does not fit; leave it out, or make another gallery")
+    pooled_by = pooling or pooled_by
     if arch is not None and made_with is not None:
         if made_with.get("name") == arch and weights is None: return kept # pyright: ignore[reportReturnType] (it has a record)
         if made_with.get("name") != arch and not arch.startswith("hf-hub:"): raise ValueError(f"{place}: was made with {made_with.get('name', made_with['kind'])}, so --arch {arch} does not fit; leave it out, or make another gallery")
     if model is not None: return Gallery(place, _finder(model).encoder)
-    if arch is None and weights is None and (kept is not None or pooling == "concat"): return kept or Gallery(place)
+    if arch is None and weights is None and (kept is not None or pooled_by == "concat"): return kept or Gallery(place)
     from image_similarity.encoders.encoder import create_encoder
     from image_similarity.encoders.weights import DEFAULT_ENCODER
-    return Gallery(place, create_encoder(arch or (made_with or {}).get("name") or DEFAULT_ENCODER, weights, pooling=pooling))
+    return Gallery(place, create_encoder(arch or (made_with or {}).get("name") or DEFAULT_ENCODER, weights, pooling=pooled_by))
 
 def _finder(model: Path) -> "SimilarityFinder":
     from image_similarity.finder import SimilarityFinder

@@ -96,9 +96,10 @@ def cut(body: nn.Module, pooling: str = "concat") -> nn.Module:
     if not hasattr(network, "reset_classifier"): return body # an encoder by itself
     if pooling == "own": network.reset_classifier(0)
     elif pooling == "token":
+        none = f"pooling='token': {type(body).__name__} has no class token; take pooling='own'"
+        if not getattr(network, "num_prefix_tokens", 0): raise ValueError(none)
         try: network.reset_classifier(0, "token")
-        except Exception as e: raise ValueError(f"pooling='token': {type(body).__name__} has no class token; take pooling='own'") from e
-        if not getattr(network, "num_prefix_tokens", 0): raise ValueError(f"pooling='token': {type(body).__name__} has no class token; take pooling='own'")
+        except Exception as e: raise ValueError(none) from e
     else:
         try: network.reset_classifier(0, "")
         except Exception: network.reset_classifier(0) # it insists on pooling, which its map does not go through

@@ -76,12 +76,16 @@ def class_map_from_features(scorer: ClassScorer, features: torch.Tensor, label: 
     Returns: (h, w) what each cell adds, the label, its logit above the mean"""
     features = _grid(features)
     if scorer.weight.shape[1] != 2 * len(features): raise ValueError(WHOLE)
-    weight, bias = scorer.weight - scorer.weight.mean(0), scorer.bias - scorer.bias.mean()
+    weight, bias = _above_mean(scorer)
     logits = weight @ pool(features[None])[0] + bias
-    k = int(logits.argmax()) if label is None else _place(scorer, label)
+    k = _asked(scorer, logits, label)
     return spread(weight[k], features).numpy(), scorer.labels[k], float(logits[k])
 
-def _place(scorer: ClassScorer, label: str) -> int:
+def _above_mean(scorer: ClassScorer) -> tuple[torch.Tensor, torch.Tensor]: # weight and bias, less those of the mean of all classes
+    return scorer.weight - scorer.weight.mean(0), scorer.bias - scorer.bias.mean()
+
+def _asked(scorer: ClassScorer, logits: torch.Tensor, label: str | None) -> int: # place of the class asked about
+    if label is None: return int(logits.argmax())
     if label not in scorer.labels: raise ValueError(f"label={label!r}: the classifier knows {', '.join(map(str, scorer.labels))}")
     return list(scorer.labels).index(label)
 
@@ -241,20 +245,26 @@ def class_map(encoder: Encoder, scorer: ClassScorer, image: str | Path | bytes |
         image: anything that `open_image` takes, or an image already open
         label: the class asked about; None for the predicted one"""
     image = open_for(image, encoder)
-    if not encoder.concat: return _occluded_class(encoder, scorer, image, label)
-    features = features_of(encoder, image)
-    relevance, label, logit = class_map_from_features(scorer, features, label)
+    if encoder.concat:
+        features, remainders = features_of(encoder, image), ()
+        pooled = pool(features[None])
+        relevance, label, logit = class_map_from_features(scorer, features, label)
+    else:
+        pooled = _pooled(encoder, image)
+        relevance, label, logit, remainders = _occluded_class(encoder, scorer, image, pooled, label)
     k = list(scorer.labels).index(label)
-    probability = float(scorer.log_posterior(pool(features[None]))[0, k].exp())
-    return ClassExplanation(image, relevance, label, logit, probability)
+    return ClassExplanation(image, relevance, label, logit, float(scorer.log_posterior(pooled)[0, k].exp()), remainders)
 
-def _occluded_class(encoder: Encoder, scorer: ClassScorer, image: Image.Image, label: str | None) -> ClassExplanation:
-    weight, bias = scorer.weight - scorer.weight.mean(0), scorer.bias - scorer.bias.mean()
-    pooled = torch.from_numpy(pooled_of(encoder, to_pixels(image, encoder)[None]))
-    k = int((pooled @ weight.T + bias).argmax()) if label is None else _place(scorer, label)
+def _pooled(encoder: Encoder, image: Image.Image) -> torch.Tensor: return torch.from_numpy(pooled_of(encoder, to_pixels(image, encoder)[None])) # (1, width)
+
+def _occluded_class(
+    encoder: Encoder, scorer: ClassScorer, image: Image.Image, pooled: torch.Tensor, label: str | None,
+) -> tuple[np.ndarray, str, float, tuple[float]]: # as `class_map_from_features`, and what the map misses
+    weight, bias = _above_mean(scorer)
+    k = _asked(scorer, pooled @ weight.T + bias, label)
     answer = lambda some: some @ weight[k] + bias[k]
     relevance, remainder = occlusion_map(encoder, image, answer)
-    return ClassExplanation(image, relevance, scorer.labels[k], float(answer(pooled)), float(scorer.log_posterior(pooled)[0, k].exp()), (remainder,))
+    return relevance, scorer.labels[k], float(answer(pooled)), (remainder,)
 
 # %% ../../nbs/07_explain/03_maps.ipynb #d7b112e7
 def pair_maps(
@@ -270,16 +280,20 @@ def pair_maps(
         match: its partner
         agreement: of (1, 2·nf) pooled each: (1, 1) log odds that the classes of both add; None for nothing"""
     query, match = open_for(query, encoder), open_for(match, encoder)
-    if not encoder.concat: return _occluded_pair(encoder, scorer, query, match, agreement)
-    features = [features_of(encoder, image) for image in (query, match)]
-    query_map, match_map, logit = maps_from_features(scorer, *features)
-    added = 0. if agreement is None else float(agreement(*(pool(one[None]) for one in features)))
-    return PairExplanation(query, match, query_map, match_map, logit, float(torch.tensor(logit + added).sigmoid()), added)
+    if encoder.concat:
+        features, remainders = [features_of(encoder, image) for image in (query, match)], ()
+        pooled = [pool(one[None]) for one in features]
+        query_map, match_map, logit = maps_from_features(scorer, *features)
+    else:
+        pooled = [_pooled(encoder, image) for image in (query, match)]
+        query_map, match_map, logit, remainders = _occluded_pair(encoder, scorer, query, match, *pooled)
+    added = 0. if agreement is None else float(agreement(*pooled))
+    return PairExplanation(query, match, query_map, match_map, logit, float(torch.tensor(logit + added).sigmoid()), added, remainders)
 
 @torch.no_grad()
-def _occluded_pair(encoder: Encoder, scorer: PairScorer, query: Image.Image, match: Image.Image, agreement: Callable | None) -> PairExplanation:
-    q, g = (torch.from_numpy(pooled_of(encoder, to_pixels(image, encoder)[None])) for image in (query, match))
+def _occluded_pair(
+    encoder: Encoder, scorer: PairScorer, query: Image.Image, match: Image.Image, q: torch.Tensor, g: torch.Tensor,
+) -> tuple[np.ndarray, np.ndarray, float, tuple[float, float]]: # as `maps_from_features`, and what each map misses
     query_map, query_rest = occlusion_map(encoder, query, lambda some: scorer.pair_logits(some, g.expand(len(some), -1)))
     match_map, match_rest = occlusion_map(encoder, match, lambda some: scorer.pair_logits(q.expand(len(some), -1), some))
-    logit, added = float(scorer.pair_logits(q, g)[0]), 0. if agreement is None else float(agreement(q, g))
-    return PairExplanation(query, match, query_map, match_map, logit, float(torch.tensor(logit + added).sigmoid()), added, (query_rest, match_rest))
+    return query_map, match_map, float(scorer.pair_logits(q, g)[0]), (query_rest, match_rest)

@@ -29,7 +29,7 @@ from .folder import Model
 from ..gallery.catalogue import Catalogue, Item
 from ..gallery.asking import one_each
 from ..gallery.pairs import PairView
-from ..scoring.open_world import SHORT, UNCALIBRATED, OpenWorld, Cover, Side, allowance, cover, nearness, other_side, side_scores, spent_for, trained_side, usual_cosine
+from ..scoring.open_world import SHORT, OpenWorld, Cover, Side, allowance, cover, nearness, other_side, side_scores, spent_for, trained_side, usual_cosine
 from ..scoring.scorers import embedding
 
 # %% ../../nbs/10_finder/03_looking.ipynb #328744e5
@@ -41,29 +41,28 @@ class Look:
         query: as it was given
         pooled: (2·nf,) what pairs are compared by
         log_posterior: (classes,)
-        labels: of the classes
-        world: what the model knows of other classes
-        references: (n, nf) embeddings of training pictures"""
+        model: what looked"""
     query: str | Path | bytes | Image.Image # as it was given
     pooled: torch.Tensor                    # (2·nf,) what pairs are compared by
     log_posterior: torch.Tensor             # (classes,)
-    labels: list[str] = field(repr=False)   # of the classes
-    world: OpenWorld = field(default=UNCALIBRATED, repr=False) # what the model knows of other classes
-    references: torch.Tensor | None = field(default=None, repr=False) # (n, nf) embeddings of training pictures
-    concat: bool = field(default=True, repr=False)
+    model: Model = field(repr=False)        # what looked
 
     @property
-    def unit(self) -> np.ndarray: return embedding(self.pooled[None], self.concat).numpy() # (1, nf)
+    def world(self) -> OpenWorld: return self.model.world # what the model knows of other classes
+    @property
+    def unit(self) -> np.ndarray: return embedding(self.pooled[None], self.model.encoder.concat).numpy() # (1, nf)
 
     def near(self, units: np.ndarray) -> np.ndarray:
         """Args:
             units: (n, nf) embeddings to (n,): how near they are to what was trained on"""
-        return np.ones(len(units)) if self.references is None else nearness(units, self.references.numpy())
+        references = self.model.references
+        return np.ones(len(units)) if references is None else nearness(units, references.numpy())
 
     @property
     def predicted(self) -> tuple[str, float]:
         """The likeliest label, and its probability."""
-        return self.labels[k := int(self.log_posterior.argmax())], float(self.log_posterior[k].exp())
+        k = int(self.log_posterior.argmax())
+        return self.model.classes.labels[k], float(self.log_posterior[k].exp())
 
 # %% ../../nbs/10_finder/03_looking.ipynb #e82aa14f
 def look_at(model: Model, query: str | Path | bytes | Image.Image, pooled: np.ndarray | None = None) -> Look:
@@ -77,7 +76,7 @@ def look_at(model: Model, query: str | Path | bytes | Image.Image, pooled: np.nd
     vector = torch.from_numpy(np.atleast_2d(pooled))
     of_class = vector if model.class_encoder is model.encoder else torch.from_numpy(
         pooled_of(model.class_encoder, to_pixels(query, model.class_encoder)[None]))
-    return Look(query, vector[0], model.classes.log_posterior(of_class)[0], model.classes.labels, model.world, model.references, model.encoder.concat)
+    return Look(query, vector[0], model.classes.log_posterior(of_class)[0], model)
 
 # %% ../../nbs/10_finder/03_looking.ipynb #d26316de
 @dataclass(frozen=True, eq=False)

@@ -8,14 +8,15 @@ Docs: https://image-similarity.github.io/image_similarity/11_matching/leaks.html
 __all__ = ['item_contents', 'LeakCheck', 'leak_check']
 
 # %% ../../nbs/11_matching/03_leaks.ipynb #ba634e5c
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..images.opening import OpenPicture, encoded_bytes
+from ..images.errors import ImageError
+from ..images.opening import OpenPicture, content_hash
+from ..images.remote import as_url
 from .pairs import Pairs
 
 # %% ../../nbs/11_matching/03_leaks.ipynb #e8f53a74
@@ -27,10 +28,10 @@ def item_contents(items: Iterable[tuple]) -> list[frozenset[str]]:
     Returns: for each item the hashes of its files"""
     known: dict[Path, str | None] = {}
     def of(file: Path | OpenPicture) -> str | None:
-        if isinstance(file, OpenPicture): return file.digest if (data := encoded_bytes(file.content)) is None else hashlib.sha256(data).hexdigest()
+        if isinstance(file, OpenPicture): return file.digest # the same hash
         if file not in known:
-            try: known[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-            except OSError: known[file] = None
+            try: known[file] = None if as_url(file) else content_hash(file)
+            except (ImageError, OSError): known[file] = None
         return known[file]
     return [frozenset(filter(None, (of(file) for file in files if isinstance(file, (Path, OpenPicture))))) for files in items]
 

@@ -138,10 +138,10 @@ def _kept_picture(folder: Path, picture: OpenPicture) -> dict[str, str]:
     "Bytes as they were given; pixels as a PNG."
     folder.mkdir(exist_ok=True)
     file = folder / picture.digest
-    if file.exists(): return {"picture": picture.digest}
-    if isinstance(picture.content, Path): shutil.copyfile(picture.content, file) # of an earlier fit
-    elif (data := encoded_bytes(picture.content)) is not None: file.write_bytes(data)
-    else: open_image(picture.content).save(file, "PNG")
+    if not file.exists():
+        if isinstance(picture.content, Path): shutil.copyfile(picture.content, file) # of an earlier fit
+        elif (data := encoded_bytes(picture.content)) is not None: file.write_bytes(data)
+        else: open_image(picture.content).save(file, "PNG")
     return {"picture": picture.digest}
 
 def load_pairs(folder: Path, items: list[list[str | dict[str, str]] | str], images: str | Path) -> Pairs:

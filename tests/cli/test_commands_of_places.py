@@ -123,3 +123,19 @@ def test_a_gallery_is_served_as_it_is(home):
         for answer in (client.delete(f"/v1/collections/my_gallery/items/{items[0]['id']}"), client.delete("/v1/collections/my_gallery"), client.put("/v1/collections/other")):
             assert answer.status_code in (403, 405), answer.json()
     assert {f: f.stat().st_mtime_ns for f in Path("my.gallery").rglob("*")} == before
+
+
+def test_train_names_what_it_did_not_look_at(call, tmp_path, monkeypatch, quick):
+    for i in range(12): paint(tmp_path / "photos" / "ab"[i % 2] / f"{i}.png", i)
+    (tmp_path / "photos" / "a" / "logo.svg").write_text("<svg/>")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call("train", "photos", "--out", "m", "--labels", "folder", "--verbose")
+    assert code == 0 and "1 .svg not looked at" in err and "\n  photos/a/logo.svg: a drawing, not a picture" in err
+    assert "photos/a/logo.svg: a drawing" not in call("train", "photos", "--out", "m", "--labels", "folder")[2]
+
+
+@pytest.mark.parametrize("args", [("gallery", "remove", "g", "photos/0.png"), ("gallery", "export", "g", "out.csv")])
+def test_quiet_commands_of_a_gallery(call, tmp_path, monkeypatch, args):
+    Gallery(tmp_path / "g", Tiny()).add([paint(tmp_path / "photos" / f"{i}.png", i) for i in range(3)])
+    monkeypatch.chdir(tmp_path)
+    assert call(*args, "--quiet") == (0, "", "")

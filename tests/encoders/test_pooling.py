@@ -111,6 +111,8 @@ def test_a_model_learns_from_it_and_is_kept(home, finder):
         x, y = (preprocess(f, net)[None] for f in files[:2])
         by_layers = head.eval()(torch.cat([net(x), net(y)], 1))[0, 0]
     assert np.isclose(finder.scorer.pair_logits(torch.from_numpy(first), torch.from_numpy(second))[0], by_layers, atol=1e-4)
+    unit = finder.scorer.rows(torch.from_numpy(first)).unit.numpy()
+    assert np.allclose(unit, first / np.linalg.norm(first), atol=1e-5) # all of it is compared, not a half
     again = SimilarityFinder.load(finder.save(home / "model"))
     assert json.loads((home / "model" / "manifest.json").read_text())["encoder"]["pooling"] == "own"
     assert [(r.path, round(r.score, 3)) for r in again.search(files[0])] == [(r.path, round(r.score, 3)) for r in finder.search(files[0])]

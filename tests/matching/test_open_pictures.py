@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from image_similarity import MatchPredictor, find_duplicates
+from image_similarity.images.opening import OpenPicture, content_hash
+from image_similarity.matching.leaks import item_contents
 
 
 @pytest.mark.filterwarnings("ignore:not fitted")
@@ -79,3 +81,12 @@ def test_a_clip_takes_open_pictures(tmp_path):
         by_path = predictor.predict_proba(pd.DataFrame({"a": [str(tmp_path / f"{i}.png") for i in range(3)], "b": texts}), as_pandas=False)
     np.testing.assert_allclose(opened, by_path, atol=1e-5)
     with pytest.warns(UserWarning, match="row 1: .*not an image"): predictor.predict_proba(pd.DataFrame({"a": [images[0], b"none"], "b": texts[:2]}))
+
+
+def test_a_file_its_bytes_and_what_a_model_kept_of_them_are_one_to_the_leak_check(tmp_path):
+    painted(0, 0).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "kept").write_bytes(content)
+    first, *others = item_contents([(tmp_path / "a.png",), (OpenPicture(content, content_hash(content)),), (OpenPicture(tmp_path / "kept", content_hash(content)),)])
+    assert len(first) == 1 and others == [first, first]
+    assert item_contents([(tmp_path / "none.png",), (tmp_path,), ("a text",)]) == [frozenset()] * 3
