@@ -126,7 +126,7 @@ def added_json(added: "Added", missing: "Missing", items: int) -> dict:
 def _gallery_to_fill(place: Path, arch: str | None, weights: Path | None, pooling: str | None, model: Path | None) -> "Gallery":
     "With the encoder that was asked for. A gallery that has another says so before any network is looked for."
     from image_similarity.gallery import Gallery
-    from image_similarity.gallery.gallery import is_gallery
+    from image_similarity.gallery.acknowledged import is_gallery
     if model is not None and arch is not None: raise ValueError(f"--arch {arch} and --model {model}: the model has its own encoder; leave out one of them")
     if model is not None and weights is not None: raise ValueError(f"--weights {weights} and --model {model}: the model has its own weights; leave out one of them")
     if model is not None and pooling is not None: raise ValueError(f"--pooling {pooling} and --model {model}: the model pools as it learned to; leave out one of them")

@@ -67,7 +67,7 @@ VARIABLE = "IMAGE_SIMILARITY_GALLERY"
 
 def _galleries_in(folder: Path) -> list[Path]:
     "A folder that is a gallery, or the galleries in it; models are none."
-    from image_similarity.gallery.gallery import is_gallery
+    from image_similarity.gallery.acknowledged import is_gallery
     plain = lambda place: is_gallery(place) and not (place / "manifest.json").exists()
     if plain(folder): return [folder]
     try: return sorted(place for place in folder.iterdir() if place.is_dir() and plain(place))
@@ -89,7 +89,7 @@ def open_gallery(folder: Path | None) -> "Gallery":
     Args:
         folder: of a gallery that is there; None for `found_gallery`"""
     from image_similarity.gallery import Gallery
-    from image_similarity.gallery.gallery import is_gallery
+    from image_similarity.gallery.acknowledged import is_gallery
     if folder is None: folder = found_gallery()
     if not is_gallery(folder): raise FileNotFoundError(f"{folder}: there is no gallery; `image_similarity index IMAGES --gallery {folder}` makes one")
     return Gallery(folder)

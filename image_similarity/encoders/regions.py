@@ -42,7 +42,7 @@ def as_mask(region: Region, size: tuple[int, int]) -> Image.Image:
         mask.paste(255, (round(left), round(upper), max(round(right), round(left) + 1), max(round(lower), round(upper) + 1)))
         return mask
     mask = region.convert("L") if isinstance(region, Image.Image) else Image.fromarray((np.asarray(region) > 0).astype(np.uint8) * 255)
-    mask = mask.resize(size, Image.Resampling.BOX).point(lambda v: 255 * (v > 127))
+    mask = mask.resize(size, Image.Resampling.BOX).point([255 * (v > 127) for v in range(256)])
     if mask.getbbox() is None: raise ValueError("region: the mask is empty; brush over the part that counts")
     return mask
 
@@ -147,15 +147,15 @@ class _Grid(nn.Module):
             return features[:, :, upper:max(lower, upper + 1), left:max(right, left + 1)].mean((2, 3))
         return torch.stack([window(box) for box in grid_boxes()], 1)
 
-_grids: WeakKeyDictionary[Encoder, _Grid] = WeakKeyDictionary()
+_owners: WeakKeyDictionary[Encoder, nn.Module] = WeakKeyDictionary() # what the choice of a runtime is remembered for
 
 def grid_runtime(encoder: Encoder, n_images: int = 0) -> Eager | OpenVino:
     """What computes the grid of a batch fastest.
 
     Args:
         n_images: that are about to go through it"""
-    grid, side = _grids.setdefault(encoder, _Grid(encoder)), region_side(encoder)
-    return choose(grid, grid, (side, side, 3), lambda: f"{fingerprint(encoder)}-grid", n_images)
+    side = region_side(encoder)
+    return choose(_owners.setdefault(encoder, nn.Identity()), _Grid(encoder), (side, side, 3), lambda: f"{fingerprint(encoder)}-grid", n_images)
 
 def region_vectors(encoder: Encoder, images: Sequence[str | Path | bytes | Image.Image], runtime: Eager | OpenVino | None = None) -> np.ndarray:
     """Vectors of the parts of some pictures; all of each picture is looked at, squeezed into a square.

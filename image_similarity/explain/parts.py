@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..encoders.encoder import Encoder, pool
 from ..encoders.preprocessing import center_box, open_for
-from ..encoders.regions import Region, as_mask, cells_inside, pool_inside
+from ..encoders.regions import Region, as_mask, cells_inside
 from .maps import WHOLE, PairExplanation, features_of, maps_from_features
 from ..scoring.scorers import PairScorer
 
@@ -112,9 +112,9 @@ class PartPairs:
             axis.imshow(image)
             axis.axis("off")
         for rank, (i, j, _) in enumerate(self.strongest(n)):
-            ends = [cell_centre(image.size, shape, cell) for image, shape, cell in ((self.query, self.query_shape, i), (self.match, self.match_shape, j))]
-            figure.add_artist(ConnectionPatch(*ends, "data", "data", axesA=axes[0], axesB=axes[1], color=f"C{rank}", linewidth=2))
-            for axis, end in zip(axes, ends): axis.plot(*end, "o", color=f"C{rank}", markersize=9, markeredgecolor="white")
+            one, other = cell_centre(self.query.size, self.query_shape, i), cell_centre(self.match.size, self.match_shape, j)
+            figure.add_artist(ConnectionPatch(one, other, "data", "data", axesA=axes[0], axesB=axes[1], color=f"C{rank}", linewidth=2))
+            for axis, end in zip(axes, (one, other)): axis.plot(*end, "o", color=f"C{rank}", markersize=9, markeredgecolor="white")
         return figure
 
     def __repr__(self): return f"PartPairs({' x '.join(map(str, self.query_shape))} cells with {' x '.join(map(str, self.match_shape))}, the strongest link adds {self.links.max():+.3f})"
@@ -143,11 +143,11 @@ def part_pairs(encoder: Encoder, scorer: PairScorer | None, query: str | Path | 
         scorer: the head of the pair; None for the cosine
         query: anything that `open_image` takes
         match: its partner"""
-    pictures = [open_for(image, encoder) for image in (query, match)]
+    query, match = open_for(query, encoder), open_for(match, encoder)
     if scorer is not None and not scorer.concat: raise ValueError(f"{encoder}: {WHOLE}")
-    first, second = (features_of(encoder, picture) for picture in pictures)
+    first, second = (features_of(encoder, picture) for picture in (query, match))
     links = cosine_shares(first, second) if scorer is None else interactions(scorer, first, second)
-    return PartPairs(*pictures, links, (first.shape[1], first.shape[2]), (second.shape[1], second.shape[2]))
+    return PartPairs(query, match, links, (first.shape[1], first.shape[2]), (second.shape[1], second.shape[2]))
 
 # %% ../../nbs/07_explain/06_parts.ipynb #prt00019
 def cells_left(features: torch.Tensor, size: tuple[int, int], away: Region | None) -> np.ndarray:
@@ -207,8 +207,8 @@ def brushed(
         query_away: of the query: what should not count
         match_away: of the match
     Returns: of what is left, by the head of the pair alone"""
-    pictures = [open_for(image, encoder) for image in (query, match)]
-    features = [features_of(encoder, picture) for picture in pictures]
-    left = [cells_left(f, picture.size, away) for f, picture, away in zip(features, pictures, (query_away, match_away))]
-    query_map, match_map, logit = brushed_maps(scorer, *features, *left)
-    return PairExplanation(*pictures, query_map, match_map, logit, float(torch.tensor(logit).sigmoid()))
+    query, match = open_for(query, encoder), open_for(match, encoder)
+    if not encoder.concat: raise ValueError(f"{encoder}: {WHOLE}")
+    first, second = features_of(encoder, query), features_of(encoder, match)
+    query_map, match_map, logit = brushed_maps(scorer, first, second, cells_left(first, query.size, query_away), cells_left(second, match.size, match_away))
+    return PairExplanation(query, match, query_map, match_map, logit, float(torch.tensor(logit).sigmoid()))

@@ -15,7 +15,8 @@ import torch
 
 from ..encoders.encoder import Encoder, fingerprint
 from ..gallery.adding import content_hash
-from ..gallery.gallery import Gallery, is_gallery
+from ..gallery.acknowledged import is_gallery
+from ..gallery.gallery import Gallery
 from ..encoders.model_files import load_encoder, read_manifest, read_tensors, save_encoder, write_manifest, write_tensors
 from ..scoring.layers import build_layers, describe_layers, flat_layers
 from ..scoring.open_world import UNCALIBRATED, OpenWorld

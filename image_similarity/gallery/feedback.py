@@ -11,7 +11,7 @@ __all__ = ['KINDS', 'Said', 'Version', 'FeedbackCatalogue', 'SqliteFeedback']
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 

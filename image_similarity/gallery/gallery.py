@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..explain.results import Results
-from .acknowledged import is_gallery, own_folder
+from .acknowledged import own_folder
 from .adding import Added, add_files, import_vectors, renewed
 from .asking import answers
 from .catalogue import Item

@@ -26,7 +26,6 @@ from .searching import rows_where
 from ..images.errors import ImageError
 from ..images.progress import progress_bar
 from ..images.remote import as_url
-from ..scoring.threads import in_threads
 
 if TYPE_CHECKING: # these load torch
     from image_similarity.encoders.encoder import Encoder
@@ -116,7 +115,7 @@ def asked_part(gallery: Asked, query: Any, region: "Region | None") -> tuple[np.
     if isinstance(query, np.ndarray) or hasattr(query, "detach"): raise ValueError("region: a part of a picture is wanted, and a vector has none; give the picture")
     from image_similarity.encoders.regions import pooled_inside
     own = int(query) if isinstance(query, (int, np.integer)) else None
-    picture = seen_vector(gallery, own)[2] if own is not None else query
+    picture: Any = query if own is None else seen_vector(gallery, own)[2]
     return pooled_inside(network_of(gallery), picture, region), own, Path(picture) if isinstance(picture, (str, os.PathLike)) else picture
 
 def part_answers(gallery: Argued, query: Any, region: "Region | None", into: bool, top_k: int, where: dict | None) -> Results:

@@ -25,7 +25,8 @@ import numpy as np
 from filelock import FileLock
 
 from .batching import Batcher, look_at_each
-from ..gallery.gallery import Gallery, is_gallery
+from ..gallery.acknowledged import is_gallery
+from ..gallery.gallery import Gallery
 from ..gallery.encoder import PooledEncoder, text_side
 from ..images.errors import BadImages, ImageError
 from .protocol import Limits, Refused

@@ -18,7 +18,8 @@ from small_gallery import Tiny, paint
 from image_similarity.encoders.encoder import create_encoder, fingerprint
 from image_similarity.gallery import adding
 from image_similarity.gallery.encoder import PooledEncoder
-from image_similarity.gallery.gallery import Gallery, is_gallery
+from image_similarity.gallery.acknowledged import is_gallery
+from image_similarity.gallery.gallery import Gallery
 from image_similarity.images.opening import content_hash, open_image
 
 
