@@ -188,12 +188,13 @@ def folder_bytes(folder: Path) -> int: return sum(f.stat().st_size for f in fold
 
 def part_rows(folder: Path, encoder) -> list[dict]:
     rng, place = np.random.default_rng(1), Path(tempfile.mkdtemp())
-    backgrounds = [*rng.permutation(image_files(folder / "imagenet_sample"))]
+    shuffled = lambda files: [files[i] for i in rng.permutation(len(files))]
+    backgrounds = shuffled([*image_files(folder / "imagenet_sample")])
     things = sorted({f.name.split("__")[0] for f in image_files(folder / "coil100/images")})
     pictures, asked = place / "pictures", []
     pictures.mkdir()
     for thing in things:
-        views = [*rng.permutation(sorted((folder / "coil100/images").glob(f"{thing}__*.png")))]
+        views = shuffled(sorted((folder / "coil100/images").glob(f"{thing}__*.png")))
         asked += [(thing, view) for view in views[VIEWS:VIEWS + 4]]
         for i, view in enumerate(views[:VIEWS]):
             under = backgrounds.pop() if len(backgrounds) > 1 else backgrounds[0]
@@ -250,7 +251,7 @@ def suggestion_rows(sets: list[Photos]) -> list[dict]:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="What arguing with the answer is worth.")
     add_arguments(parser, "clothing, pets, imagenet_sample and coil100")
     parser.add_argument("--json", type=Path, help="write the rows there")
     args = parser.parse_args()

@@ -26,7 +26,7 @@ from ..images.opening import open_image
 
 # %% ../../nbs/04_encoders/15_regions.ipynb #reg00007
 Box = tuple[float, float, float, float]  # left, upper, right, lower; pixels of the upright picture
-Region = Box | np.ndarray | Image.Image  # a box; or a mask over the picture: above 0 (of an image: above 127) is inside
+Region = Box | Sequence[Box] | np.ndarray | Image.Image # a box, or some; or a mask over the picture: above 0 (of an image: above 127) is inside
 
 def as_mask(region: Region, size: tuple[int, int]) -> Image.Image:
     """Raises `ValueError` for a part that is empty, outside of the picture, or no part at all.
@@ -34,12 +34,13 @@ def as_mask(region: Region, size: tuple[int, int]) -> Image.Image:
     Args:
         size: of the picture, width and height
     Returns: L, of that size; 255 is inside"""
-    if isinstance(region, (tuple, list)):
-        if len(region) != 4 or not np.isfinite(region).all(): raise ValueError(f"region={region!r}: give left, upper, right, lower in pixels, or a mask")
-        left, upper, right, lower = (float(np.clip(edge, 0, side)) for edge, side in zip(region, (*size, *size)))
-        if right - left < 1 or lower - upper < 1: raise ValueError(f"region={tuple(region)}: nothing of it is in a picture of {size[0]} x {size[1]} pixels")
-        mask = Image.new("L", size)
-        mask.paste(255, (round(left), round(upper), max(round(right), round(left) + 1), max(round(lower), round(upper) + 1)))
+    if not isinstance(region, (np.ndarray, Image.Image)):
+        boxes, mask = [*region] if region and isinstance(region[0], Sequence) else [region], Image.new("L", size)
+        for box in boxes:
+            if len(box) != 4 or not np.isfinite(box).all(): raise ValueError(f"region={box!r}: give left, upper, right, lower in pixels, or a mask")
+            left, upper, right, lower = (float(np.clip(edge, 0, side)) for edge, side in zip(box, (*size, *size)))
+            if right - left >= 1 and lower - upper >= 1: mask.paste(255, (round(left), round(upper), round(right), round(lower)))
+        if mask.getbbox() is None: raise ValueError(f"region={boxes[0]!r}: nothing of it is in a picture of {size[0]} x {size[1]} pixels")
         return mask
     mask = region.convert("L") if isinstance(region, Image.Image) else Image.fromarray((np.asarray(region) > 0).astype(np.uint8) * 255)
     mask = mask.resize(size, Image.Resampling.BOX).point([255 * (v > 127) for v in range(256)])
@@ -141,7 +142,7 @@ class _Grid(nn.Module):
         mean, std = (torch.tensor(v, dtype=torch.float32, device=pixels.device)[:, None, None] for v in (self.encoder.mean, self.encoder.std))
         x = pixels.permute(0, 3, 1, 2) * (1 / (255 * std)) - mean / std
         features = self.encoder(x)
-        h, w = features.shape[2:]
+        h, w = map(int, features.shape[2:])
         def window(box: np.ndarray) -> torch.Tensor:
             left, upper, right, lower = (round(float(edge) * side) for edge, side in zip(box, (w, h, w, h)))
             return features[:, :, upper:max(lower, upper + 1), left:max(right, left + 1)].mean((2, 3))

@@ -9,6 +9,7 @@ __all__ = ['without_each', 'interactions', 'cosine_shares', 'PartPairs', 'cell_c
            'pooled_without', 'brushed_maps', 'brushed']
 
 # %% ../../nbs/07_explain/06_parts.ipynb #prt00004
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from PIL import Image
 
 from ..encoders.encoder import Encoder, pool
 from ..encoders.preprocessing import center_box, open_for
-from ..encoders.regions import Region, as_mask, cells_inside
+from ..encoders.regions import Region, as_mask, cells_inside, pool_inside
 from .maps import WHOLE, PairExplanation, features_of, maps_from_features
+from ..images.opening import open_image
 from ..scoring.scorers import PairScorer
 
 # %% ../../nbs/07_explain/06_parts.ipynb #prt00007
@@ -173,7 +175,7 @@ def pooled_without(encoder: Encoder, image: str | Path | bytes | Image.Image, aw
     Returns: (2·nf,)"""
     picture = open_for(image, encoder)
     features = features_of(encoder, picture)
-    return encoder.pool(features[:, torch.from_numpy(cells_left(features, picture.size, away))][None, :, :, None])[0].numpy()
+    return encoder.pool(features[:, torch.from_numpy(cells_left(features, _size(image, away, picture), away))][None, :, :, None])[0].numpy()
 
 def brushed_maps(
     scorer: PairScorer, query: torch.Tensor, match: torch.Tensor, query_left: np.ndarray, match_left: np.ndarray,
@@ -197,18 +199,24 @@ def brushed_maps(
 # %% ../../nbs/07_explain/06_parts.ipynb #prt00021
 def brushed(
     encoder: Encoder, scorer: PairScorer, query: str | Path | bytes | Image.Image, match: str | Path | bytes | Image.Image, query_away: Region | None = None,
-    match_away: Region | None = None,
+    match_away: Region | None = None, agreement: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> PairExplanation:
-    """Why two pictures are a match where some of them does not count.
+    """Why two pictures are a match where some of them does not count. Raises `ValueError` for an encoder whose vector is no sum over a map.
 
     Args:
         query: anything that `open_image` takes
         match: its partner
         query_away: of the query: what should not count
         match_away: of the match
-    Returns: of what is left, by the head of the pair alone"""
-    query, match = open_for(query, encoder), open_for(match, encoder)
+        agreement: as for `pair_maps`
+    Returns: of what is left"""
     if not encoder.concat: raise ValueError(f"{encoder}: {WHOLE}")
-    first, second = features_of(encoder, query), features_of(encoder, match)
-    query_map, match_map, logit = brushed_maps(scorer, first, second, cells_left(first, query.size, query_away), cells_left(second, match.size, match_away))
-    return PairExplanation(query, match, query_map, match_map, logit, float(torch.tensor(logit).sigmoid()))
+    one, other = open_for(query, encoder), open_for(match, encoder)
+    first, second = features_of(encoder, one), features_of(encoder, other)
+    first_left, second_left = cells_left(first, _size(query, query_away, one), query_away), cells_left(second, _size(match, match_away, other), match_away)
+    query_map, match_map, logit = brushed_maps(scorer, first, second, first_left, second_left)
+    added = 0. if agreement is None else float(agreement(pool_inside(first, first_left)[None], pool_inside(second, second_left)[None]))
+    return PairExplanation(one, other, query_map, match_map, logit, float(torch.tensor(logit + added).sigmoid()), added)
+
+def _size(image: str | Path | bytes | Image.Image, away: Region | None, opened: Image.Image) -> tuple[int, int]: # in pixels of the picture itself, not of a smaller copy of it
+    return opened.size if away is None else open_image(image).size

@@ -62,8 +62,8 @@ class Result:
 
     def to_record(self) -> dict:
         """For JSON and data frames."""
-        record: dict[str, Any] = {f: getattr(self, f) for f in ("rank", "path", "label", "score", "probability", "pair_probability", "reason")}
-        more = {"also_at": [as_url(path) or str(path) for path in self.also_at]} if self.also_at else {}
+        record = {f: getattr(self, f) for f in ("rank", "path", "label", "score", "probability", "pair_probability", "reason")}
+        more: dict[str, Any] = {"also_at": [as_url(path) or str(path) for path in self.also_at]} if self.also_at else {}
         if self.box is not None: more["box"] = [round(edge, 4) for edge in self.box]
         return {**record, "path": as_url(self.path) or str(self.path), **more, **({} if self.id is None else {"id": self.id, "metadata": dict(self.metadata)})}
 
