@@ -207,9 +207,10 @@ class SimilarityFinder:
         """Learn from the strokes kept in the gallery, for this gallery. `go_back` undoes it. Raises `ValueError` where there are none.
 
         Returns: beside the old one"""
-        version = refit_pairs(self.gallery, self.encoder, self._own.scorer)
+        version = self.corrected()
         self._set_up(self._own, self.gallery)
         return version
+    def corrected(self) -> Version: return refit_pairs(self.gallery, self.encoder, self._own.scorer) # as `refit`, for a finder that opens the gallery next
 
     def go_back(self, number: int | None = None) -> int:
         """Use another version of the head. Raises `ValueError` where there is none.

@@ -41,10 +41,10 @@ def listed(examples: Any) -> list:
 
 def _example(gallery: Argued, example: Any) -> tuple[np.ndarray, int | None, object]:
     "Vector, the id when it is an item, and what to show. Raises `ValueError` for words."
-    if isinstance(example, (str, Path)):
-        item = gallery.catalogue.items_by_path([path := item_path(Path(example), gallery.catalogue.folder)]).get(path)
-        if item is not None and item.id is not None: return *seen_vector(gallery, item.id)[:2], example # no need to look at it again
     query = as_query(example)
+    if isinstance(query, (str, Path)):
+        item = gallery.catalogue.items_by_path([path := item_path(Path(query), gallery.catalogue.folder)]).get(path)
+        if item is not None and item.id is not None: return *seen_vector(gallery, item.id)[:2], query # no need to look at it again
     if isinstance(query, Mixture): raise ValueError(f"{query}: good and bad examples are pictures; give words alone, or a picture")
     return seen_vector(gallery, query)
 

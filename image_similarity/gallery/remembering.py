@@ -9,6 +9,7 @@ __all__ = ['query_name', 'checked_boxes', 'in_pixels', 'Feedback']
 
 # %% ../../nbs/09_gallery/19_remembering.ipynb #rmb00004
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ def query_name(gallery: Argued, query: Any) -> int | str:
     Args:
         query: an item's id, or a picture"""
     if isinstance(query, (int, np.integer)): return int(query)
+    if isinstance(query, str) and re.fullmatch("[0-9a-f]{32}", query): return query
     if isinstance(query, (str, Path)):
         item = gallery.catalogue.items_by_path([path := item_path(Path(query), gallery.catalogue.folder)]).get(path)
         if item is not None and item.id is not None: return item.id
