@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,7 @@ class SimilarityFinder:
     def classes(self) -> ClassScorer | LayeredClassScorer: return self.model.classes
     @property
     def scorer(self) -> PairScorer: return self.model.scorer
+    def agreement(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor: return class_agreement(self.model, first, second) # (q, g) log odds that the classes add; of (q, 2·nf) and (g, 2·nf) pooled
     @property
     def files(self) -> list[Path]: return self.gallery.files
     @property
@@ -156,9 +157,9 @@ class SimilarityFinder:
             negatives: results that are wrong
             region: the part of the query that counts; a classifier with an encoder of its own looks at all of it
         Returns: best first; never the query itself"""
-        if top_k < 1: raise ValueError(f"top_k={top_k}: ask for at least one result")
         if positives is not None or negatives is not None: return self.gallery.search(query, top_k, where, positives=positives, negatives=negatives, region=region)
         if region is not None: pooled = pooled_inside(self.encoder, query, region)
+        if top_k < 1: raise ValueError(f"top_k={top_k}: ask for at least one result")
         look, now = look_at(self.model, query, pooled), self._now()
         meeting = now.view.alive if where is None else rows_where(now.catalogue, now.view.ids, where)
         return answered(self.model, now, look, meeting, top_k, candidates, coverage, where is not None)
@@ -192,8 +193,8 @@ class SimilarityFinder:
             match_away: what in the result should not count
         Returns: what in the query and what in the result raised the probability; `.show()`, `.save(path)`"""
         if result.path is None: raise ValueError(f"item {result.id} has no picture to explain")
-        if query_away is not None or match_away is not None: return brushed(self.encoder, self.scorer, result.query, result.path, query_away, match_away, partial(class_agreement, self.model))
-        return pair_maps(self.encoder, self.scorer, result.query, result.path, partial(class_agreement, self.model))
+        if query_away is not None or match_away is not None: return brushed(self.encoder, self.scorer, result.query, result.path, query_away, match_away, self.agreement)
+        return pair_maps(self.encoder, self.scorer, result.query, result.path, self.agreement)
 
     def links(self, result: Result) -> PartPairs:
         """Which part of the query goes with which part of a result. Raises `ValueError` for an item without a picture.
@@ -207,9 +208,8 @@ class SimilarityFinder:
         """Learn from the strokes kept in the gallery, for this gallery. `go_back` undoes it. Raises `ValueError` where there are none.
 
         Returns: beside the old one"""
-        version = self.corrected()
-        self._set_up(self._own, self.gallery)
-        return version
+        try: return self.corrected()
+        finally: self._set_up(self._own, self.gallery)
     def corrected(self) -> Version: return refit_pairs(self.gallery, self.encoder, self._own.scorer) # as `refit`, for a finder that opens the gallery next
 
     def go_back(self, number: int | None = None) -> int:
@@ -245,7 +245,7 @@ class SimilarityFinder:
 
         Returns: drawn already"""
         query, match = self._predicted()[self.idx]
-        explanation = pair_maps(self.encoder, self.scorer, query, match, partial(class_agreement, self.model))
+        explanation = pair_maps(self.encoder, self.scorer, query, match, self.agreement)
         explanation.show()
         return explanation
 

@@ -165,8 +165,9 @@ def brush(opened: Opened, query: bytes | int, match: int, asked: Brushed) -> Bru
         match: id of the result"""
     from image_similarity.explain.parts import brushed # needs torch
     (encoder, scorer), one, other = _heads(opened), _picture(opened, query), known_item(opened, match).path
-    away = [None if boxes is None else in_pixels(picture, boxes) for picture, boxes in ((one, asked.query_away), (other, asked.match_away))]
-    try: before, after = brushed(encoder, scorer, one, other), brushed(encoder, scorer, one, other, *away)
+    query_away, match_away = (None if boxes is None else in_pixels(picture, boxes) for picture, boxes in ((one, asked.query_away), (other, asked.match_away)))
+    agreement = None if opened.finder is None else opened.finder.agreement
+    try: before, after = brushed(encoder, scorer, one, other, agreement=agreement), brushed(encoder, scorer, one, other, query_away, match_away, agreement)
     except ValueError as e: raise Refused("invalid", str(e)) from e
     overlays = [_png(layer) for layer in after.overlays()]
     return BrushedAnswer(before=before.logit, after=after.logit, probability=None if opened.finder is None else after.probability, query_overlay=overlays[0], match_overlay=overlays[1])

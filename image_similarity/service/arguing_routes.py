@@ -126,7 +126,7 @@ async def undo(request: Request, name: CollectionName, undone: Undone) -> Undone
 @router.post("/feedback/refit", status_code=201)
 async def refit(request: Request, name: CollectionName, learn: Learn | None = None) -> VersionAnswer:
     "Learn from what was said: a new version beside the old one."
-    return VersionAnswer(version=await _say(request, name, lambda opened: _refit(opened, (learn or Learn()).kind)))
+    return VersionAnswer(version=await _say(request, name, lambda opened: _refit(opened, "labels" if learn is None else learn.kind)))
 
 def _refit(opened: Opened, kind: str) -> int:
     if kind == "labels": return opened.gallery.feedback.refit().number
