@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,6 @@ class SimilarityFinder:
     def classes(self) -> ClassScorer | LayeredClassScorer: return self.model.classes
     @property
     def scorer(self) -> PairScorer: return self.model.scorer
-    def agreement(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor: return class_agreement(self.model, first, second) # (q, g) log odds that the classes add; of (q, 2·nf) and (g, 2·nf) pooled
     @property
     def files(self) -> list[Path]: return self.gallery.files
     @property
@@ -193,8 +192,8 @@ class SimilarityFinder:
             match_away: what in the result should not count
         Returns: what in the query and what in the result raised the probability; `.show()`, `.save(path)`"""
         if result.path is None: raise ValueError(f"item {result.id} has no picture to explain")
-        if query_away is not None or match_away is not None: return brushed(self.encoder, self.scorer, result.query, result.path, query_away, match_away, self.agreement)
-        return pair_maps(self.encoder, self.scorer, result.query, result.path, self.agreement)
+        if query_away is not None or match_away is not None: return brushed(self.encoder, self.scorer, result.query, result.path, query_away, match_away, partial(class_agreement, self.model))
+        return pair_maps(self.encoder, self.scorer, result.query, result.path, partial(class_agreement, self.model))
 
     def links(self, result: Result) -> PartPairs:
         """Which part of the query goes with which part of a result. Raises `ValueError` for an item without a picture.
@@ -245,7 +244,7 @@ class SimilarityFinder:
 
         Returns: drawn already"""
         query, match = self._predicted()[self.idx]
-        explanation = pair_maps(self.encoder, self.scorer, query, match, self.agreement)
+        explanation = pair_maps(self.encoder, self.scorer, query, match, partial(class_agreement, self.model))
         explanation.show()
         return explanation
 

@@ -13,6 +13,7 @@ __all__ = ['Share', 'Boxes', 'Marked', 'Argued', 'Brushed', 'Asked', 'Marks', 'S
 # %% ../../nbs/13_service/16_arguing.ipynb #agu00003
 import base64
 import io
+from functools import partial
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
@@ -163,10 +164,11 @@ def brush(opened: Opened, query: bytes | int, match: int, asked: Brushed) -> Bru
 
     Args:
         match: id of the result"""
-    from image_similarity.explain.parts import brushed # needs torch
+    from image_similarity.explain.parts import brushed # these need torch
+    from image_similarity.finder.looking import class_agreement
     (encoder, scorer), one, other = _heads(opened), _picture(opened, query), known_item(opened, match).path
     query_away, match_away = (None if boxes is None else in_pixels(picture, boxes) for picture, boxes in ((one, asked.query_away), (other, asked.match_away)))
-    agreement = None if opened.finder is None else opened.finder.agreement
+    agreement = None if opened.finder is None else partial(class_agreement, opened.finder.model)
     try: before, after = brushed(encoder, scorer, one, other, agreement=agreement), brushed(encoder, scorer, one, other, query_away, match_away, agreement)
     except ValueError as e: raise Refused("invalid", str(e)) from e
     overlays = [_png(layer) for layer in after.overlays()]

@@ -149,7 +149,7 @@ function mark(id, right) {
   const without = { right: state.right.filter((other) => other !== id), wrong: state.wrong.filter((other) => other !== id) };
   const side = right ? "right" : "wrong";
   unsaid = { id, right };
-  return go({ ...without, [side]: [...without[side], id], match: null });
+  return go({ ...without, [side]: [...without[side], id], match: null }, { replace: Boolean(history.state?.openedMatch) }); // Back leads to what was there before, not to the comparison
 }
 
 async function browse(signal) {
