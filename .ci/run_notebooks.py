@@ -18,8 +18,10 @@ from nbdev.config import get_config  # noqa: E402, after the number of threads
 from nbdev.doclinks import nbglob  # noqa: E402
 from nbdev.test import test_nb  # noqa: E402
 
-# 40 to 60 s each: stories whose chapters run anyway, and figures of maps that are drawn from a training of their own.
-LONG = {"explain/faithfulness", "tutorials/image_text", "tutorials/mnist_siamese", "tutorials/pets"} # whatever their numbers
+# 20 to 60 s each: stories whose chapters run anyway, and chapters that train, or start processes, to show what tests/ asserts as well.
+LONG = {"explain/faithfulness", "finder/finder", "finder/onnx_export", "learners/classifier", "learners/fastai_import", "learners/siamese", "matching/image_training",
+        "matching/predictor", "service/job_work", "tutorials/coverage", "tutorials/image_text", "tutorials/mnist_siamese", "tutorials/pets", "tutorials/product_pairs",
+        "tutorials/serve", "tutorials/your_own_images"} # whatever their numbers
 
 
 def notebooks(paths: list[str], root: Path) -> list[Path]:

@@ -106,5 +106,7 @@ def same_encoder():
 
 @pytest.fixture
 def elsewhere(tmp_path_factory, monkeypatch):
-    "Work in an empty folder."
-    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    "Work in an empty folder. Anybody may write there, so that no gallery of another test is looked for in the folders above."
+    here = tmp_path_factory.mktemp("elsewhere")
+    here.chmod(0o777)
+    monkeypatch.chdir(here)

@@ -143,6 +143,7 @@ def test_training_end_to_end(made, tuning, few):
     assert device_of(finder.encoder) == ELSEWHERE and len(finder.search(data.files[0], 2)) == 2
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("which", ["classifier", "Siamese network"])
 def test_learners_go_on_end_to_end(learners, which):
     "All weights at once: of a model that is half frozen the device makes no backward pass."
@@ -153,6 +154,7 @@ def test_learners_go_on_end_to_end(learners, which):
     assert class_scorer(learners[0]).weight.device.type == pair_scorer(learners[1]).A.device.type == "cpu"
 
 
+@pytest.mark.soak
 def test_a_layer_of_metric_learning(made):
     learn = embedding_learner(made.data, encoder=made.encoder, embedded=made.embedded, epochs=1, progress=False)
     assert device_of(learn.model) == ELSEWHERE
@@ -160,6 +162,7 @@ def test_a_layer_of_metric_learning(made):
     assert np.isfinite(embed(made.data.files[:2], learn.model.encoder, progress=False).pooled).all()
 
 
+@pytest.mark.soak
 def test_pairs_in_a_table(made, monkeypatch):
     import pandas as pd
     from image_similarity.matching import image_head
@@ -182,6 +185,7 @@ def plain_learners(made):
     return clearn, Learner(dls, SiameseModel(body, create_head(512 * 2, 1)), loss_func=siamese_loss, splitter=siamese_splitter)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("trained", [False, True], ids=["as made", "trained"])
 def test_learners_of_ones_own(made, trained, tmp_path):
     clearn, slearn = plain_learners(made)

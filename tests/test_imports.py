@@ -25,6 +25,7 @@ def test_every_public_name_is_imported_without_a_word_and_draws_no_random_number
                 "before = now()\nfor name in image_similarity.__all__: getattr(image_similarity, name)\nassert now() == before") == ""
 
 
+@pytest.mark.soak
 def test_warnings_that_a_program_causes_itself_are_still_shown():
     own = "import image_similarity, torch, warnings\nimage_similarity.SiameseImage\n"
     found = said(own + "torch.jit.script(torch.nn.Identity())\nwarnings.warn('mine', FutureWarning)\nimport pandas\npandas.set_option('mode.chained_assignment', 'raise')")

@@ -82,6 +82,7 @@ def test_learners_are_fitted_and_depend_on_their_seed_only(small, make):
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*weights))
 
 
+@pytest.mark.soak
 def test_deep_ranking_and_digits(small):
     from image_similarity.learners.digit_pairs import digit_learner
     from image_similarity.learners.digits import embedded_digits

@@ -40,10 +40,13 @@ def erring_tensors(run):
 
 def erring_model(start):
     "The `__init__` of what keeps a sentence-transformers model, whose numbers err before equal texts share them."
+    changed = set() # classes, and not their objects, so that a model can be pickled as ever
     @wraps(start)
     def erring(self, *args, **kwargs):
         start(self, *args, **kwargs)
-        self.model.encode = erring_arrays(self.model.encode)
+        kind = type(self.model)
+        if kind not in changed: kind.encode = erring_arrays(kind.encode)
+        changed.add(kind)
     return erring
 
 

@@ -110,15 +110,16 @@ def find(
     for given in [*([] if words else [query]), *(plus or []), *(minus or [])]:
         if os.path.isdir(given): raise ValueError(f"{given}: is a folder, and a search takes a picture or a text; for the word, add --words or write it with a space behind")
     if model is None and (candidates or coverage): raise ValueError("--candidates and --coverage: only a model knows of classes; pass --model MODEL")
+    place = gallery or model or found_gallery()
     argued = Argued(tuple(map(item_of, like or [])), tuple(map(item_of, unlike or [])), marks, None if region is None else box_of(region), parts)
-    if model is None: found = _find_in_gallery(query, plus, minus, gallery, top_k, where, approximate, explain, words, argued)
+    if model is None: found = _find_in_gallery(query, plus, minus, place, top_k, where, approximate, explain, words, argued)
     elif argued.examples: raise ValueError("--like, --unlike and --marks: examples are compared in a gallery; leave out --model and name it (--gallery GALLERY), or use SimilarityFinder.search in Python")
     elif parts: raise ValueError("--parts: a model compares whole pictures; leave out --model and name a gallery (--gallery GALLERY)")
     else: found = _find_with_model(argued.region, query, plus, minus, model, gallery, top_k, candidates, coverage, where, approximate, explain, json)
-    _tell_found(*found, json, null, sheet)
+    _tell_found(*found, place, json, null, sheet)
     if show and found[1] and found[1][0].path is not None: typer.launch(str(as_url(found[1][0].path) or found[1][0].path))
 
-def _tell_found(asked: object, results: "Results", scores: str, json: bool, null: bool, sheet: Path | None) -> None:
+def _tell_found(asked: object, results: "Results", scores: str, place: Path, json: bool, null: bool, sheet: Path | None) -> None:
     "Print results, and draw them where that is wanted."
     missing = {r.id for r in results if r.path is not None and as_url(r.path) is None and not os.path.exists(r.path)}
     if json: print(found_json(asked, results, scores))
@@ -127,7 +128,7 @@ def _tell_found(asked: object, results: "Results", scores: str, json: bool, null
         for r in results:
             number = r.score if r.pair_probability is None else r.probability # of a search without a model there is neither
             print("?" if number is None else f"{number:.4f}", line_path(r.path or ""), *(["missing"] if r.id in missing else []), *(f"also at {line_path(path)}" for path in r.also_at), sep="\t")
-    if missing: complain(f"{len(missing)} of {len(results)} results {'is' if len(missing) == 1 else 'are'} not there any more; `image_similarity gallery check GALLERY` says what is missing, `index FOLDER` finds what has moved")
+    if missing: complain(f"{len(missing)} of {len(results)} results {'is' if len(missing) == 1 else 'are'} not there any more; `image_similarity gallery check {place}` says what is missing, `index FOLDER` finds what has moved")
     if sheet is not None and sheet.suffix.lower() == ".html": sheet.write_text(f'<!doctype html><meta charset="utf-8"><title>{html.escape(str(asked))}</title>{results._repr_html_()}', encoding="utf-8")
     elif sheet is not None: results.show(path=sheet)
 
@@ -141,21 +142,20 @@ def _find_with_model(region: tuple[float, float, float, float] | None, query: st
     from image_similarity.finder import SimilarityFinder
     finder = SimilarityFinder.load(model, None if gallery is None else open_gallery(gallery))
     results = finder.search(query, top_k, candidates or "weighted", conditions(where), coverage=coverage, region=region)
-    if not results and coverage is None: raise ValueError(f"{gallery or model}: {nothing_matches(finder.gallery, where) if where else 'holds no picture but the query'}")
+    if not results and coverage is None: raise ValueError(f"{gallery or model}: {nothing_matches(finder.gallery, where) if where else 'the query is its only picture'}")
     if explain is not None and results: finder.explain(results[0]).save(explain)
     if results.coverage: complain(results.coverage)
     if not json and (why := {r.reason for r in results}) and None not in why: complain(f"no probability: {why.pop()}")
     return query, results, ("which side the query is on, then the log posterior of the class and log probability of the pair; probability: of a match in this gallery; "
                             "pair_probability: of the pair at even odds")
 
-def _find_in_gallery(query: str, plus: list[str] | None, minus: list[str] | None, gallery: Path | None, top_k: int, where: list[str] | None,
+def _find_in_gallery(query: str, plus: list[str] | None, minus: list[str] | None, place: Path, top_k: int, where: list[str] | None,
                      approximate: bool, explain: Path | None, as_words: bool, argued: Argued) -> tuple[object, "Results", str]:
     if explain is not None: raise ValueError("--explain: only a model can explain what it found; pass --model MODEL")
     from image_similarity.encoders.mixtures import as_mixture, words
     wanted = words(query) if as_words else as_mixture(query)
     for more in plus or []: wanted += more
     for less in minus or []: wanted -= less
-    place = found_gallery() if gallery is None else gallery
     searched = open_gallery(place)
     if argued.given and (plus or minus): raise ValueError("--plus and --minus mix what is asked for; give them, or examples and parts")
     good, bad = searched.feedback.examples(query) if argued.marks else ([], [])

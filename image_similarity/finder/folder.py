@@ -130,7 +130,7 @@ def own_gallery(folder: Path, encoder: Encoder) -> Gallery:
     if not is_gallery(folder): raise FileNotFoundError(f"{file}: missing from the model folder; train again")
     try: gallery = Gallery(folder, encoder)
     except ValueError as e: raise ValueError(f"{file}: damaged, or of another model ({e}); train again") from e
-    if not len(gallery): raise ValueError(f"{file}: holds no picture; train again")
+    if not len(gallery): raise ValueError(f"{file}: contains no pictures; train again")
     return gallery
 
 # %% ../../nbs/10_finder/02_folder.ipynb #chk00001

@@ -137,7 +137,7 @@ def open_image(file: Any, at_least: int | None = None) -> Image.Image:
         if path is not None and path.suffix.lower() in RAW.suffixes and is_installed("rawpy"): return _open_raw(source, path, at_least)
         with _opened(source) as im:
             made = _decoded(im, path, at_least)
-            made.info = {} # what it said of its maker and its place is not passed on
+            made.info = {} # who made it, and where, is not passed on
             return made
     except (FileNotFoundError, NotADirectoryError) as e: raise FileNotFoundError(f"{url or path}: there is no such file") from e
     except ImageError: raise

@@ -116,7 +116,7 @@ def from_data_loaders(loaders: Any) -> Sources:
 
 # %% ../../nbs/01_images/13_sources.ipynb #99fd8060
 def read_sources(given: Any, path: str | None = None, label: str | None = None) -> Sources | None:
-    """Pictures and what is known of them, from a table or a data set. Raises `ValueError` or `TypeError` for one that holds no pictures.
+    """Pictures and what is known of them, from a table or a data set. Raises `ValueError` or `TypeError` for one that contains no pictures.
 
     Args:
         given: perhaps one of these

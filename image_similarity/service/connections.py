@@ -10,6 +10,8 @@ __all__ = ['LONGEST_HEAD', 'LINGER', 'STRANGER', 'Connection']
 # %% ../../nbs/13_service/07_connections.ipynb #267bb0db
 import asyncio
 import json
+import socket
+import struct
 import sys
 
 import h11
@@ -71,7 +73,12 @@ class Connection(H11Protocol):
             self._since, self._taken = (waits[0], now), self.transport.get_write_buffer_size()
         elif now - self._since[1] > waits[1]:
             if waits[0] == "a head": self._refuse(408 if self.conn.trailing_data[0] else None) # who has said nothing is told nothing
-            else: self.transport.abort()
+            else: self._cut()
+
+    def _cut(self):
+        if (held := self.transport.get_extra_info("socket")) is not None: # else the system keeps what is unread, and the other side sees no end
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
         """Args:

@@ -192,6 +192,7 @@ def test_find_imports_no_fastai(small):
     assert "torch" in loaded and not {"fastai", "fastprogress", "pandas", "sklearn", "matplotlib", "IPython"} & set(loaded)
 
 
+@pytest.mark.soak
 def test_a_reader_that_leaves_is_no_error(small):
     read, write = os.pipe()
     os.close(read)
@@ -279,6 +280,7 @@ def test_train_takes_labels_and_split_from_a_csv(call, small, quick, tmp_path):
     assert [round(f["value"], 3) for f in measured["figures"].values()] == list(figures(out).values())
 
 
+@pytest.mark.soak
 def test_an_encoder_that_learned_is_found_and_measured_like_any_other(call, small, quick, tmp_path):
     code, out, err = call("train", small.images, "--out", tmp_path / "model", "--loss", "contrastive", "--fine-tune", "1", "--lr", "0.001", "--fp16", "--time-limit", "600")
     assert code == 0 and "a feature layer by contrastive, and fine-tuning" in err and re.search("^fine-tuned.*held-out pictures", err, re.MULTILINE)
@@ -332,6 +334,7 @@ def test_train_refuses_a_place_that_is_something_else_at_once(call, tmp_path):
 
 # --- demo
 
+@pytest.mark.soak
 def test_demo_twice(call, quick, tmp_path, monkeypatch):
     from image_similarity.finder import demo
     whole = demo.run_demo

@@ -51,6 +51,7 @@ def matcher(**kwargs): return MatchPredictor("caption", "image", "relevance", pr
 
 # --- encoders
 
+@pytest.mark.soak
 def test_conse_puts_photos_near_their_names(conse):
     if not (DATA / "imagenet_sample").is_dir(): pytest.skip("no photos in ../shared/data")
     files = sorted((DATA / "imagenet_sample").glob("*.JPEG"))[::25]
@@ -179,6 +180,7 @@ def test_captions_of_one_picture_and_shared_captions_are_held_out_together(colou
     assert len(set(folds)) == 3 and sum(is_text(item) for item in pairs.items) == 12
 
 
+@pytest.mark.soak
 def test_a_clip_is_trained_end_to_end_no_further_than_held_out_pictures_allow(coloured, clip_folder, tmp_path):
     from image_similarity.encoders.clip import OpenCLIPEncoder
     predictor = matcher(hyperparameters={"encoder": str(clip_folder), "end_to_end": True})

@@ -61,7 +61,7 @@ def of_others(data): # another network, two hidden layers, and the head that is 
     return classifier(data, squeezenet1_1, lin_ftrs=[32, 16]), siamese(data, body, SiameseHead(96, hidden=8, symmetric=False))
 
 
-@pytest.fixture(scope="module", params=[of_torchvision, of_timm, of_others], ids=lambda made: made.__name__)
+@pytest.fixture(scope="module", params=[of_torchvision, of_timm, pytest.param(of_others, marks=pytest.mark.soak)], ids=lambda made: made.__name__)
 def kept(request, data, tmp_path_factory):
     "A finder of such learners, the folder it was saved in, and what is loaded from it."
     finder = SimilarityFinder(*request.param(data), [data.files[i] for i in data.train], progress=False)
@@ -132,6 +132,7 @@ def test_it_is_exported(kept, tmp_path):
     assert all(file.is_file() for file in export_onnx(kept[2], tmp_path)) # it compares the numbers itself
 
 
+@pytest.mark.soak
 def test_neither_fastai_nor_a_pickle_is_needed_to_find(resnets, data):
     code = ("import sys\nfor name in ('fastai', 'cloudpickle'): sys.modules[name] = None\n"
             "def hook(event, _):\n    if event == 'pickle.find_class': raise AssertionError('unpickled')\n"

@@ -43,7 +43,7 @@ def same_answers(finder, loaded, data):
         assert loaded.predicted_class(query)[1] == pytest.approx(finder.predicted_class(query)[1], abs=1e-4)
 
 
-@pytest.mark.parametrize("loss", encoder_tuning.LOSSES)
+@pytest.mark.parametrize("loss", [pytest.param(loss, marks=[pytest.mark.soak] * (loss != "arcface")) for loss in encoder_tuning.LOSSES])
 def test_a_model_whose_encoder_learned_by_a_loss_is_one_like_any_other(small, few, loss, tmp_path):
     encoder = create_encoder(size=64)
     before = fingerprint(encoder)
@@ -74,6 +74,7 @@ def test_figures_decide_by_pairs_and_classes():
     assert HeldOut(.9, .8).beats(HeldOut(.8, .8)) and not HeldOut(.9, .7).beats(HeldOut(.8, .8)) and not HeldOut(.8, .9).beats(HeldOut(.8, .8))
 
 
+@pytest.mark.soak
 def test_nothing_that_is_held_out_for_the_end_takes_part(tiny, few, monkeypatch):
     seen = []
     def watched(data, *rest):

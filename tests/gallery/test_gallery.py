@@ -176,6 +176,7 @@ for n in range(1, 41):
 """
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_killed_at_forty_points_and_taken_up_again(photos, tmp_path):
     subprocess.run([sys.executable, "-c", KILLED.format(tests=TESTS), str(photos[0].parent), str(tmp_path)], check=True)
@@ -223,6 +224,7 @@ def test_two_writers_and_a_reader_at_once(photos, tmp_path):
     assert len(gallery.search(1, 30)) == 19
 
 
+@pytest.mark.soak
 def test_a_writer_that_never_ends_is_an_error_of_one_line(gallery, photos, monkeypatch):
     hold = python("c = SqliteCatalogue(Path(sys.argv[1]))\nc.file.run('BEGIN IMMEDIATE')\nprint('held', flush=True)\ntime.sleep(60)", gallery.folder)
     try:

@@ -45,6 +45,7 @@ def model(small, tmp_path):
 
 # --- a writer, and a folder that is no longer at its name
 
+@pytest.mark.soak
 def test_what_is_added_after_a_model_was_saved_over_itself_is_there(model):
     ours = Gallery(model)
     before, width = len(ours), ours.pooled.shape[1]

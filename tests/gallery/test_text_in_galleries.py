@@ -271,6 +271,7 @@ def test_find_says_what_is_wrong_in_one_line(call, pets, arguments, said):
     assert (code, out, err.count("\n")) == (2, "", 1) and said in err
 
 
+@pytest.mark.soak
 def test_find_in_words_imports_no_fastai(pets):
     code = ("import sys\nfrom image_similarity.cli.commands import run\n"
             f"assert run(['find', 'a cat', '--minus', 'a dog', '--gallery', {str(pets.folder)!r}]) == 0\n"

@@ -99,6 +99,7 @@ def test_an_index_is_believed_only_if_it_was_made_from_these_rows(tmp_path):
     assert load_index(tmp_path / "i", {"of": 1}, rows[:499], "cosine") is None
 
 
+@pytest.mark.soak
 def test_they_search_after_metric_learning_was_imported(tmp_path):
     "PyTorch Metric Learning replaces methods of FAISS in the whole process."
     code = """

@@ -399,7 +399,7 @@ def test_the_formats_that_people_have(tmp_path, format, suffix, off):
 
 
 @pytest.mark.skipif(not shutil.which("heif-enc"), reason="there is no heif-enc")
-@pytest.mark.parametrize("size", [(320, 240), (4032, 3024)])
+@pytest.mark.parametrize("size", [(320, 240), pytest.param((4032, 3024), marks=pytest.mark.soak)])
 def test_a_phone_s_heic(tmp_path, size):
     drawn(size).save(tmp_path / "a.png")
     subprocess.run(["heif-enc", "-q", "90", str(tmp_path / "a.png"), "-o", str(tmp_path / "a.heic")], check=True, capture_output=True)

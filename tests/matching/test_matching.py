@@ -452,6 +452,7 @@ def test_training_an_encoder_sees_no_held_out_image_and_leaves_the_given_one_alo
     assert tuned is None or pair_tuning.held_out_auc(tuned, pairs.items, split) > pair_tuning.held_out_auc(encoder, pairs.items, split)
 
 
+@pytest.mark.soak
 def test_a_tuned_encoder_is_saved_and_the_next_fit_starts_from_the_untouched_one(new, train, test, encoder, tmp_path):
     predictor = new(hyperparameters=QUICK | {"method": "cosine"}).fit(train, progress=False)
     predictor.matcher.tuned = ImageItems(create_encoder(weights="random", size=64))
@@ -469,6 +470,7 @@ def test_too_little_time_to_read_anything_is_an_error(new, train):
         new().fit(train, time_limit=1e-6, progress=False)
 
 
+@pytest.mark.soak
 def test_moved_and_missing_images_of_earlier_fits(fitted, train, data, encoder, tmp_path):
     place = Path(shutil.copytree(data.files[0].parent, tmp_path / "moved"))
     predictor = MatchPredictor.load(fitted.save(tmp_path / "model"), base_folder=place)

@@ -71,7 +71,7 @@ pair_files.extend_pair_files(scorers.PairScorer(**load_file("scorer")), sys.argv
 """
 
 
-@pytest.mark.parametrize("writes, until", [(4, 900), (11, 900), (9, 1500), (11, 1500)])
+@pytest.mark.parametrize("writes, until", [(4, 900), *(pytest.param(*more, marks=pytest.mark.soak) for more in [(11, 900), (9, 1500), (11, 1500)])])
 def test_a_process_killed_while_it_writes_loses_only_what_it_was_adding(tmp_path, writes, until):
     scorer, folder = made_up_scorer(), tmp_path / "rows"
     extend_pair_files(scorer, folder, [POOLED[:500]])

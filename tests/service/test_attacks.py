@@ -231,6 +231,7 @@ def fill(place: Path) -> Path:
     return file
 
 
+@pytest.mark.soak
 def test_on_a_full_disk_a_service_searches_deletes_and_says_so(attack, tmp_path):
     with small_disk(tmp_path / "disk", "60m") as disk, attack.serving(disk / "root") as service:
         assert service.http.put("/v1/collections/sent").status_code == 201
@@ -277,6 +278,7 @@ def test_on_a_full_disk_a_gallery_searches_removes_and_says_so(tmp_path, small, 
 
 # --- the folder of the service
 
+@pytest.mark.soak
 def test_a_service_whose_folder_was_moved_says_so_and_makes_none_anew(attack, tmp_path):
     with attack.serving(tmp_path / "root") as service:
         assert service.http.put("/v1/collections/sent").status_code == 201

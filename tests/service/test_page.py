@@ -600,6 +600,7 @@ def zipped(file, small, labels, *others):
     return file
 
 
+@pytest.mark.soak
 def test_training_by_a_zip(page, api, small, tmp_path, quick_jobs):
     labels = sorted(set(small.data.labels))[:2]
     show(page, collection="learning")

@@ -491,6 +491,7 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(served):
     assert [f.name for f in (served.root / ".service" / "jobs").iterdir() if f.is_dir()] == []
 
 
+@pytest.mark.soak
 def test_a_job_can_be_cancelled(tmp_path, pets):
     with client_of(tmp_path) as client:
         running_job, waiting = (train(client, name, zipped("classes", pets)).json()["id"] for name in ("a", "b"))
@@ -527,6 +528,7 @@ def process(root, *options):
         started.wait()
 
 
+@pytest.mark.soak
 def test_a_kill_loses_nothing_that_was_answered_and_jobs_go_on(tmp_path, pets):
     with process(tmp_path) as (server, address), httpx.Client(base_url=address, timeout=60) as client:
         client.put("/v1/collections/pets")
@@ -552,6 +554,7 @@ def test_a_kill_loses_nothing_that_was_answered_and_jobs_go_on(tmp_path, pets):
         assert server.wait(30) == 0 or server.returncode == -signal.SIGTERM
 
 
+@pytest.mark.soak
 def test_a_service_that_is_asked_to_stop_answers_first(tmp_path, pets):
     with process(tmp_path) as (server, address), httpx.Client(base_url=address, timeout=60) as client:
         client.put("/v1/collections/pets")
@@ -565,6 +568,7 @@ def test_a_service_that_is_asked_to_stop_answers_first(tmp_path, pets):
     assert len(Gallery(tmp_path / "pets")) == len(pets)
 
 
+@pytest.mark.soak
 def test_two_services_do_not_share_a_folder(tmp_path):
     with process(tmp_path):
         second = subprocess.run([sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "serve", str(tmp_path), "--port", "0"], capture_output=True, text=True, timeout=60)
