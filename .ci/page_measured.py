@@ -101,6 +101,16 @@ QUALITY = {"data_quality": {
     "split_leaks_found": "copies of training photos among those held out: share found", "split_leaks_unplanted": "… others that are called copies",
     "blur_auc": "blurred photos beside their originals: area under the curve", "dark_auc": "dark photos: the same"}}
 
+ARGUED = {"feedback": {
+    **{f"{way}_{n}_r_precision": f"{'R-precision of what is not marked, after ' + marks if way == 'marks' else '… ' + words}" for n, marks in ((1, "one mark"), (3, "three marks"), (10, "ten"))
+       for way, words in (("marks", ""), ("mean_vector", "averaging the examples"), ("recommend", "Qdrant's recommendation score"))},
+    **{f"marks_{n}_minus_{way}": f"{marks}: difference to {words}" for n, marks in ((3, "three marks"), (10, "ten marks")) for way, words in (("mean_vector", "averaging"), ("recommend", "the recommendation score"))},
+    **{f"{name}_marks_10_minus_mean_vector": f"… on {words}" for name, words in (("clothing", "clothes"), ("pets", "pets"), ("imagenet", "groups of ImageNet's classes"))},
+    "refit_ms": "a head for ten marks: milliseconds", "refit_and_rank_over_search": "… with the ranking of 100,000 items",
+    "region_recall_at_10": "objects of 4 to 9 % of a picture: recall@10, looking into pictures", "whole_recall_at_10": "… whole pictures", "region_recall_over_whole": "… ratio", "region_bytes_ratio": "… bytes of such a gallery",
+    "suggest_accuracy_50": "50 answers, suggested: accuracy on other pictures", "margin_accuracy_50": "… of the smallest margin", "random_accuracy_50": "… at random",
+    "suggest_50_minus_random": "… difference to random choice", "suggest_50_minus_margin": "… to the smallest margin", "suggest_answers_for_random_100": "suggested answers worth 100 at random"}}
+
 LOSSES = {"": "plain cosine", "contrastive": "contrastive", "triplet": "triplet", "triplet_offline": "triplet, mined beforehand", "deep_ranking": "deep ranking",
           "arcface": "ArcFace", "classification": "classification"}
 RANKED = {"pets": "pets, breeds it was trained on", "pets_unseen": "pets, breeds it was not trained on", "clothing": "clothes"}
@@ -125,7 +135,7 @@ def pets() -> str:
 def machines() -> str:
     "What the figures were measured on."
     where = {}
-    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "ranking", "gallery", "many_machines", "service", "seed_loop", "startup", "pictures", "attacks"):
+    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "ranking", "feedback", "gallery", "many_machines", "service", "seed_loop", "startup", "pictures", "attacks"):
         if not (machine := results(script)["machine"]): continue # not run yet
         where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}", []).append(f"`{script}.py`")
     return "; ".join(f"{machine} ({', '.join(scripts)})" for machine, scripts in where.items())
@@ -137,7 +147,7 @@ def page() -> str:
              "runs them all, and this page is made from what they wrote. In brackets are 95 % intervals. "
              f"The encoders come from PyPI. Measured on {machines()}.",
              "[Classes](#classes) · [an open world](#an-open-world) · [few pictures](#few-pictures) · [pairs](#pairs) · [small tables](#small-tables-of-pairs) · [words and pictures](#words-and-pictures) · [products](#products) · [copies and clusters](#copies-and-clusters) · "
-             "[quality of a data set](#quality-of-a-data-set) · [losses](#losses) · [digits](#digits) · [how fast it is](#how-fast-it-is) · [under attack](#under-attack)",
+             "[quality of a data set](#quality-of-a-data-set) · [arguing](#arguing) · [losses](#losses) · [digits](#digits) · [how fast it is](#how-fast-it-is) · [under attack](#under-attack)",
              "## Classes", pets(),
              "## An open world", "A model that has learned some classes, and a gallery that holds these, new classes of the same domain, and foreign pictures. From `benchmarks/open_world.py`; a system is a "
              "model with other classes held out.", goal_table(OPEN),
@@ -146,6 +156,8 @@ def page() -> str:
         parts += [f"## {title}", words, grid(results(script)["rows"], lines, columns)]
     parts += ["## Copies and clusters", "`Gallery.duplicates` and `Gallery.clusters` beside the usual ways. From `benchmarks/duplicates.py`.", goal_table(COPIES),
               "## Quality of a data set", "What `inspect` finds of mistakes that are made on purpose. From `benchmarks/data_quality.py`; cleanlab ranks the same pictures by posteriors of the same first round.", goal_table(QUALITY),
+              "## Arguing", "A simulated user marks the first results of plain searches on clothes, pets and ImageNet's classes in groups; objects are pasted into photographs (made pictures); labels are answered. From `benchmarks/feedback.py`.",
+              goal_table(ARGUED),
               "## Losses", "`embedding_learner` with each of its losses: AUC of the cosine between photographs it was not trained on. From `benchmarks/ranking.py`.",
               grid(results("ranking")["rows"], RANKED, {f"{{}}_{loss or 'cosine'}_auc": words for loss, words in LOSSES.items()}),
               "## Digits", "The Siamese network of `learners/digit_pairs.py` on MNIST. From `benchmarks/ranking.py`.", goal_table(DIGITS),

@@ -127,7 +127,7 @@ def test_every_room_says_what_it_is_for_and_where_to_start():
 # --- SQL stands in few places
 
 SQL = re.compile(r"^\s*(SELECT|INSERT (OR \w+ )?INTO|UPDATE (OR \w+ )?\w+ SET|DELETE FROM|PRAGMA|CREATE (TABLE|INDEX|VIEW|TRIGGER)|ALTER TABLE|DROP|BEGIN|COMMIT|ROLLBACK)\b|\bSELECT\b.+\bFROM\b")
-MAY_HOLD_SQL = {"gallery.decisions", "gallery.sqlite", "gallery.sqlite_file", "gallery.adopting", "gallery.postgres", "gallery.postgres_schema", "gallery.postgres_search", "gallery.postgres_server", "service.jobs"}
+MAY_HOLD_SQL = {"gallery.decisions", "gallery.feedback", "gallery.sqlite", "gallery.sqlite_file", "gallery.adopting", "gallery.postgres", "gallery.postgres_database", "gallery.postgres_decisions", "gallery.postgres_feedback", "gallery.postgres_schema", "gallery.postgres_search", "gallery.postgres_server", "service.jobs"}
 
 
 def sql_in(source: str) -> list[str]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from ..images.console import percent
 from ..images.errors import ImageError
@@ -45,7 +45,8 @@ class Result:
         metadata: what the gallery knows of the item beside its label
         also_at: other files of the same bytes
         pair_probability: that the two match, for a pair drawn at even odds; None when vectors are compared
-        reason: why there is no `probability`, where a model was asked"""
+        reason: why there is no `probability`, where a model was asked
+        box: the part of its picture that matched: left, upper, right, lower; shares of width and height"""
     path: Path | None  # its file; None for a thing without a picture
     label: str | None  # its class; None when it has none
     score: float       # what the results are ranked by; higher is better
@@ -57,11 +58,13 @@ class Result:
     also_at: tuple[Path, ...] = () # other files of the same bytes
     pair_probability: float | None = None # that the two match, for a pair drawn at even odds; None when vectors are compared
     reason: str | None = field(default=None, repr=False) # why there is no `probability`, where a model was asked
+    box: tuple[float, float, float, float] | None = None # the part of its picture that matched: left, upper, right, lower; shares of width and height
 
     def to_record(self) -> dict:
         """For JSON and data frames."""
         record = {f: getattr(self, f) for f in ("rank", "path", "label", "score", "probability", "pair_probability", "reason")}
-        more = {"also_at": [as_url(path) or str(path) for path in self.also_at]} if self.also_at else {}
+        more: dict[str, Any] = {"also_at": [as_url(path) or str(path) for path in self.also_at]} if self.also_at else {}
+        if self.box is not None: more["box"] = [round(edge, 4) for edge in self.box]
         return {**record, "path": as_url(self.path) or str(self.path), **more, **({} if self.id is None else {"id": self.id, "metadata": dict(self.metadata)})}
 
     def caption(self) -> str: return f"{self.closeness()}  {self.label or ''}" # below or above its picture
@@ -75,21 +78,26 @@ class Result:
         return f"{self.score:.{digits + 2}f}" if self.pair_probability is None else f"pair {percent(self.pair_probability, digits)}"
 
 # %% ../../nbs/07_explain/05_results.ipynb #9cddb202
-def thumbnail(file, size: int = 160) -> Image.Image:
+def thumbnail(file, size: int = 160, box: tuple[float, float, float, float] | None = None) -> Image.Image:
     """A small copy of an image.
 
     Args:
         file: anything that `open_image` takes, or an image
         size: longest side, pixels
+        box: a part to frame; shares of width and height
     Returns: RGB, no metadata"""
     image = open_image(file, at_least=size)
     scale = size / max(image.size)
-    return image.convert("RGB").resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    small = image.convert("RGB").resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    if box is not None:
+        edges = [edge * (side - 1) for edge, side in zip(box, (*small.size, *small.size))]
+        for grow, colour in ((0, "black"), (1, "gold"), (2, "gold")): ImageDraw.Draw(small).rectangle([edges[0] + grow, edges[1] + grow, max(edges[2] - grow, edges[0] + grow), max(edges[3] - grow, edges[1] + grow)], outline=colour)
+    return small
 
-def _data_uri(file) -> str:
+def _data_uri(file, box=None) -> str:
     "A thumbnail as text, to put into a page; "" where the picture cannot be had."
     buffer = io.BytesIO()
-    try: thumbnail(file).save(buffer, "JPEG", quality=80)
+    try: thumbnail(file, box=box).save(buffer, "JPEG", quality=80)
     except (ImageError, FileNotFoundError): return ""
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
@@ -99,9 +107,9 @@ def _name(query) -> str:
     if isinstance(query, (str, os.PathLike)): return Path(query).name
     return str(query) if isinstance(query, Mixture) else "the query"
 
-def _figure(caption: str, alt: str, file) -> str:
+def _figure(caption: str, alt: str, file, box=None) -> str:
     "A picture with a caption, as HTML."
-    uri = "" if file is None else _data_uri(file)
+    uri = "" if file is None else _data_uri(file, box)
     picture = f'<img alt="{html.escape(alt)}" src="{uri}">' if uri else "no picture" if file is None else f"{html.escape(alt)}<br>is not there, or cannot be read"
     return f'<figure style="display:inline-block;margin:4px;text-align:center">{picture}<figcaption>{caption}</figcaption></figure>'
 
@@ -115,7 +123,7 @@ def results_html(query, results: Sequence[Result]) -> str:
     Returns: a fragment with the pictures inside"""
     if isinstance(query, Mixture): parts = [f"<p><b>query</b> {html.escape(str(query))}</p>"]
     else: parts = [] if query is None else [_figure("<b>query</b>", _name(query), query)]
-    parts += [_figure(html.escape(r.caption()), r.path.name if r.path else "", r.path) for r in results]
+    parts += [_figure(html.escape(r.caption()), r.path.name if r.path else "", r.path, r.box) for r in results]
     return f"<div>{''.join(parts)}</div>"
 
 # %% ../../nbs/07_explain/05_results.ipynb #dcd30135
@@ -128,8 +136,8 @@ def draw_results(query, results: Sequence[Result], columns: int = 6):
         columns: pictures in a row
     Returns: matplotlib figure"""
     from matplotlib.figure import Figure
-    tiles = [] if query is None else [(query, "query" if isinstance(query, Mixture) else f"query: {_name(query)}", "tab:blue")]
-    tiles += [(r.path, r.caption(), "0.8") for r in results]
+    tiles = [] if query is None else [(query, "query" if isinstance(query, Mixture) else f"query: {_name(query)}", "tab:blue", None)]
+    tiles += [(r.path, r.caption(), "0.8", r.box) for r in results]
     if not tiles: raise ValueError("nothing to draw: no results, and the query is not a picture")
     columns = min(columns, len(tiles))
     rows = math.ceil(len(tiles) / columns)
@@ -137,17 +145,17 @@ def draw_results(query, results: Sequence[Result], columns: int = 6):
     for ax, tile in zip(figure.subplots(rows, columns, squeeze=False).flat, tiles + [None] * (rows * columns - len(tiles))):
         ax.set(xticks=[], yticks=[])
         if tile is None: ax.set_axis_off(); continue
-        file, title, colour = tile
+        file, title, colour, box = tile
         if isinstance(file, Mixture): ax.text(.5, .5, textwrap.fill(str(file), 18), ha="center", va="center", parse_math=False)
         elif file is None: ax.text(.5, .5, "no picture", ha="center", va="center", color="0.5")
-        else: _draw(ax, file)
+        else: _draw(ax, file, box)
         ax.set_title(title, fontsize=9)
         for spine in ax.spines.values(): spine.set(color=colour, linewidth=3 if colour != "0.8" else 1)
     return figure
 
-def _draw(ax: Any, file: Any) -> None:
+def _draw(ax: Any, file: Any, box: tuple[float, float, float, float] | None) -> None:
     "A picture; where it cannot be had, its name and why."
-    try: ax.imshow(thumbnail(file, 320))
+    try: ax.imshow(thumbnail(file, 320, box))
     except (ImageError, FileNotFoundError) as e: ax.text(.5, .5, textwrap.fill(f"{_name(file)}: {'is not there' if isinstance(e, FileNotFoundError) else 'cannot be read'}", 18), ha="center", va="center", color="0.5", parse_math=False)
 
 # %% ../../nbs/07_explain/05_results.ipynb #91df4cad

@@ -12,22 +12,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from ..encoders.encoder import Embedded, Encoder, embed, fingerprint
+from ..encoders.encoder import Embedded, Encoder
 from ..encoders.model_files import written_whole
 from ..encoders.preprocessing import open_for
+from ..encoders.regions import Region, pooled_inside
 from ..explain.maps import PairExplanation, features_of, pair_maps
+from ..explain.parts import PartPairs, brushed, part_pairs
 from ..explain.results import Result, Results
 from .candidates import class_places
 from .comparing import compared_items, show_pair
-from .folder import HEADS, Model, checked_gallery, own_gallery, read_head, read_model, write_model
-from .kept_learners import rebuilt_learner, record_and_head
+from .folder import HEADS, Model, checked_gallery, own_gallery, read_model, where_kept, write_model
+from .kept_learners import gallery_in_memory, kept_record, model_of, rebuilt_learner
 from .looking import Moment, answered, class_agreement, look_at, spent_by, with_agreement
+from ..gallery.correcting import refit_pairs, scorer_at_work
+from ..gallery.feedback import Version
 from ..gallery.gallery import Gallery
 from ..gallery.pairs import GalleryPairs
 from ..gallery.searching import rows_where
@@ -35,43 +39,12 @@ from ..gallery.acknowledged import FILE
 from ..gallery.sqlite_file import unwritten
 from ..images.errors import BadImages, given_name
 from ..images.listing import label_func
-from ..scoring.open_world import UNCALIBRATED
 from ..scoring.scorers import ClassScorer, LayeredClassScorer, PairScorer
 
 if TYPE_CHECKING: from fastai.learner import Learner
 
 # %% auto #0
 __all__ = ['SimilarityFinder']
-
-# %% ../../nbs/10_finder/06_finder.ipynb #49557b8a
-def _model_of(
-    classifier_learner: Learner,
-    siamese_learner: Learner,
-) -> Model:
-    "What two learners have learned. Raises `TypeError` or `ValueError` for learners that are built some other way."
-    from image_similarity.learners.any_learner import learner_encoder # needs fastai, which loading and searching do without
-    from image_similarity.learners.classifier import class_scorer
-    from image_similarity.learners.siamese import pair_scorer
-    pair_model, class_model = cast(Any, siamese_learner).model, cast(Any, classifier_learner).model # fastai's types know of no model
-    encoder, own = learner_encoder(siamese_learner, pair_model.encoder), learner_encoder(classifier_learner, class_model[0])
-    shared = fingerprint(own) == fingerprint(encoder)
-    world, references = (getattr(siamese_learner, name, None) for name in ("world", "references"))
-    return Model(encoder, encoder if shared else own, class_scorer(classifier_learner), pair_scorer(siamese_learner), world or UNCALIBRATED, references)
-
-# %% ../../nbs/10_finder/06_finder.ipynb #732d49c1
-def _in_memory(
-    files: Sequence,
-    encoder: Encoder,
-    labels: Callable | Sequence[str],
-    embedded: Embedded | None,
-    progress: bool,
-) -> tuple[Gallery, BadImages]:
-    "A gallery that lasts as long as the finder does."
-    gallery = Gallery(encoder=encoder)
-    embedded = embedded or embed(files, encoder, progress=progress)
-    of_each = [labels(f) for f in embedded.files] if callable(labels) else [labels[i] for i in embedded.places]
-    gallery.import_embeddings(embedded.files, embedded.pooled, of_each)
-    return gallery, embedded.bad
 
 # %% ../../nbs/10_finder/06_finder.ipynb #64e448e9
 class SimilarityFinder:
@@ -99,8 +72,8 @@ class SimilarityFinder:
             labels: label of each file, or a function of the file; a gallery has its own
             embedded: `embed(files, encoder)` of the Siamese learner's encoder, if it is there already
             progress: show a bar while the files are read"""
-        model = _model_of(classifier_learner, siamese_learner)
-        gallery, self.bad = (files, BadImages()) if isinstance(files, Gallery) else _in_memory(files, model.encoder, labels, embedded, progress)
+        model = model_of(classifier_learner, siamese_learner)
+        gallery, self.bad = (files, BadImages()) if isinstance(files, Gallery) else gallery_in_memory(files, model.encoder, labels, embedded, progress)
         self._set_up(model, gallery)
         self._learners, self._read = {"clearn": classifier_learner, "slearn": siamese_learner}, None
 
@@ -108,9 +81,12 @@ class SimilarityFinder:
     _read: tuple[Path, dict] | None       # the folder that it was loaded from, and how the learners there were made
     _saved: tuple[Path, tuple[int, str]] | None = None # the folder of the last `save`, and the gallery's revision then
     _last: Moment | None = None
+    _own: Model # as it was learned; `model` has the version of its head that is at work in the gallery
 
     def _set_up(self, model: Model, gallery: Gallery) -> None:
-        self.model, self.gallery, self._pairs = model, checked_gallery(model, gallery), GalleryPairs(gallery, model.scorer)
+        self._own, self.gallery = model, checked_gallery(model, gallery)
+        self.model = replace(model, scorer=scorer_at_work(gallery, model.scorer))
+        self._pairs = GalleryPairs(gallery, self.scorer)
         self._last = self._saved = None
 
     @property
@@ -163,7 +139,7 @@ class SimilarityFinder:
 
     def search(
         self, query: str | Path | bytes | Image.Image, top_k: int = 5, candidates: str = "weighted", where: dict | None = None,
-        pooled: np.ndarray | None = None, coverage: float | None = None,
+        pooled: np.ndarray | None = None, coverage: float | None = None, positives: Any = None, negatives: Any = None, region: Region | None = None,
     ) -> Results:
         """The most similar images of the gallery. `probability` is that of a match in it, `pair_probability` that of a pair at even odds.
 
@@ -176,7 +152,12 @@ class SimilarityFinder:
             where: conditions on the items, as for `Gallery.items`
             pooled: (2·nf,) what the encoder made of the query, if it is there already
             coverage: give the smallest set that holds a match for this share of queries that have one; `top_k` and `candidates` do not count
+            positives: results that are right, as for `Gallery.search`, which ranks by the marks alone
+            negatives: results that are wrong
+            region: the part of the query that counts; a classifier with an encoder of its own looks at all of it
         Returns: best first; never the query itself"""
+        if positives is not None or negatives is not None: return self.gallery.search(query, top_k, where, positives=positives, negatives=negatives, region=region)
+        if region is not None: pooled = pooled_inside(self.encoder, query, region)
         if top_k < 1: raise ValueError(f"top_k={top_k}: ask for at least one result")
         look, now = look_at(self.model, query, pooled), self._now()
         meeting = now.view.alive if where is None else rows_where(now.catalogue, now.view.ids, where)
@@ -190,7 +171,8 @@ class SimilarityFinder:
             labels: their classes"""
         if not self.model.world.calibrated or self.class_encoder is not self.encoder: return
         spent = [spent_by(self._now(), look_at(self.model, b"", vector), label) for vector, label in zip(pooled, labels)]
-        self.model = replace(self.model, world=replace(self.model.world, spent=tuple(sorted(s for s in spent if s is not None)), searched=len(self.gallery)))
+        world = replace(self.model.world, spent=tuple(sorted(s for s in spent if s is not None)), searched=len(self.gallery))
+        self._own, self.model = replace(self._own, world=world), replace(self.model, world=world)
 
     def pair_logits(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """Every picture with every other, by both heads.
@@ -201,14 +183,43 @@ class SimilarityFinder:
         Returns: (q, g) log odds of a match at even odds"""
         return self.scorer.logits(self.scorer.rows(first), self.scorer.rows(second)) + class_agreement(self.model, first, second)
 
-    def explain(self, result: Result) -> PairExplanation:
+    def explain(self, result: Result, query_away: Region | None = None, match_away: Region | None = None) -> PairExplanation:
         """Why a result was found. Raises `ValueError` for an item without a picture.
 
         Args:
             result: of a search
+            query_away: what in the query should not count
+            match_away: what in the result should not count
         Returns: what in the query and what in the result raised the probability; `.show()`, `.save(path)`"""
         if result.path is None: raise ValueError(f"item {result.id} has no picture to explain")
+        if query_away is not None or match_away is not None: return brushed(self.encoder, self.scorer, result.query, result.path, query_away, match_away, partial(class_agreement, self.model))
         return pair_maps(self.encoder, self.scorer, result.query, result.path, partial(class_agreement, self.model))
+
+    def links(self, result: Result) -> PartPairs:
+        """Which part of the query goes with which part of a result. Raises `ValueError` for an item without a picture.
+
+        Args:
+            result: of a search"""
+        if result.path is None: raise ValueError(f"item {result.id} has no picture to explain")
+        return part_pairs(self.encoder, self.scorer, result.query, result.path)
+
+    def refit(self) -> Version:
+        """Learn from the strokes kept in the gallery, for this gallery. `go_back` undoes it. Raises `ValueError` where there are none.
+
+        Returns: beside the old one"""
+        try: return self.corrected()
+        finally: self._set_up(self._own, self.gallery)
+    def corrected(self) -> Version: return refit_pairs(self.gallery, self.encoder, self._own.scorer) # as `refit`, for a finder that opens the gallery next
+
+    def go_back(self, number: int | None = None) -> int:
+        """Use another version of the head. Raises `ValueError` where there is none.
+
+        Args:
+            number: of a version; 0 for the head as it was learned; None for the version before
+        Returns: the version that is used now"""
+        number = self.gallery.feedback.go_back(number, "pairs")
+        self._set_up(self._own, self.gallery)
+        return number
 
     def predict(self, fn: str | Path | bytes | Image.Image, compare_n: int = 15, show: bool = True) -> Path:
         """The most similar of the first `compare_n` files of the predicted class, drawn beside the query.
@@ -258,21 +269,15 @@ class SimilarityFinder:
 
         Args:
             folder: made, or replaced if it is a model folder"""
-        parts = {which: self._record_and_head(which) for which in HEADS}
+        parts = {which: kept_record(self._learners, self._read, which) for which in HEADS}
         place = Path(os.path.realpath(folder))
         with unwritten(place / FILE), written_whole(place) as beside:
             if self.gallery.folder == place: self.gallery.catalogue.follow() # with all that others have added
             self.gallery.save_to(beside)
-            write_model(beside, self.model, *({which: part[k] for which, part in parts.items()} for k in (0, 1)))
-        if self.gallery.folder == place: self._set_up(self.model, Gallery(folder, self.encoder)) # the one that was open is gone
+            write_model(beside, self._own, *({which: part[k] for which, part in parts.items()} for k in (0, 1)))
+        if self.gallery.folder == place: self._set_up(self._own, Gallery(folder, self.encoder)) # the one that was open is gone
         self._saved = place, self.gallery.catalogue.revision()
         return Path(folder)
-
-    def _record_and_head(self, which: str) -> tuple[dict, dict[str, torch.Tensor]]:
-        if which in self._learners: return record_and_head(self._learners[which], which)
-        assert self._read, "a finder has its learners, or was loaded"
-        folder, records = self._read # nobody has asked for the learner: its head is as it was
-        return records[which], read_head(folder, which)
 
     @classmethod
     def load(cls, folder: str | Path, gallery: Gallery | str | Path | None = None) -> SimilarityFinder:
@@ -288,13 +293,7 @@ class SimilarityFinder:
         finder._learners, finder._read, finder.bad = {}, (folder, records), BadImages()
         return finder
 
-    def __reduce__(self): # for pickle and deepcopy
-        folder, revision = self._saved or (self._read[0] if self._read else None, None)
-        if folder is None: raise TypeError("this finder is in memory only: save(folder) first, then pickle or copy it, or SimilarityFinder.load(folder)")
-        if self.gallery.place: return type(self).load, (folder, None if self.gallery.folder == folder else self.gallery.place)
-        if revision == self.gallery.catalogue.revision(): return type(self).load, (folder,)
-        raise TypeError(f"the gallery of this finder is in memory, and {folder} does not hold it as it is now: save(folder) first, then pickle or copy it")
-
+    def __reduce__(self): return type(self).load, where_kept(self.gallery, self._read, self._saved) # for pickle and deepcopy
     def __len__(self) -> int: return len(self.gallery)
 
     def __repr__(self): return f"SimilarityFinder({len(self):,} image{'s'[:len(self) != 1]} of {len(set(self.labels))} class{'es'[:2 * (len(set(self.labels)) != 1)]}, {self.encoder}, {self.scorer})"

@@ -7,14 +7,19 @@ Docs: https://image-similarity.github.io/image_similarity/10_finder/kept_learner
 # %% ../../nbs/10_finder/05_kept_learners.ipynb #ae4328ce
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
+from ..encoders.encoder import Embedded, Encoder, embed, fingerprint
 from .folder import Model, own_gallery, read_head
+from ..gallery.gallery import Gallery
+from ..images.errors import BadImages
 from ..images.datasets import LabelledImages
+from ..scoring.open_world import UNCALIBRATED
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -22,7 +27,41 @@ if TYPE_CHECKING:
     from image_similarity.learners.heads import KeptLearner
 
 # %% auto #0
-__all__ = ['record_and_head', 'known_pictures', 'rebuilt_learner']
+__all__ = ['model_of', 'gallery_in_memory', 'record_and_head', 'kept_record', 'known_pictures', 'rebuilt_learner']
+
+# %% ../../nbs/10_finder/05_kept_learners.ipynb #49557b8a
+def model_of(classifier_learner: Learner, siamese_learner: Learner) -> Model:
+    """What two learners have learned. Raises `TypeError` or `ValueError` for learners that are built some other way.
+
+    Args:
+        classifier_learner: predicts the class
+        siamese_learner: predicts whether two match"""
+    from image_similarity.learners.any_learner import learner_encoder # needs fastai, which loading and searching do without
+    from image_similarity.learners.classifier import class_scorer
+    from image_similarity.learners.siamese import pair_scorer
+    pair_model, class_model = cast(Any, siamese_learner).model, cast(Any, classifier_learner).model # fastai's types know of no model
+    encoder, own = learner_encoder(siamese_learner, pair_model.encoder), learner_encoder(classifier_learner, class_model[0])
+    shared = fingerprint(own) == fingerprint(encoder)
+    world, references = (getattr(siamese_learner, name, None) for name in ("world", "references"))
+    return Model(encoder, encoder if shared else own, class_scorer(classifier_learner), pair_scorer(siamese_learner), world or UNCALIBRATED, references)
+
+# %% ../../nbs/10_finder/05_kept_learners.ipynb #732d49c1
+def gallery_in_memory(
+    files: Sequence, encoder: Encoder, labels: Callable | Sequence[str], embedded: Embedded | None, progress: bool,
+) -> tuple[Gallery, BadImages]:
+    """A gallery that lasts as long as the finder does.
+
+    Args:
+        files: images to search
+        encoder: what looks at them
+        labels: of each file, or a function of the file
+        embedded: `embed(files, encoder)`, if it is there already
+        progress: show a bar while the files are read"""
+    gallery = Gallery(encoder=encoder)
+    embedded = embedded or embed(files, encoder, progress=progress)
+    of_each = [labels(f) for f in embedded.files] if callable(labels) else [labels[i] for i in embedded.places]
+    gallery.import_embeddings(embedded.files, embedded.pooled, of_each)
+    return gallery, embedded.bad
 
 # %% ../../nbs/10_finder/05_kept_learners.ipynb #a89a9ef0
 def record_and_head(learn: Learner, which: str) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -36,6 +75,19 @@ def record_and_head(learn: Learner, which: str) -> tuple[dict, dict[str, torch.T
     if hasattr(learn, "made_with"): return ours.made_with, head.state_dict()
     from image_similarity.learners.plain_learner import describe_head
     return describe_head(head, f"the head of the {'classifier' if which == 'clearn' else 'Siamese network'}")
+
+# %% ../../nbs/10_finder/05_kept_learners.ipynb #a89a9ef1
+def kept_record(learners: dict[str, Learner], read: tuple[Path, dict] | None, which: str) -> tuple[dict, dict[str, torch.Tensor]]:
+    """As `record_and_head`, of a learner that nobody has asked for too: its head is as it was.
+
+    Args:
+        learners: those that are there, by the names in `HEADS`
+        read: the folder of the others, and how they were made
+        which: of `HEADS`"""
+    if which in learners: return record_and_head(learners[which], which)
+    assert read, "a finder has its learners, or was loaded"
+    folder, records = read
+    return records[which], read_head(folder, which)
 
 # %% ../../nbs/10_finder/05_kept_learners.ipynb #383fece7
 def known_pictures(folder: Path, model: Model) -> LabelledImages:

@@ -10,7 +10,7 @@ __all__ = ['Searcher', 'nearest_items', 'rows_where', 'rows_of_ids', 'approximat
 # %% ../../nbs/09_gallery/13_searching.ipynb #a73a0efc
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +19,9 @@ import numpy as np
 
 from .catalogue import Catalogue, Database, conditions
 from .encoder import compared_rows
-from .row_cache import RowCache, cache_folder
+from .row_cache import Head, RowCache, cache_folder
 from ..metrics.similarity import METRICS, normalize
+from ..scoring.marks import Middle, middle_of, rooted
 from .vectors import ApproximateVectors, ExactVectors, VectorStore, load_index, save_index
 
 if TYPE_CHECKING: # it loads torch
@@ -36,6 +37,7 @@ class Searcher:
             text: compare in its space, in which cosine and dot product are the same"""
         self.catalogue, self.text, self._lock = catalogue, text, threading.RLock()
         self._rows: dict[str, RowCache] = {}
+        self._middle: tuple[Head, Middle] | None = None # of the rows that examples are compared with
         self._stores: dict[tuple[str, bool], tuple[VectorStore, dict]] = {} # by metric, and whether approximate; with what it was made from
 
     @property
@@ -68,12 +70,34 @@ class Searcher:
         def rows_of(pooled: np.ndarray) -> np.ndarray:
             if self.text is not None: return self.text.from_pooled(pooled)
             return normalize(pooled) if scaled else compared_rows(pooled, encoder["compared"])
+        return self._kept(name, encoder["fingerprint"], rows_of)
+
+    def _kept(self, name: str, fingerprint: str | None, rows_of: Callable[[np.ndarray], np.ndarray]) -> RowCache:
         with self._lock:
-            if name not in self._rows or self._rows[name].made_from["encoder"] != encoder["fingerprint"]:
-                made_from = {"encoder": encoder["fingerprint"], "rows": name, **({} if self.text is None else {"text": self.text.fingerprint})}
+            if name not in self._rows or self._rows[name].made_from["encoder"] != fingerprint:
+                made_from = {"encoder": fingerprint, "rows": name, **({} if self.text is None else {"text": self.text.fingerprint})}
                 self._rows[name] = RowCache(self.folder, name, self.catalogue, made_from, rows_of)
             self._rows[name].sync()
             return self._rows[name]
+
+    def as_roots(self, units: np.ndarray) -> np.ndarray:
+        """What examples are compared by; vectors that are not the means of an encoder's map are taken as they are.
+
+        Args:
+            units: (n, D) of length 1, as a cosine compares them
+        Returns: (n, D) of length 1"""
+        return rooted(units) if (self.catalogue.fact("encoder") or {}).get("compared") == "means" else units
+
+    def roots(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, Middle]:
+        """Rows that good and bad examples are compared with, each with its item's id, and whether it is somebody's; of this moment.
+
+        Returns: (N, D), (N,), (N,) bool, and what the rows have in common"""
+        encoder = self.catalogue.fact("encoder") or {"compared": "all", "fingerprint": None}
+        with self._lock:
+            cache = self._kept("roots", encoder["fingerprint"], lambda pooled: self.as_roots(normalize(compared_rows(pooled, encoder["compared"]))))
+            assert cache.head is not None # it is up to date
+            if self._middle is None or self._middle[0] != cache.head: self._middle = cache.head, middle_of(cache.rows, cache.alive)
+            return cache.rows, cache.ids, cache.alive, self._middle[1]
 
     def now(self, metric: str = "cosine") -> tuple[np.ndarray, np.ndarray]:
         """The rows of this moment, whatever other threads add.

@@ -44,9 +44,15 @@ STEPS: list[Iterable[str]] = [
         "INSERT INTO checks SELECT id, crc32(pooled) FROM vectors",
     ],
     DECIDED,
+    [   # what people say, the models fitted to it, and vectors of parts, which go with the picture's
+        "CREATE TABLE said(id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, value TEXT NOT NULL, undone INTEGER NOT NULL DEFAULT 0)",
+        "CREATE TABLE versions(number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, about TEXT NOT NULL, model BLOB NOT NULL, used INTEGER NOT NULL)",
+        "CREATE TABLE parts(id INTEGER PRIMARY KEY REFERENCES vectors(id) ON DELETE CASCADE, changed INTEGER NOT NULL, vectors BLOB NOT NULL)",
+        "CREATE INDEX parts_changed ON parts(changed)",
+    ],
 ]
 
-# %% ../../nbs/09_gallery/07_sqlite.ipynb #6e1e58cf
+# %% ../../nbs/09_gallery/07_sqlite.ipynb #c04a4d4c
 def _clause(condition: Condition) -> tuple[str, list]:
     "One condition as SQL over `items`, and its parameters."
     among, asked = "IN (SELECT value FROM json_each(?))", json.dumps(condition.values)
@@ -60,19 +66,16 @@ def _meeting(asked: Sequence[Condition]) -> tuple[str, list]:
     clauses = [_clause(c) for c in asked]
     return " AND ".join(["1", *(sql for sql, _ in clauses)]), [p for _, parameters in clauses for p in parameters]
 
-# %% ../../nbs/09_gallery/07_sqlite.ipynb #c04a4d4c
 _COLUMNS = "id, path, label, metadata, hash, size, mtime_ns"
 _PUT = (f"INSERT INTO items({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT(path) DO UPDATE SET label = excluded.label, metadata = excluded.metadata, "
         "hash = excluded.hash, size = excluded.size, mtime_ns = excluded.mtime_ns RETURNING id")
 # OR IGNORE: when another process took the path meanwhile, the item keeps the one it has
 _CHANGE = "UPDATE OR IGNORE items SET path = ?, label = ?, metadata = ?, hash = ?, size = ?, mtime_ns = ? WHERE id = ?"
-
 RESERVE = 2**18 # bytes that are kept for taking things out on a full disk
 
 def _has_nul(value: Any) -> bool: # JSON
     if isinstance(value, str): return "\0" in value
-    if isinstance(value, dict): return any(map(_has_nul, [*value, *value.values()]))
-    return isinstance(value, (list, tuple)) and any(map(_has_nul, value))
+    return any(map(_has_nul, [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()))
 
 def _row(item: Item, folder: Path | None) -> tuple:
     "Raises `ValueError` for text that SQLite would keep and never find."
@@ -109,7 +112,6 @@ class SqliteCatalogue(SqliteDecisions, Catalogue):
         last = old.execute("SELECT number, mark FROM revisions ORDER BY number DESC LIMIT 1").fetchone()
         one, other = (c.execute("SELECT json_extract(value, '$.fingerprint') FROM facts WHERE name = 'encoder'").fetchone() for c in (old, new))
         return one in (None, other) and (last is None or new.execute("SELECT 1 FROM revisions WHERE number = ? AND mark = ?", last).fetchone() is not None)
-
     def follow(self) -> None: self.file.follow()
 
     def _parsed(self, text: Any, what: str, kind: type = object) -> Any:
@@ -147,7 +149,6 @@ class SqliteCatalogue(SqliteDecisions, Catalogue):
     def count(self, where: dict | None = None) -> int:
         sql, parameters = _meeting(conditions(where, self))
         return self.file.rows(f"SELECT count(*) FROM items WHERE {sql}", parameters)[0][0]
-
     def __len__(self) -> int: return self.count()
 
     def items_by_id(self, ids: Iterable[int]) -> dict[int, Item]:
@@ -159,7 +160,6 @@ class SqliteCatalogue(SqliteDecisions, Catalogue):
         for k in kept:
             if isinstance(k, bytes): found += self._items("path = ?", [k])
         return {item.path: item for item in found}
-
     def items_by_hash(self, hash: str) -> list[Item]: return self._items("hash = ?", [hash])
     def paths(self) -> dict[int, Path]: return {id: full_path(self._path(id, path), self.folder) for id, path in self.file.rows("SELECT id, path FROM items ORDER BY id")}
     def labels(self) -> dict[int, str | None]: return dict(self.file.rows("SELECT id, label FROM items ORDER BY id"))

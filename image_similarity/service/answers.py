@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/answers.htm
 
 # %% auto #0
 __all__ = ['VALUES', 'CLOSE', 'LAID', 'POOL', 'shown_item', 'known_item', 'count_items', 'item_page', 'collection_info',
-           'without_duplicates', 'Query', 'text_query', 'item_query', 'search', 'match', 'overlays', 'most_marginal',
-           'recommendations']
+           'without_duplicates', 'Query', 'text_query', 'item_query', 'search', 'match', 'overlays', 'cosine_head',
+           'most_marginal', 'recommendations']
 
 # %% ../../nbs/13_service/05_answers.ipynb #550550f6
 from collections.abc import Sequence
@@ -256,9 +256,9 @@ def overlays(opened: Opened, query, match):
     if opened.finder is not None: return pair_maps(opened.finder.encoder, opened.finder.scorer, query, match).overlays()
     encoder = opened.batcher and getattr(opened.gallery.encoder, "encoder", None)
     if encoder is None: raise Refused("invalid", f"{opened.gallery.encoder}: is not an encoder whose answers can be explained")
-    return pair_maps(encoder, _cosine_head(encoder.width, encoder.concat), query, match).overlays()
+    return pair_maps(encoder, cosine_head(encoder.width, encoder.concat), query, match).overlays()
 
-def _cosine_head(width: int, concat: bool):
+def cosine_head(width: int, concat: bool):
     "The cosine as a `PairScorer`."
     import torch
     from image_similarity.scoring.scorers import PairScorer

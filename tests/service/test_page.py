@@ -756,3 +756,114 @@ def test_the_wheel_holds_the_page_and_what_editors_read(tmp_path):
     package = STATIC.parents[1]
     typed = {file.relative_to(package.parent).as_posix() for file in (*package.rglob("*.pyi"), package / "py.typed")}
     assert len(typed) > 10 and typed == {name for name in held if name.endswith((".pyi", "py.typed"))}
+
+
+# --- arguing with an answer
+
+def argued(api, file, **options):
+    return api.post("/v1/collections/pets/argue", content=file.read_bytes(), headers={"Content-Type": "image/jpeg"}, params={"options": json.dumps({"top_k": 24, **options})}).json()
+
+
+def test_what_is_right_and_wrong_ranks_the_rest_and_is_kept(page, api, small):
+    show(page, collection="pets")
+    drop(page, small.query)
+    page.wait_for_selector(f"{TILES} .sure")
+    first, second = (searched(api, small.query)["results"][n]["id"] for n in (0, 1))
+    for id, button in (first, "#mark-right"), (second, "#mark-wrong"):
+        page.locator(f'.grid li[data-id="{id}"] .open').click()
+        with page.expect_response("**/feedback/marks") as kept: page.locator(button).click()
+        assert kept.value.status == 201
+        page.wait_for_selector(f'.grid:not(:has([data-id="{id}"]))')
+    answer = argued(api, small.query, right=[first], wrong=[second])
+    assert read(page) == told(answer) and answer["compared_by"] == "marks"
+    assert page.locator("#marks-note").inner_text() == "1 right, 1 wrong"
+    marks = api.post("/v1/collections/pets/feedback/examples", json={"picture": answer["picture"]}).json()
+    assert (marks["right"], marks["wrong"]) == ([first], [second])
+    check(page)
+    page.go_back()
+    page.wait_for_selector(f'.grid [data-id="{second}"]')
+    page.locator("#marks-clear").click()
+    settled(page)
+    assert read(page) == told(searched(api, small.query))
+    api.post("/v1/collections/pets/feedback/undo", json={"ids": [said["id"] for said in api.get("/v1/collections/pets/feedback").json()["said"]]})
+
+
+def dragged(page, element, start, end):
+    "Press, move and let go, at shares of an element."
+    box = page.locator(element).bounding_box()
+    at = lambda share: (box["x"] + share[0] * box["width"], box["y"] + share[1] * box["height"])
+    page.mouse.move(*at(start))
+    page.mouse.down()
+    page.mouse.move(*at(end), steps=4)
+    page.mouse.up()
+
+
+def test_a_box_over_the_query_searches_with_that_part(page, api):
+    show(page, collection="pets", item=1)
+    page.wait_for_selector(f"{TILES} .sure")
+    page.locator("#query-image").evaluate("image => image.decode()")
+    page.locator("#region-draw").check()
+    dragged(page, "#query-image", (.45, .3), (.6, .8))
+    page.wait_for_url("**region=**")
+    settled(page)
+    region = [float(edge) for edge in re.search(r"region=([^&]*)", page.url)[1].replace("%2C", ",").split(",")]
+    assert region[2] - region[0] > .02 and region[3] - region[1] == pytest.approx(.5, abs=.05)
+    page.wait_for_selector("#region-box")
+    assert read(page) == told(api.post("/v1/collections/pets/argue", json={"item": 1, "top_k": 24, "region": [region]}).json())
+    page.locator("#region-clear").click()
+    settled(page)
+    assert read(page) == told(api.post("/v1/collections/pets/search", json={"item": 1, "top_k": 24}).json())
+
+
+def test_a_brush_moves_the_score_is_kept_and_learned_from(page, api):
+    show(page, collection="pets", item=1)
+    page.wait_for_selector(f"{TILES} .sure")
+    page.locator(f"{TILES} .open").first.click()
+    page.wait_for_selector("#pair-match .overlay")
+    match = int(re.search(r"match=(\d+)", page.url)[1])
+    page.locator("#brush").check()
+    with page.expect_response("**/brush?**") as looked: dragged(page, "#pair-query .stage", (.4, .4), (.6, .5))
+    answer = looked.value.json()
+    assert answer["after"] != answer["before"]
+    page.wait_for_selector("#brush-keep:visible")
+    assert page.locator("#argue-note").inner_text() == f"log odds {answer['before']:.2f}; without what is brushed over log odds {answer['after']:.2f}"
+    check(page)
+    page.locator("#brush-keep").click()
+    page.wait_for_function("document.querySelector('#argue-note').textContent.startsWith('Kept')")
+    said, = api.get("/v1/collections/pets/feedback", params={"kind": "stroke"}).json()["said"]
+    assert (said["query"], said["item"], said["of"]) == (1, match, "query") and len(said["boxes"]) > 2
+    page.locator("#brush").uncheck()
+    page.locator("#links").check()
+    page.wait_for_function("document.querySelector('#argue-note').textContent.startsWith('Move over')")
+    stage = page.locator("#pair-query .stage").bounding_box()
+    page.mouse.move(stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2)
+    lit = "canvas => new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer).some(Boolean)"
+    assert page.locator("#pair-query canvas").evaluate(lit)
+    logit = lambda: api.post(f"/v1/collections/pets/brush?match={match}", json={"item": 1}).json()["before"]
+    version = api.post("/v1/collections/pets/feedback/refit", json={"kind": "pairs"}).json()["version"]
+    assert abs(logit() - answer["after"]) < abs(answer["before"] - answer["after"]) / 2
+    assert api.post("/v1/collections/pets/feedback/version", json={"kind": "pairs"}).json() == {"version": 0} and version > 0
+    assert logit() == pytest.approx(answer["before"], abs=1e-3)
+    api.post("/v1/collections/pets/feedback/undo", json={"ids": [said["id"]]})
+
+
+def test_quick_answers(page, api, small):
+    api.put("/v1/collections/unlabelled")
+    files = small.data.files[:8]
+    api.post("/v1/collections/unlabelled/items", files=[("files", (file.name, file.read_bytes())) for file in files])
+    for id in 1, 2: api.post("/v1/collections/unlabelled/feedback/answers", json={"item": id, "label": ["cat", "dog"][id - 1]})
+    show(page, collection="unlabelled")
+    page.locator("#teach-open").click()
+    page.wait_for_selector("#teach-yes:visible")
+    suggested = api.get("/v1/collections/unlabelled/suggestions").json()["suggestions"][0]
+    assert page.locator("#teach-question").inner_text() == f"Is this {suggested['guess']}?"
+    check(page)
+    with page.expect_response("**/feedback/answers"): page.keyboard.press("y")
+    page.wait_for_selector("#teach-said li:nth-child(3)")
+    assert api.get(f"/v1/collections/unlabelled/items/{suggested['item']['id']}").json()["label"] == suggested["guess"]
+    with page.expect_response("**/feedback/undo"): page.locator("#teach-said button").first.click()
+    page.wait_for_selector("#teach-said:not(:has(li:nth-child(3)))")
+    assert api.get(f"/v1/collections/unlabelled/items/{suggested['item']['id']}").json()["label"] is None
+    page.locator("#teach-learn").click()
+    page.wait_for_function("document.querySelector('#teach-versions').textContent === 'version 1 of labels, at work'")
+    api.delete("/v1/collections/unlabelled")

@@ -1,5 +1,6 @@
 // The state of the page, and how it is written into the address:
 // /?collection=pets&item=7&count=24&threshold=0.8&duplicates=hide&label=Beagle&label=&meta.year=2020&match=9
+// &right=3&wrong=5&region=0.1,0.2,0.5,0.6
 
 export const COUNT = 24;
 
@@ -15,10 +16,18 @@ export const BLANK = {
   labels: [],         // any of these; "" is for those without a label
   metadata: {},       // name to value, as text
   view: null,         // of an item "recommended" pictures, of the collection its "duplicates"; null for the usual
+  right: [],          // ids of results that are marked as right
+  wrong: [],
+  region: null,       // the part of the query that counts: left, upper, right, lower, as shares of the picture
   match: null,        // id of the result that is compared with the query
 };
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/; // of a collection
+
+function regionOf(text) {
+  const edges = text.split(",").map(Number);
+  return edges.length === 4 && edges.every((edge) => edge >= 0 && edge <= 1) && edges[0] < edges[2] && edges[1] < edges[3] ? edges : null;
+}
 
 export function read(search) {
   const asked = new URLSearchParams(search);
@@ -27,6 +36,7 @@ export function read(search) {
     return n >= least && n <= most ? n : otherwise;
   };
   const id = (name) => (/^\d{1,15}$/.test(asked.get(name) ?? "") ? Number(asked.get(name)) : null);
+  const ids = (name) => asked.getAll(name).filter((value) => /^[1-9]\d{0,14}$/.test(value)).map(Number).slice(0, 200);
   const metadata = {};
   for (const [name, value] of asked) if (name.startsWith("meta.")) metadata[name.slice(5)] = value;
   return {
@@ -34,6 +44,7 @@ export function read(search) {
     mix: number("mix", 0.1, 0.9, BLANK.mix), count: Math.floor(number("count", 1, 200, COUNT)),
     threshold: number("threshold", 0, 10, 0), hideDuplicates: asked.get("duplicates") === "hide",
     labels: asked.getAll("label"), metadata, view: asked.get("view"), match: id("match"),
+    right: ids("right"), wrong: ids("wrong"), region: regionOf(asked.get("region") ?? ""),
   };
 }
 
@@ -50,11 +61,16 @@ export function write(state) {
   if (state.hideDuplicates) said.append("duplicates", "hide");
   for (const label of state.labels) said.append("label", label);
   for (const [name, value] of Object.entries(state.metadata)) said.append(`meta.${name}`, value);
+  for (const id of state.right) said.append("right", id);
+  for (const id of state.wrong) said.append("wrong", id);
+  if (state.region) said.append("region", state.region.join(","));
   put("view", state.view, null);
   put("match", state.match, null);
   return `/?${said}`;
 }
 
+// Whether the search is argued with, which a query with words cannot be.
+export const isArgued = ({ item, picture, text, right, wrong, region }) => Boolean((item || picture) && !text && (right.length || wrong.length || region));
 export const hasQuery = (state) => Boolean(state.item || state.picture || state.text);
 
 // The views that there are of what is shown; the first is the usual one.

@@ -111,6 +111,29 @@ export async function explain(name, query, matchId, which, signal) {
   return (await request(path, sent)).blob();
 }
 
+// Marks, a part of the query, a brush: `asked` is what the API's `argue` and `brush` take beside the query.
+function arguing(name, path, query, asked, signal) {
+  if (!query.picture) return request(at(name, path), withJson("POST", { item: query.item, ...asked }, signal));
+  return request(at(name, `${path}${path.includes("?") ? "&" : "?"}${new URLSearchParams({ options: JSON.stringify(asked) })}`), rawPicture(query.picture, signal));
+}
+export const argue = async (name, query, asked, signal) => (await arguing(name, "/argue", query, asked, signal)).json();
+export async function brush(name, query, match, away, signal) { // many dabs do not fit into an address
+  if (!query.picture) return (await arguing(name, `/brush?match=${match}`, query, away, signal)).json();
+  const form = new FormData();
+  form.append("image", query.picture, "picture");
+  form.append("options", JSON.stringify(away));
+  return (await request(at(name, `/brush?match=${match}`), { method: "POST", body: form, signal })).json();
+}
+export const links = async (name, query, match, signal) => (await arguing(name, `/links?match=${match}`, query, {}, signal)).json();
+export const suggestions = (name, n, signal) => get(at(name, `/suggestions?n=${n}`), signal);
+export const feedbackAddress = (name) => at(name, "/feedback?undone=true");
+export const feedback = (name, signal) => get(at(name, "/feedback"), signal);
+const said = (path) => async (name, body) => (await request(at(name, `/feedback/${path}`), withJson("POST", body))).json();
+export const [mark, stroke, answer] = [said("marks"), said("strokes"), said("answers")];
+export const undo = (name, ids) => said("undo")(name, { ids });
+export const refit = (name, kind) => said("refit")(name, { kind });
+export const goBack = (name, kind) => said("version")(name, { kind });
+
 // Uploads go by XMLHttpRequest: fetch does not say how far it is.
 function upload(path, body, type, progress, signal) {
   return new Promise((done, failed) => {

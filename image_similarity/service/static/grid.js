@@ -10,6 +10,7 @@ export const inWords = (result, comparedBy) => ({
   probability: result.probability === null ? `as a pair ${percent(result.pair_probability)} likely to match; in this collection it cannot be said: ${result.reason}`
     : `${sure(result, comparedBy)} likely to match`,
   cosine: `cosine similarity ${sure(result, comparedBy)}`,
+  marks: `log odds ${sure(result, comparedBy)} by the marks`,
   mixture: `${sure(result, comparedBy)} standard deviations above average`,
 }[comparedBy]);
 export const altOf = (item) => (item.label === null ? baseName(item.file) : `${item.label}: ${baseName(item.file)}`);

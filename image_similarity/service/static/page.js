@@ -2,6 +2,7 @@
 import { $, announce, el, plural } from "./dom.js";
 import * as address from "./address.js";
 import * as api from "./api.js";
+import * as argue from "./argue.js";
 import * as ask from "./ask.js";
 import * as compare from "./compare.js";
 import * as dialogs from "./dialogs.js";
@@ -10,6 +11,7 @@ import * as jobs from "./jobs.js";
 import * as pictures from "./pictures.js";
 import * as problems from "./problems.js";
 import * as refine from "./refine.js";
+import * as teach from "./teach.js";
 
 const ANSWERS_KEPT = 20;
 const MOST_RECOMMENDED = 100;  // that the service gives for one item
@@ -38,7 +40,8 @@ function go(changes, { replace = false } = {}) {
   return show();
 }
 
-const asking = { item: null, picture: null, text: "", count: address.COUNT, view: null, match: null };
+const asking = { item: null, picture: null, text: "", count: address.COUNT, view: null, match: null, right: [], wrong: [], region: null };
+let unsaid = null;             // a mark that is kept as soon as the query has a name
 function searchFor(changes) {
   const next = { ...state, ...asking, mix: address.BLANK.mix, ...changes };
   return go({ ...next, threshold: comparedBy(next) === comparedBy(state) ? state.threshold : 0 }); // a threshold is about one scale
@@ -123,10 +126,30 @@ async function search(signal) {
   const options = { top_k: Math.min(state.count, service.limits.top_k), hide_duplicates: state.hideDuplicates };
   const where = address.whereOf(state, info);
   if (Object.keys(where).length) options.where = where;
+  if (address.isArgued(state)) return arguedSearch(options, signal);
   if (state.threshold) options.threshold = state.threshold;
   const answer = await api.search(info.name, query, options, signal);
   const seen = answer.results.length + answer.below_threshold + answer.hidden_duplicates;
   return { ...answer, more: seen >= state.count && state.count < service.limits.top_k };
+}
+
+async function arguedSearch({ top_k, where }, signal) {
+  const { right, wrong, region } = state;
+  const answer = await api.argue(info.name, query, { top_k, right, wrong, ...(where && { where }), ...(region && { region: [region] }) }, signal);
+  if (unsaid) keepMark(unsaid, query.item ? { item: query.item } : { picture: answer.picture });
+  unsaid = null;
+  return { ...answer, query: {}, below_threshold: 0, hidden_duplicates: 0, more: answer.results.length >= state.count && state.count < service.limits.top_k };
+}
+
+function keepMark({ id, right }, asked) {
+  api.mark(info.name, { ...asked, right: right ? [id] : [], wrong: right ? [] : [id] }).catch((error) => announce(`The mark counts here, and is not kept: ${error.message}`));
+}
+
+function mark(id, right) {
+  const without = { right: state.right.filter((other) => other !== id), wrong: state.wrong.filter((other) => other !== id) };
+  const side = right ? "right" : "wrong";
+  unsaid = { id, right };
+  return go({ ...without, [side]: [...without[side], id], match: null }, { replace: Boolean(history.state?.openedMatch) }); // Back leads to what was there before, not to the comparison
 }
 
 async function browse(signal) {
@@ -182,6 +205,7 @@ async function show() {
 
 function paintControls() {
   ask.paint(query, state, info);
+  argue.paintAsked(state, query?.url);
   refine.paint(state, info, comparedBy(state));
   paintViews();
   document.title = `${query ? `${query.name} in ` : ""}${info.name} · image_similarity`;
@@ -218,7 +242,7 @@ function showPanel(panel, bad = false) {
 
 function showAnswer(answer) {
   const key = address.searchKey(state);
-  if (query && answer.query.predicted) ask.paintPredicted(answer.query.predicted);
+  if (query && answer.query?.predicted) ask.paintPredicted(answer.query.predicted);
   if (drawn?.answer === answer) return;
   if (!answer.results.length) return showPanel(problems.nothing(answer, state, info, { say: refineBy, clear: () => refineBy(refine.NOTHING) }));
   const before = drawn?.answer.results.length ?? 0;
@@ -265,8 +289,11 @@ function noteOf(answer) {
 
 function showMatch(answer) {
   const result = query && answer.results.find(({ id }) => id === state.match);
-  if (result) compare.show(info, query, answer, result);
-  else {
+  if (result) {
+    compare.show(info, query, answer, result);
+    argue.show(info, query, result);
+  } else {
+    argue.hide();
     compare.hide();
     if (compared?.answer === answer) focusTile(compared.id);
   }
@@ -310,6 +337,10 @@ ask.setUp({
 });
 refine.setUp(refineBy);
 compare.setUp({ close: closeMatch, step: (id) => go({ match: id }, { replace: true }), more: (item) => searchFor({ item: item.id }) });
+argue.setUp({
+  mark, region: (region) => go({ region, match: null }), asked: () => state, forget: () => go({ right: [], wrong: [], match: null }),
+});
+teach.setUp({ collection: () => info, taught: changed });
 jobs.setUp(changed);
 dialogs.setUp({
   service: () => service, collection: () => info, added: changed, begun: (job) => jobs.add(job),
