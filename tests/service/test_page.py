@@ -437,7 +437,8 @@ def test_copies_are_looked_for_in_the_background_and_decided_about_once(page, ap
     show(page, collection="tidied", view="duplicates")
     page.get_by_role("button", name="Look for copies again").click()
     page.wait_for_selector(".copies")
-    api.delete("/v1/collections/tidied")
+    while any(j["state"] in ("queued", "running") for j in api.get("/v1/jobs?collection=tidied").json()["jobs"]): page.wait_for_timeout(200) # or else it is not deleted
+    assert api.delete("/v1/collections/tidied").status_code == 204
     api.put("/v1/collections/tidied")
     assert api.get("/v1/collections/tidied/duplicates/kept").status_code == 404
 
