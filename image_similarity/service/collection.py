@@ -177,11 +177,15 @@ class Collection:
     def _check_writing(self) -> None:
         if self.read_only: raise Refused("forbidden", f"{self.name}: is served as it is, and nothing is written into it; serve a folder of collections to add, remove or train")
 
+    @property
+    def copies(self) -> Path: return self.pictures.parent.parent / "copies" / f"{self.name}.json" # what was found last
+
     def delete(self) -> None:
         "Folder and pictures; searches that have begun are finished."
         self._check_writing()
         with self._write, self._file_lock:
             self._opened = None
+            self.copies.unlink(missing_ok=True)
             for folder in (self.folder, self.pictures):
                 if not folder.exists(): continue
                 gone = folder.with_name(f".{self.name}-{uuid.uuid4().hex[:8]}.gone")

@@ -32,6 +32,7 @@ from ..images.console import one_line
 from ..images.remote import nothing_fetched
 from ..images.errors import BadImages, ImageError
 from .jobs import Jobs
+from .lanes import copies_kept
 from .pictures import keep_file
 from .protocol import Refused, TrainOptions
 
@@ -271,6 +272,10 @@ def work(root: Path, id: str) -> None:
     tell = lambda stage, percent: jobs.tell(id, stage, percent)
     try:
         collection = Collections(root)[job.collection]
+        if job.kind == "duplicates":
+            found = copies_kept(collection.folder, collection.copies, tell)
+            jobs.end(id, "done", None, found.bad, {"added": 0, "known": 0, "copies": len(found)})
+            return
         done = add_all(collection, read_task(jobs.place(id)), tell, 40 if job.kind == "train" else 100)
         found = train(collection, tell, 40, read_tuning(jobs.place(id))) if job.kind == "train" else {}
         message, figures = (f"the pictures were added, but no model was trained: {found}", {}) if isinstance(found, str) else (None, found)

@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/search_rout
 
 # %% auto #0
 __all__ = ['router', 'BINARY', 'PICTURE', 'OPTIONS', 'PNG', 'MOST', 'search_items', 'search_picture', 'match_two', 'explain',
-           'recommend', 'duplicates']
+           'recommend', 'duplicates', 'copy_groups']
 
 # %% ../../nbs/13_service/14_search_routes.ipynb #a5496bd8
 import io
@@ -119,9 +119,14 @@ async def duplicates(request: Request, name: CollectionName,
     n = await run_in_threadpool(count_items, opened, within)
     if n > MOST: raise Refused("invalid", f"{name}: {n:,} items are too many to compare while you wait ({MOST:,} at most); ask for a part of them (where), or run `image_similarity duplicates --gallery {name}` in the service's folder")
     found = await copies_apart(request, service_of(request).lanes.apart, opened.folder, threshold, within) if n else []
-    return await run_in_threadpool(_groups, opened, found, limit)
+    return await run_in_threadpool(copy_groups, opened, found, limit)
 
-def _groups(opened: Opened, records: list[dict], limit: int) -> DuplicatesAnswer:
+def copy_groups(opened: Opened, records: list[dict], limit: int) -> DuplicatesAnswer:
+    """Those of which the items are still there.
+
+    Args:
+        records: as `Duplicates.to_records` gives them
+        limit: groups"""
     items = opened.gallery.catalogue.items_by_path([r["path"] for r in records])
     groups: dict[int, list[dict]] = {}
     for record in records:

@@ -404,6 +404,45 @@ def test_nothing_is_similar_enough(page):
     page.wait_for_selector(f"{TILES} .sure")
 
 
+def test_copies_are_looked_for_in_the_background_and_decided_about_once(page, api, small, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for n, file in enumerate(small.data.files[:2]):
+        photo = Image.open(file).convert("RGB").resize((240, 240))
+        photo.save(folder / f"{n}.png")
+        photo.save(folder / f"{n}_small.jpg", quality=60)
+    sent = [("files", (f.name, f.read_bytes())) for f in sorted(folder.iterdir())]
+    api.put("/v1/collections/tidied")
+    api.post("/v1/collections/tidied/items", files=sent)
+    assert api.get("/v1/collections/tidied/duplicates/kept").status_code == 404
+    page.set_default_timeout(120_000)
+    show(page, collection="tidied", view="duplicates")
+    page.wait_for_selector(".copies")
+    page.wait_for_selector(".job[data-state=done] >> text=2 photos there more than once.")
+    page.wait_for_function("() => document.querySelectorAll('.copies').length === 2")
+    check(page)
+    job, = api.get("/v1/jobs?collection=tidied").json()["jobs"]
+    assert (job["kind"], job["state"], job["result"]["copies"]) == ("duplicates", "done", 2)
+    kept = api.get("/v1/collections/tidied/duplicates/kept").json()
+    assert (kept["total"], kept["partial"], kept["stale"]) == (2, False, False)
+    page.get_by_role("button", name="not copies: ").first.click()
+    page.wait_for_function("() => document.querySelectorAll('.copies').length === 1")
+    page.get_by_role("button", name="keep both: ").click()
+    page.wait_for_selector(".panel h3 >> text=No duplicates")
+    show(page, collection="tidied", view="duplicates") # kept and decided: nothing is looked for again
+    page.wait_for_selector(".panel h3 >> text=No duplicates")
+    assert len(api.get("/v1/jobs?collection=tidied").json()["jobs"]) == 1
+    api.post("/v1/collections/tidied/items", files=[("files", ("new.jpg", sent[0][1][1] + b"0"))])
+    assert api.get("/v1/collections/tidied/duplicates/kept").json()["stale"]
+    show(page, collection="tidied", view="duplicates")
+    page.get_by_role("button", name="Look for copies again").click()
+    page.wait_for_selector(".copies")
+    while any(j["state"] in ("queued", "running") for j in api.get("/v1/jobs?collection=tidied").json()["jobs"]): page.wait_for_timeout(200) # or else it is not deleted
+    assert api.delete("/v1/collections/tidied").status_code == 204
+    api.put("/v1/collections/tidied")
+    assert api.get("/v1/collections/tidied/duplicates/kept").status_code == 404
+
+
 def test_near_duplicates_are_hidden_and_metadata_filters(page, api, small, tmp_path):
     api.put("/v1/collections/copies")
     picture = Image.open(small.query).convert("RGB")

@@ -67,6 +67,10 @@ export async function search(name, query, options, signal) {
 
 export const recommendations = (name, id, count, signal) => get(at(name, `/items/${id}/recommendations?top_k=${count}`), signal);
 
+export const findCopies = async (name) => (await request(at(name, "/duplicates"), { method: "POST" })).json(); // the job
+export const keptCopies = (name, signal) => get(at(name, "/duplicates/kept?limit=500"), signal);
+export const decide = (name, first, second, verdict) => request(at(name, "/decisions"), withJson("POST", { first, second, verdict }));
+
 export function duplicates(name, where, signal) {
   const asked = new URLSearchParams({ limit: 500 });
   if (Object.keys(where).length) asked.set("where", JSON.stringify(where));

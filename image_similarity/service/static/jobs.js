@@ -54,7 +54,8 @@ function later() {
 function outcome(job) {
   if (job.state === "failed") return job.message ?? "It failed.";
   if (job.state === "cancelled") return "Cancelled. Pictures already added stay.";
-  const { added, known, accuracy, auc } = job.result;
+  const { added, known, accuracy, auc, copies } = job.result;
+  if (job.kind === "duplicates") return `${plural(copies, "photo")} there more than once.`;
   const parts = [`${plural(added, "picture")} added`];
   if (known) parts.push(`${known.toLocaleString("en")} already there`);
   if (typeof accuracy === "number") parts.push(`right class for ${percent(accuracy, 0)} of the held-out pictures`);
@@ -64,21 +65,24 @@ function outcome(job) {
 
 const TITLES = { queued: "Training is waiting", running: "Training", done: "Training finished", failed: "Training failed", cancelled: "Training cancelled" };
 
+const NAMES = { index: "Indexing", duplicates: "Looking for copies" };
+
 function paint(job) {
   const before = cards.get(job.id);
   const card = before?.card ?? makeCard(job.id);
   cards.set(job.id, { job, card });
   card.dataset.state = job.state;
-  $("h2", card).textContent = TITLES[job.state].replace("Training", job.kind === "index" ? "Indexing" : "Training");
+  $("h2", card).textContent = TITLES[job.state].replace("Training", NAMES[job.kind] ?? "Training");
   $(".stage-name", card).textContent = ended(job) ? outcome(job) : `${job.stage}, ${Math.round(job.percent)}%`;
   $("progress", card).hidden = ended(job);
   $("progress", card).value = job.percent;
   $(".job-cancel", card).hidden = ended(job);
   $(".job-dismiss", card).hidden = !ended(job);
   paintSkipped($("details", card), job.skipped);
-  if (before?.job.stage !== job.stage && !ended(job)) announce(`${TITLES.running}: ${job.stage}`);
+  if (before?.job.stage !== job.stage && !ended(job)) announce(`${NAMES[job.kind] ?? TITLES.running}: ${job.stage}`);
+  if (job.kind === "duplicates" && before && before.job.stage !== job.stage && !ended(job)) onDone(job); // there may be more to see
   if (ended(job) && !(before && ended(before.job))) {
-    announce(`${TITLES[job.state]}. ${outcome(job)}`);
+    announce(`${TITLES[job.state].replace("Training", NAMES[job.kind] ?? "Training")}. ${outcome(job)}`);
     if (before) onDone(job);
   }
 }

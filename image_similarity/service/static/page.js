@@ -1,5 +1,5 @@
 // The page: holds the state, which is the address, asks the server, and has the parts drawn.
-import { $, announce, el, plural } from "./dom.js";
+import { $, announce, baseName, el, plural } from "./dom.js";
 import * as address from "./address.js";
 import * as api from "./api.js";
 import * as argue from "./argue.js";
@@ -163,9 +163,27 @@ async function recommend(signal) {
   return { results, query: {}, compared_by: comparedBy(state), below_threshold: 0, hidden_duplicates: 0, more: results.length >= state.count && state.count < most };
 }
 
+// What a job has found, or has found so far; where none has looked yet, one begins.
+async function copiesSoFar(signal) {
+  try { return await api.keptCopies(info.name, signal); } catch (error) {
+    if (error.code !== "not_found") throw error;
+    await lookForCopies();
+    return { groups: [], total: 0, partial: true };
+  }
+}
+
+async function lookForCopies() { jobs.watch({ name: info.name, jobs: [(await api.findCopies(info.name)).id] }); }
+
+async function decide(keep, copy, verdict) {
+  await api.decide(info.name, keep.id, copy.id, verdict);
+  announce(`Remembered: ${verdict}.`);
+  return changed();
+}
+
 async function findCopies(signal) {
-  const { groups, total } = await api.duplicates(info.name, address.whereOf(state, info), signal);
-  return { groups, total, results: groups.flatMap(({ keep, copies }) => [keep, ...copies.map(({ item }) => item)]), more: false };
+  const where = address.whereOf(state, info);
+  const { groups, total, partial, stale } = Object.keys(where).length ? await api.duplicates(info.name, where, signal) : await copiesSoFar(signal);
+  return { groups, partial, stale, total, results: groups.flatMap(({ keep, copies }) => [keep, ...copies.map(({ item }) => item)]), more: false };
 }
 
 // --- drawing
@@ -244,7 +262,7 @@ function showAnswer(answer) {
   const key = address.searchKey(state);
   if (query && answer.query?.predicted) ask.paintPredicted(answer.query.predicted);
   if (drawn?.answer === answer) return;
-  if (!answer.results.length) return showPanel(problems.nothing(answer, state, info, { say: refineBy, clear: () => refineBy(refine.NOTHING) }));
+  if (!answer.results.length) return showPanel(problems.nothing(answer, state, info, { say: refineBy, clear: () => refineBy(refine.NOTHING), again: lookForCopies }));
   const before = drawn?.answer.results.length ?? 0;
   const longer = drawn && address.searchKey({ ...state, count: drawn.count }) === drawn.key && state.count > drawn.count;
   const lost = moved && (results.contains(document.activeElement) || document.activeElement === document.body);
@@ -259,6 +277,7 @@ function showAnswer(answer) {
     more: (item) => searchFor({ item: item.id }),
   };
   results.replaceChildren(...(answer.groups ? answer.groups.map((group) => groupOf(group, actions)) : [grid(answer.results, actions)]));
+  if (answer.groups && (answer.stale || answer.partial)) results.append(el("button", { type: "button", class: "look-again", onclick: lookForCopies }, "Look for copies again"));
   if (answer.more) results.append(el("button", { type: "button", class: "show-more", onclick: () => go({ count: Math.min(2 * state.count, service.limits.top_k) }, { replace: true }) }, "Show more"));
   const first = answer.results[0]; // the most similar, of recommended pictures too
   announce(query ? `${plural(answer.results.length, "picture")} found. Most similar: ${altOf(first)}, ${inWords(first, answer.compared_by)}` : noteOf(answer));
@@ -269,13 +288,15 @@ function showAnswer(answer) {
 function groupOf({ keep, why, copies }, actions) {
   const notes = new Map([[keep.id, `keep: ${why}`], ...copies.map(({ item, relation }) => [item.id, relation])]);
   return el("section", { class: "copies" }, el("h3", {}, `The same photo, ${copies.length + 1} times`),
-    grid([keep, ...copies.map(({ item }) => item)], { ...actions, note: ({ id }) => notes.get(id) }));
+    grid([keep, ...copies.map(({ item }) => item)], { ...actions, note: ({ id }) => notes.get(id) }),
+    el("ul", { class: "decisions", role: "list" }, ...copies.map(({ item }) => el("li", {}, `${baseName(item.file)}: `,
+      ...["keep both", "not copies"].map((verdict) => el("button", { type: "button", "aria-label": `${verdict}: ${baseName(item.file)}`, onclick: () => decide(keep, item, verdict) }, verdict))))));
 }
 
 const titleOf = () => ({ recommended: "Recommended", duplicates: "Duplicates" }[address.viewOf(state)] ?? (query ? "Most similar" : info?.name ?? "Pictures"));
 
 function noteOf(answer) {
-  if (answer.groups) return `${plural(answer.total, "photo appears", "photos appear")} more than once among ${plural(info.items, "picture")}. Nothing is deleted.`;
+  if (answer.groups) return `${plural(answer.total, "photo appears", "photos appear")} more than once among ${plural(info.items, "picture")}${answer.partial ? ", as far as was looked" : ""}. Nothing is deleted.`;
   if (address.viewOf(state) === "recommended") return "Similar to this one, but not the same photo, and different from each other.";
   if (!query) {
     const some = answer.results.length < answer.total ? `${answer.results.length.toLocaleString("en")} of ` : "";

@@ -36,8 +36,10 @@ export function emptyCollection(collection, service, { add }) {
 }
 
 // A search that found nothing, or a collection of which the filters leave nothing.
-export function nothing(answer, state, collection, { say, clear }) {
-  if (answer.groups) return panel("No duplicates", "nothing", text(`No two pictures in ${collection.name}${refinements(state) ? " that match these filters" : ""} show the same photo.`));
+export function nothing(answer, state, collection, { say, clear, again }) {
+  const look = answer.partial || answer.stale ? [buttons(button("Look for copies again", again))] : []; // the job that runs, where one does
+  if (answer.groups && answer.partial) return panel("Looking for copies", "nothing", text("This goes on in the background, and what is found is shown here. You can close the page meanwhile."), ...look);
+  if (answer.groups) return panel("No duplicates", "nothing", text(`No two pictures in ${collection.name}${refinements(state) ? " that match these filters" : ""} show the same photo.`), ...look);
   if (answer.below_threshold) {
     const least = answer.compared_by === "probability" ? `is at least ${percent(state.threshold, 0)} likely to match` : `has a score of ${state.threshold} or more`;
     return panel("Nothing is similar enough", "nothing",
