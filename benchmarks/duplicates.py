@@ -36,7 +36,8 @@ from _copies import CHOSEN, COPIES, NEGATIVES, SAME_PICTURE, made_pairs
 from _data import add_arguments, data_folder
 from _report import interval_row, measured_before, report, row
 from image_similarity.groups.alignment import View, align
-from image_similarity.groups.clusters import Clusters, embedding_neighbours, find_clusters
+from image_similarity.groups.clusters import Clusters, find_clusters
+from image_similarity.groups.neighbours import embedding_neighbours
 from image_similarity.groups.candidates import hash_candidates, neighbour_candidates, read_signatures
 from image_similarity.groups.duplicates import THRESHOLD, find_duplicates
 from image_similarity.drawing.pets import sample_pets

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from . import copies
-from . import feedback
+from . import copies, feedback
 from . import gallery as gallery_commands
 from . import learning
 from ..service import server as serving

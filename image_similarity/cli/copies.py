@@ -63,7 +63,7 @@ def tell_outcome(outcome: "Outcome", what: str, json: bool, meant: str) -> None:
 def _asked(trash: bool, hardlink: bool, reflink: bool, move: Path | None) -> "How | None":
     "Raises `ValueError` for two things at once."
     ways: dict[How, bool] = {"trash": trash, "hardlink": hardlink, "reflink": reflink, "move": move is not None}
-    asked = [how for how, wanted in ways.items() if wanted]
+    asked: list[How] = [how for how, wanted in ways.items() if wanted]
     if len(asked) > 1: raise ValueError(f"--{asked[0]} and --{asked[1]}: a file goes one way only; give one of them")
     return asked[0] if asked else None
 

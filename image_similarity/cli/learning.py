@@ -124,7 +124,7 @@ def match(
     keys = None if same is None else (product_keys(tables[0], same).tolist(), product_keys(tables[1], same).tolist())
     products = [matcher.embed(table, progress=Voice.level >= 0) for table in tables]
     report(row for p in products for row in p.bad)
-    pairs = match_catalogues(matcher, *products, keys, one_to_one, least, progress=False)
+    pairs = match_catalogues(matcher, products[0], products[1], keys, one_to_one, least, progress=False)
     if same is None: say("nothing was known: what was learned is from rows that are each other's nearest, so the probabilities are too high; --same COLUMN names known ones")
     if out is None: print(pairs.to_csv(index=False), end="")
     else: pairs.to_csv(out, index=False)

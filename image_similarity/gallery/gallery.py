@@ -25,10 +25,10 @@ from .encoder import (GalleryEncoder, as_gallery_encoder, compared_of, encoder_a
                                               known_encoder, named, outdated, text_side)
 from .feedback import FeedbackCatalogue
 from .inventory import Check, Stats, catalogue_html, catalogue_stats, check_catalogue, export_table, save_copy
-from .marking import Suggestion, marked_answers, suggestions
+from .marking import Suggestion, suggestions
 from .missing import Missing, came_alone, missing_below, sorted_missing
 from .remembering import Feedback
-from .part_search import asked_part, fill_parts, keeps_parts, part_answers
+from .part_search import argued_answers, fill_parts, keeps_parts
 from .searching import Searcher, approximations
 from .opening import opened_catalogue
 from .paths import as_address
@@ -50,9 +50,7 @@ class Gallery:
         self, path: str | Path | None = None, encoder: "Encoder | GalleryEncoder | TextImageEncoder | None" = None, create: bool = False,
         read_only: bool = False, regions: bool = False,
     ):
-        """Raises `ValueError` for a folder of something else, a damaged gallery, or one made with another encoder.
-
-        Warns of a gallery that came without its pictures, and of one whose vectors were made by an earlier version that read pictures in another way.
+        """Raises `ValueError` for a folder of something else, a damaged gallery, or one made with another encoder. Warns of a gallery that came without its pictures, and of one whose vectors were made by an earlier version that read pictures in another way.
 
         Args:
             path: folder, made by the first `add` if it is not there; postgresql://user@host/database?schema=pets; None keeps everything in memory
@@ -128,9 +126,7 @@ class Gallery:
         self, files: Any = None, labels: Any = None, metadata: Any = None, progress: bool = True, names: str | Sequence[str | Path] | None = None,
         path: str | None = None, label: str | None = None, exclude: Sequence[str] = (),
     ) -> Added:
-        """Add pictures, and take note of those that changed or moved. Known ones are passed over, so adding a folder again is quick.
-
-        Every 128 files are one change: a process that is killed loses these at most, and adding again goes on from there. The pictures of a gallery
+        """Add pictures, and take note of those that changed or moved. Known ones are passed over, so adding a folder again is quick. Every 128 files are one change: a process that is killed loses these at most, and adding again goes on from there. The pictures of a gallery
         of an earlier version are looked at again first. Raises `FileNotFoundError` for a folder or picture that is not there, `ValueError` for labels that do not fit.
 
         Args:
@@ -160,9 +156,7 @@ class Gallery:
         return sorted_missing(self.items()) if folder is None else missing_below(self.catalogue, Path(os.path.abspath(folder)))
 
     def import_embeddings(self, paths: Sequence[str | Path], pooled: np.ndarray, labels: Any = None, metadata: Any = None) -> list[int]:
-        """Add vectors that were computed elsewhere.
-
-        A gallery that was made with an encoder takes that encoder's `pooled`. One that has none takes vectors of any width, compares
+        """Add vectors that were computed elsewhere. A gallery that was made with an encoder takes that encoder's `pooled`. One that has none takes vectors of any width, compares
         them as they are, and can be searched by id and by vector. Raises `ValueError` for a shape that does not fit, or numbers that are not finite.
 
         Args:
@@ -212,11 +206,8 @@ class Gallery:
             region: the part of the query that counts: left, upper, right, lower in pixels, or a mask
             parts: look into the pictures of a gallery that keeps parts, which a `region` does anyway; a result's `box` says where
         Returns: best first; never the query itself when it is an id"""
-        argued = positives is not None or negatives is not None
-        if not argued and region is None and not parts: return answers(self, [query], top_k, where, metric, approximate)[0]
-        if metric != "cosine" or approximate or argued and parts: raise ValueError("marks and parts are compared by cosine, exactly, and marks are about whole pictures; leave out metric, approximate, or parts")
-        if not argued: return part_answers(self, query, region, parts or keeps_parts(self.catalogue), top_k, where)
-        return marked_answers(self, query if region is None else asked_part(self, query, region)[0], positives, negatives, top_k, where)
+        if positives is None and negatives is None and region is None and not parts: return answers(self, [query], top_k, where, metric, approximate)[0]
+        return argued_answers(self, query, top_k, where, metric, approximate, positives, negatives, region, parts)
 
     def search_many(self, queries: Sequence, top_k: int = 10, where: dict | None = None, metric: str = "cosine", approximate: bool = False) -> list[Results]:
         """Search for many queries at once, which is quicker than one by one. Raises what `search` raises.
@@ -234,9 +225,7 @@ class Gallery:
         self, threshold: float = .8, within: dict | None = None, against: "Gallery | None" = None, progress: bool = True, prefer: Sequence[str | Path] = (),
         protect: Sequence[str | Path] = (), settled: bool = False,
     ) -> "GalleryDuplicates":
-        """Which files show the same photo, which one to keep, and why. No file is touched.
-
-        Raises `ValueError` for a threshold out of range, and for a gallery of another encoder.
+        """Which files show the same photo, which one to keep, and why; none is touched. Raises `ValueError` for a threshold out of range, and for a gallery of another encoder.
 
         Args:
             threshold: agreement from which two files count as copies, 0 to 1
@@ -279,15 +268,11 @@ class Gallery:
     def feedback(self) -> Feedback: return Feedback(self) # marks, strokes and answers, and the versions fitted to them
 
     def stats(self) -> Stats:
-        """Figures of the gallery.
-
-        Returns: items, labels, encoder, bytes, and the recall of approximate indexes"""
+        "Items, labels, encoder, bytes, and the recall of approximate indexes."
         return catalogue_stats(self.catalogue, approximations(self._searcher))
 
     def check(self) -> Check:
-        """What is not as it should be.
-
-        Returns: missing and changed files, items without a vector, damage"""
+        "Missing and changed files, items without a vector, damage."
         return check_catalogue(self.catalogue)
 
     def export(self, file: str | Path) -> Path:

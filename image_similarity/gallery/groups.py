@@ -19,7 +19,8 @@ import numpy as np
 from .catalogue import Catalogue, Item
 from .decisions import Decision
 from .encoder import compared_of, named
-from ..groups.clusters import Clusters, embedding_neighbours, find_clusters, siamese_neighbours
+from ..groups.clusters import Clusters, find_clusters
+from ..groups.neighbours import embedding_neighbours, siamese_neighbours
 from ..groups.copies import COLUMNS, Copy, DuplicateGroup, Duplicates
 from ..groups.duplicates import THRESHOLD, find_duplicates
 from ..images.errors import ImageError

@@ -102,7 +102,7 @@ def show_pairs(
 class SiameseTransform(Transform):
     "From a file to a `SiameseImage` of it and a partner, of the same class with probability 0.5."
 
-    def __init__(self, files: Sequence, splits, label_func: Callable = label_func, seed: int = 0, open_image: Callable = RGBImage.create):
+    def __init__(self, files: Sequence, splits, label_func: Any = label_func, seed: int = 0, open_image: Callable = RGBImage.create):
         """Args:
             files: all files
             splits: indices of the training files, indices of the validation files; these two in either order

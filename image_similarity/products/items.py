@@ -20,7 +20,7 @@ import torch
 from ..encoders.encoder import Encoder, embed
 from ..encoders.model_files import kept_name, kept_path, read_tensors, write_tensors
 from ..encoders.sentences import SentenceEncoder
-from ..gallery.encoder import unreadable
+from ..encoders.pooled import unreadable
 from ..matching.pairs import BadRow, BadRows, Table, cell_files, pair_table, table_column
 from ..metrics.similarity import normalize
 

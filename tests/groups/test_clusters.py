@@ -7,8 +7,8 @@ from scipy import sparse
 from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score
 
-from image_similarity.groups.clusters import (Clusters, embedding_neighbours, find_clusters, find_groups, join_neighbours, link_graph, links_of_each,
-                                       merge_groups, name_clusters, neighbours_by, siamese_neighbours, spectral_coordinates)
+from image_similarity.groups.clusters import Clusters, find_clusters, find_groups, join_neighbours, link_graph, merge_groups, name_clusters, spectral_coordinates
+from image_similarity.groups.neighbours import embedding_neighbours, links_of_each, neighbours_by, siamese_neighbours
 
 
 @pytest.fixture(scope="module")
