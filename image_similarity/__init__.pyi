@@ -33,6 +33,7 @@ from .finder.finder import SimilarityFinder
 from .finder.evaluation import Evaluation, evaluate
 from .finder.training import fit_finder
 from .finder.onnx_export import export_onnx
+from .finder.inspection import inspect_gallery
 from .matching.automm import convert_data_for_ranking
 from .matching.predictor import MatchPredictor
 from .matching.search import MultiModalPredictor, semantic_search
@@ -83,6 +84,7 @@ __all__ = [
     "fit_finder",
     "image_bootstrap",
     "image_files",
+    "inspect_gallery",
     "label_func",
     "labelled_images",
     "load_embedding",

@@ -2,6 +2,7 @@ from .finder import SimilarityFinder
 from .evaluation import Evaluation, evaluate
 from .training import fit_finder
 from .onnx_export import export_onnx
+from .inspection import inspect_gallery
 
 __all__ = [
     "Evaluation",
@@ -9,4 +10,5 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "fit_finder",
+    "inspect_gallery",
 ]
