@@ -93,8 +93,9 @@ def judge_labels(rows: np.ndarray, targets: np.ndarray, seed: int = 0) -> LabelQ
         rows: (n, d) vectors of the pictures
         targets: (n,) class indices, of which each occurs
         seed: of the folds"""
-    posterior = held_out_posterior(rows, targets, seed=seed)
-    doubted = wrong_labels(posterior, targets)[0] > .5
-    if doubted.any(): posterior = held_out_posterior(rows, targets, ~doubted, seed)
+    folded = [seed, seed + 1] # one way to fold, and another
+    first = [held_out_posterior(rows, targets, seed=s) for s in folded]
+    doubted = wrong_labels(np.mean(first, axis=0), targets)[0] > .5
+    posterior = np.mean([*first, *(held_out_posterior(rows, targets, ~doubted, s) for s in folded)], axis=0)
     wrong, share = wrong_labels(posterior, targets)
     return LabelQuality(wrong, np.where(np.isnan(posterior).any(1), targets, np.nan_to_num(posterior).argmax(1)), posterior, share)
