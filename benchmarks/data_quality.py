@@ -3,7 +3,7 @@
 Mislabelled: a twentieth of the labels of pets and clothing are swapped for another class's, 20 seeds; average precision over all pictures. cleanlab ranks by its
 self-confidence, its own default, given what a first round of held-out classifiers says; ours leaves out what it doubts and judges once more. cleanlab is AGPL
 and no part of this package: `pip install cleanlab` somewhere, and name the place in PYTHONPATH; without it its rows are those of an earlier run.
-Leaks: copies of training photos, planted among as many strangers: saved again, smaller, cropped, in grey, mirrored, with a watermark. Blurred and dark: photos of all sets beside copies of them that are blurred by 1 to 3 pixels of a view of 512, or have half to a tenth of their light;
+Seeds on which the way was chosen are others. Leaks: copies of training photos, planted among as many strangers: saved again, smaller, cropped, in grey, mirrored, with a watermark. Blurred and dark: photos of all sets beside copies of them that are blurred by 1 to 3 pixels of a view of 512, or have half to a tenth of their light;
 the area under the ROC curve by `measure_picture` alone.
 
     python benchmarks/data_quality.py --data ../shared/data --json benchmarks/results/data_quality.json

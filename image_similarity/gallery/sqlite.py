@@ -45,10 +45,10 @@ STEPS: list[Iterable[str]] = [
     ],
     DECIDED,
     [   # what people say, the models fitted to it, and vectors of parts, which go with the picture's
-        "CREATE TABLE said(id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, value TEXT NOT NULL, undone INTEGER NOT NULL DEFAULT 0)",
-        "CREATE TABLE versions(number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, about TEXT NOT NULL, model BLOB NOT NULL, used INTEGER NOT NULL)",
-        "CREATE TABLE parts(id INTEGER PRIMARY KEY REFERENCES vectors(id) ON DELETE CASCADE, changed INTEGER NOT NULL, vectors BLOB NOT NULL)",
-        "CREATE INDEX parts_changed ON parts(changed)",
+        "CREATE TABLE IF NOT EXISTS said(id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, value TEXT NOT NULL, undone INTEGER NOT NULL DEFAULT 0)",
+        "CREATE TABLE IF NOT EXISTS versions(number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, about TEXT NOT NULL, model BLOB NOT NULL, used INTEGER NOT NULL)",
+        "CREATE TABLE IF NOT EXISTS parts(id INTEGER PRIMARY KEY REFERENCES vectors(id) ON DELETE CASCADE, changed INTEGER NOT NULL, vectors BLOB NOT NULL)",
+        "CREATE INDEX IF NOT EXISTS parts_changed ON parts(changed)",
     ],
 ]
 

@@ -188,7 +188,9 @@ def convert_data_for_ranking(
     """What `evaluate` wants for a ranking, from a table of pairs, as AutoMM's function of this name gives it.
 
     Args:
-        query_column, response_column: names
+        data: pairs
+        query_column: name of the column of queries
+        response_column: name of that of responses
         label_column: None: every row is relevant, and a column "relevance" says so
     Returns: the table, with the label; queries and responses, each once; name of the label"""
     table = data.copy()

@@ -103,8 +103,8 @@ class BrushedAnswer(Answered):
     match_overlay: str
 
 class LinksAnswer(Answered):
-    query_shape: tuple[int, int] = Field(description="Rows and columns of the cells.")
-    match_shape: tuple[int, int]
+    query_shape: list[int] = Field(description="Rows and columns of the cells.", min_length=2, max_length=2)
+    match_shape: list[int] = Field(min_length=2, max_length=2)
     links: list[list[float]] = Field(description="Of each cell of the query with each of the match; above 0 where the two raise the answer together.")
 
 class SuggestionInfo(Answered):
@@ -183,7 +183,7 @@ def links(opened: Opened, query: bytes | int, match: int) -> LinksAnswer:
     encoder, scorer = _heads(opened)
     try: found = part_pairs(encoder, None if opened.finder is None else scorer, _picture(opened, query), known_item(opened, match).path)
     except ValueError as e: raise Refused("invalid", str(e)) from e
-    return LinksAnswer(query_shape=found.query_shape, match_shape=found.match_shape, links=np.round(found.links, 5).tolist())
+    return LinksAnswer(query_shape=[*found.query_shape], match_shape=[*found.match_shape], links=np.round(found.links, 5).tolist())
 
 # %% ../../nbs/13_service/16_arguing.ipynb #agu00011
 def shown_suggestion(name: str, one: Suggestion) -> SuggestionInfo:

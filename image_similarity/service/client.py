@@ -162,8 +162,21 @@ class Client:
             where: conditions on the items that are compared"""
         return self._ask("GET", f"/collections/{name}/duplicates", params=_given(threshold=threshold, limit=limit, where=json.dumps(where) if where else None))
 
-    def find_copies(self, name: str) -> dict: return self._ask("POST", f"/collections/{name}/duplicates") # the job that looks for them
-    def kept_copies(self, name: str, limit: int | None = None) -> dict: return self._ask("GET", f"/collections/{name}/duplicates/kept", params=_given(limit=limit)) # what it has found so far
+    def find_copies(self, name: str) -> dict:
+        """Begin to look for copies.
+
+        Args:
+            name: of the collection
+        Returns: the job that looks for them"""
+        return self._ask("POST", f"/collections/{name}/duplicates")
+
+    def kept_copies(self, name: str, limit: int | None = None) -> dict:
+        """What the last look for copies has found so far.
+
+        Args:
+            name: of the collection
+            limit: groups at most; None: as many as the service gives"""
+        return self._ask("GET", f"/collections/{name}/duplicates/kept", params=_given(limit=limit))
 
     def decide(self, name: str, first: int, second: int, verdict: str) -> None:
         """Remember something about two pictures, which are not shown as copies again.

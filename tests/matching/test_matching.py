@@ -311,7 +311,7 @@ def test_a_label_never_seen_is_named_with_its_row(fitted, test):
 
 @pytest.mark.parametrize("arguments, message", [
     ({"problem_type": "ner"}, "problem_type='ner'"), ({"presets": "fast"}, "presets='fast'"),
-    ({"hyperparameters": {"method": "dot"}}, "method='dot'"), ({"hyperparameters": {"optim.lr": 1}}, "'optim.lr' is unknown"),
+    ({"hyperparameters": {"method": "dot"}}, "method='dot'"), ({"hyperparameters": {"optim.weight_decay": 1}}, "optim.weight_decay"),
     ({"problem_type": "image_similarty"}, "did you mean image_similarity[?]"), ({"presets": "best_qualty"}, "did you mean best_quality[?]"),
     ({"hyperparameters": {"epoch": 1}}, "did you mean epochs[?]")])
 def test_arguments_that_are_not_there(arguments, message):

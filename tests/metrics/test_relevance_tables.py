@@ -2,13 +2,13 @@
 import numpy as np
 import pytest
 import torch
-from torchmetrics.functional.retrieval import (retrieval_average_precision, retrieval_hit_rate, retrieval_normalized_dcg, retrieval_recall,
+from torchmetrics.functional.retrieval import (retrieval_average_precision, retrieval_hit_rate, retrieval_normalized_dcg, retrieval_precision, retrieval_recall,
                                                retrieval_reciprocal_rank)
 
 from image_similarity.metrics.relevance_tables import RANK_METRICS, rank_figures, relevance_matrix
 from image_similarity.metrics.similarity import similarity
 
-PEERS = {"recall": retrieval_recall, "hit_rate": retrieval_hit_rate, "ndcg": retrieval_normalized_dcg,
+PEERS = {"recall": retrieval_recall, "precision": retrieval_precision, "hit_rate": retrieval_hit_rate, "ndcg": retrieval_normalized_dcg,
          "map": retrieval_average_precision, "mrr": retrieval_reciprocal_rank}
 
 
