@@ -249,7 +249,7 @@ def test_what_does_not_go_together_is_told(call, gallery, args, said):
 def test_an_older_gallery_remembers_from_now_on(tmp_path, monkeypatch):
     from image_similarity.gallery import sqlite
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite, "STEPS", [step for step in sqlite.STEPS if step is not sqlite.DECIDED])
+        patch.setattr(sqlite, "STEPS", sqlite.STEPS[:sqlite.STEPS.index(sqlite.DECIDED)])
         old = Gallery(tmp_path / "old", create=True)
         old.import_embeddings([tmp_path / "a.png"], np.eye(1, 3))
         old.close()
