@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from image_similarity.encoders import runtimes
+from image_similarity.encoders import model_files, runtimes
 from image_similarity.encoders.encoder import create_encoder
 from image_similarity.encoders.model_files import save_encoder
 from image_similarity.gallery import Gallery
@@ -23,7 +23,9 @@ finally: print(*sorted({"torch", "timm", "fastai"} & set(sys.modules)), file=sys
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
+    "And encoders of its own: one that another test has converted in this process needs no converting."
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(model_files, "create_encoder", create_encoder)
 
 
 def gallery_of(small, place, encoder) -> Gallery:
