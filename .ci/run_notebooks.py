@@ -1,4 +1,4 @@
-"""Run notebooks, two at a time, each on one core: run_notebooks.py [--not-long] [NOTEBOOK or FOLDER]...
+"""Run notebooks, two at a time, each on one core: run_notebooks.py [--long | --not-long] [NOTEBOOK or FOLDER]...
 
 As `nbdev-test` does, which takes one path and goes from the first to the last: here the last go first, since the tutorials are the
 longest, and one that is begun at the end keeps one core busy and the other idle.
@@ -26,12 +26,12 @@ LONG = {"explain/faithfulness", "finder/finder", "finder/onnx_export", "learners
 
 def notebooks(paths: list[str], root: Path) -> list[Path]:
     "All below the paths, in the order in which to run them."
-    without_long, paths = "--not-long" in paths, [path for path in paths if path != "--not-long"]
+    only_long, without_long, paths = "--long" in paths, "--not-long" in paths, [path for path in paths if path not in ("--long", "--not-long")]
     found = {Path(file).absolute() for path in paths or [None] for file in nbglob(path)}
-    if without_long:
+    if only_long or without_long:
         long = {file for file in found if re.sub(r"\b\d\d_", "", str(file.relative_to(root).with_suffix(""))) in LONG}
         if len(long) != len(LONG): sys.exit(f"run_notebooks.py says that {', '.join(sorted(LONG))} take long, and there are other notebooks now.")
-        found -= long
+        found = long if only_long else found - long
     if not found: sys.exit(f"There are no notebooks in {' '.join(paths)}.")
     return sorted(found, reverse=True)
 

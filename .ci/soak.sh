@@ -12,7 +12,9 @@
 # The tests run on the first of the two machines and the notebooks on the second, so that all is looked at once in the time there is;
 # ALL=1 runs both on both.
 #
-# .ci/soak.sh [old|avx2|slow]...   ALL=1   SOAK_SEED=7 for other errors   TESTS="tests/matching" NOTEBOOKS="nbs/11_matching" for a part   WORKERS=1 for one core
+# `long` is what .ci/run takes of it: what `make test` leaves out, as this machine runs it.
+#
+# .ci/soak.sh [old|avx2|slow|long]...   ALL=1   SOAK_SEED=7 for other errors   TESTS="tests/matching" NOTEBOOKS="nbs/11_matching" for a part   WORKERS=1 for one core
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
@@ -51,7 +53,12 @@ for part in "$@"; do case $part in
     slow) step "The tests that take their time"
         python -c "import ray" 2>/dev/null || python -m pip install -qq --disable-pip-version-check --editable ".[cluster]" # too large for the [dev] extra
         python -m pytest -q -n "$WORKERS" --dist worksteal -m soak --durations=15 tests || failed+=("the tests that take their time") ;;
-    *) echo "soak.sh: $part is not old, avx2 or slow" >&2; exit 2 ;;
+    long) step "The notebooks that take long"
+        python .ci/run_notebooks.py --long || failed+=("the notebooks that take long")
+        step "The tests that take long, without attacks, clusters and benchmarks"
+        python -m pytest -q -n "$WORKERS" --dist worksteal -m soak --durations=15 --ignore tests/benchmarks --ignore tests/service/test_attacks.py --ignore tests/gallery/test_cluster.py tests ||
+            failed+=("the tests that take long") ;;
+    *) echo "soak.sh: $part is not old, avx2, slow or long" >&2; exit 2 ;;
 esac; done
 
 if [ ${#failed[@]} -gt 0 ]; then
