@@ -829,6 +829,7 @@ def test_what_is_right_and_wrong_ranks_the_rest_and_is_kept(page, api, small):
 
 def dragged(page, element, start, end):
     "Press, move and let go, at shares of an element."
+    page.locator(element).scroll_into_view_if_needed()
     box = page.locator(element).bounding_box()
     at = lambda share: (box["x"] + share[0] * box["width"], box["y"] + share[1] * box["height"])
     page.mouse.move(*at(start))
@@ -868,12 +869,12 @@ def test_a_brush_moves_the_score_is_kept_and_learned_from(page, api):
     assert page.locator("#argue-note").inner_text() == f"log odds {answer['before']:.2f}; without what is brushed over log odds {answer['after']:.2f}"
     check(page)
     page.locator("#brush-keep").click()
-    page.wait_for_function("document.querySelector('#argue-note').textContent.startsWith('Kept')")
+    page.wait_for_function("() => document.querySelector('#argue-note').textContent.startsWith('Kept')")
     said, = api.get("/v1/collections/pets/feedback", params={"kind": "stroke"}).json()["said"]
     assert (said["query"], said["item"], said["of"]) == (1, match, "query") and len(said["boxes"]) > 2
     page.locator("#brush").uncheck()
     page.locator("#links").check()
-    page.wait_for_function("document.querySelector('#argue-note').textContent.startsWith('Move over')")
+    page.wait_for_function("() => document.querySelector('#argue-note').textContent.startsWith('Move over')")
     stage = page.locator("#pair-query .stage").bounding_box()
     page.mouse.move(stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2)
     lit = "canvas => new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer).some(Boolean)"
@@ -904,5 +905,5 @@ def test_quick_answers(page, api, small):
     page.wait_for_selector("#teach-said:not(:has(li:nth-child(3)))")
     assert api.get(f"/v1/collections/unlabelled/items/{suggested['item']['id']}").json()["label"] is None
     page.locator("#teach-learn").click()
-    page.wait_for_function("document.querySelector('#teach-versions').textContent === 'version 1 of labels, at work'")
+    page.wait_for_function("() => document.querySelector('#teach-versions').textContent === 'version 1 of labels, at work'")
     api.delete("/v1/collections/unlabelled")

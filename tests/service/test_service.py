@@ -154,11 +154,13 @@ def test_a_removed_item_is_gone_with_its_picture(served, pets):
     assert len([f for f in kept if f.exists()]) == len(kept) - 1
 
 
-def test_copies_are_found_among_a_part_and_too_many_are_refused(served, pets, monkeypatch):
+def test_copies_are_found_among_a_part_and_too_many_are_refused(served, pets, tmp_path, monkeypatch):
     from image_similarity.service import search_routes
     monkeypatch.setattr(search_routes, "MOST", 3)
     served.client.put("/v1/collections/copies")
-    sheet = Image.open(pets[4]).convert("RGB").resize((400, 400))
+    from image_similarity.drawing.pets import sample_pets
+    drawn = sample_pets(tmp_path / "large", n_breeds=2, n_per_breed=1, size=400) / "images"
+    sheet = Image.open(min(drawn.iterdir())).convert("RGB") # no enlargement, which would not be kept
     sent = [("whole.png", encoded(sheet)), ("small.jpg", encoded(sheet.resize((200, 200)), "JPEG")), ("other.png", pets[9].read_bytes())]
     made = served.client.post("/v1/collections/copies/items", files=[("files", f) for f in sent], data={"options": '{"label": "part"}'}).json()["items"]
     send(served.client, "copies", pets[:1])

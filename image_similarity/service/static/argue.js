@@ -24,6 +24,7 @@ export function setUp(given) {
   $("#brush-keep").addEventListener("click", keep);
   for (const [of, figure] of Object.entries(figures)) {
     const stage = $(".stage", figure);
+    stage.addEventListener("dragstart", (event) => { if (mode()) event.preventDefault(); }); // the browser would drag the picture, and take the pointer with it
     stage.addEventListener("pointerdown", (event) => { if (mode() === "brush") { stage.setPointerCapture(event.pointerId); dab(of, event); } });
     stage.addEventListener("pointermove", (event) => { if (mode() === "links") light(of, event); else if (mode() === "brush" && stage.hasPointerCapture(event.pointerId)) dab(of, event); });
     stage.addEventListener("pointerup", () => { if (mode() === "brush") brushed(); });
