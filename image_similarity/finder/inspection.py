@@ -22,8 +22,8 @@ from PIL import Image
 
 from ..explain.results import thumbnail
 from ..gallery.catalogue import Item
-from ..gallery.encoder import compared_of
 from ..gallery.gallery import Gallery
+from ..gallery.groups import looked_at
 from ..groups.sheets import Band, Tile, contact_sheet
 from ..images.errors import BadImages, ImageError
 from ..images.faults import faults, measure_picture, odd_sizes
@@ -232,11 +232,9 @@ def inspect_gallery(gallery: Gallery, against: Gallery | None = None, progress: 
         against: pictures that are held out, in a gallery of their own
         progress: show progress bars on stderr"""
     items = [item for item in gallery.items() if item.metadata.get("excluded") is not True]
-    pooled = gallery.catalogue.pooled([item.id for item in items if item.id is not None])
-    seen = np.flatnonzero(~np.isnan(pooled).any(1))
-    looked_at, rows = [items[i] for i in seen], pooled[seen]
-    found, confused = label_findings(looked_at, rows) if len(seen) else ([], [])
-    if len(seen): found += loner_findings(looked_at, compared_of(gallery.catalogue, rows))
+    seen, pooled, embeddings = looked_at(gallery.catalogue, items)
+    found, confused = label_findings(seen, pooled)
+    found += loner_findings(seen, embeddings)
     copies, unread = copy_findings(gallery, against, progress)
     pictures, bad = picture_findings(items, progress)
     ids = {item.id for item in items}

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def read_decisions(file: Path) -> tuple[list[Decision], list[Wish]]:
         for one in told:
             keep, copy, (first, second) = Path(one["keep"]), Path(one["copy"]), map(str, one["hashes"])
             if one["verdict"] == "delete": wishes.append(Wish(keep, copy, hashes=(first, second)))
-            elif one["verdict"] in ("not copies", "keep both"): decisions.append(Decision(first, second, one["verdict"], int(one.get("files", 2))))
+            elif one["verdict"] in get_args(Verdict): decisions.append(Decision(first, second, one["verdict"], int(one.get("files", 2))))
             else: raise ValueError(f"verdict {one['verdict']!r}")
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise ValueError(f"{file}: holds no decisions ({one_line(e)}); give what a report of `duplicates --report` has exported") from e
@@ -146,7 +147,7 @@ class Acting:
             first: an item, by id or path
             second: another
             verdict: 'not copies', or 'keep both'"""
-        if verdict not in ("not copies", "keep both"): raise ValueError(f"{verdict}: say 'not copies' or 'keep both'")
+        if verdict not in get_args(Verdict): raise ValueError(f"{verdict}: say 'not copies' or 'keep both'")
         items = self.catalogue.items_by_id(ids := chosen_ids(self.catalogue, [first, second]))
         one, other = (items[id].hash or content_hash(items[id].path) for id in ids)
         self.catalogue.decide([Decision(one, other, verdict, max(2, len(self.catalogue.items_by_hash(one))))])
@@ -163,7 +164,7 @@ class Acting:
             protect: folders whose files are left alone
             dry_run: compare, and do nothing
             progress: show a bar on stderr"""
-        if how not in ("trash", "move", "hardlink", "reflink"): raise ValueError(f"{how}: say trash, move, hardlink or reflink")
+        if how not in get_args(How): raise ValueError(f"{how}: say trash, move, hardlink or reflink")
         if (how == "move") != (to is not None): raise ValueError("give the folder to move to, and only where files are moved")
         outcome, run = [[], [], 0], max((act.run for act in self.catalogue.acts()), default=0) + 1
         folders = [Path(folder).resolve() for folder in protect]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .catalogue import Catalogue, Item
-from .sqlite import SqliteCatalogue, _row
+from .sqlite import SqliteCatalogue, item_row
 
 # %% ../../nbs/09_gallery/29_adopting.ipynb #d029f00c
 _ADOPT = ("INSERT INTO items(path, label, metadata, hash, size, mtime_ns, id) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET path = excluded.path, label = excluded.label, "
@@ -36,7 +36,7 @@ def adopt_items(catalogue: Catalogue, items: Sequence[Item], pooled: np.ndarray,
         assert isinstance(catalogue, SqliteCatalogue)
         run = catalogue.file.run
         for item, vector in zip(items, np.ascontiguousarray(pooled, "<f4")):
-            row = _row(item, home or catalogue.folder)
+            row = item_row(item, home or catalogue.folder)
             run("DELETE FROM items WHERE path = ? AND id <> ?", (row[0], item.id))
             run(_ADOPT, (*row, item.id))
             run("DELETE FROM vectors WHERE id = ?", (item.id,))

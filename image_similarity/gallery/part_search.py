@@ -11,6 +11,7 @@ __all__ = ['BATCH', 'network_of', 'keeps_parts', 'fill_parts', 'part_rows', 'bes
 # %% ../../nbs/09_gallery/24_part_search.ipynb #pts00004
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,7 @@ def part_answers(gallery: Argued, query: Any, region: "Region | None", into: boo
     but = set() if own is None else {own}
     if not into:
         found = answers(gallery, [vector], top_k + len(but), where, "cosine", False)[0]
-        return Results(shown, [_asked(r, shown, rank) for rank, r in enumerate([r for r in found if r.id not in but][:top_k], 1)])
+        return Results(shown, [replace(r, query=shown, rank=rank) for rank, r in enumerate([r for r in found if r.id not in but][:top_k], 1)])
     if not keeps_parts(gallery.catalogue): raise ValueError("this gallery keeps no parts of its pictures; open it with Gallery(…, regions=True), and add() looks at them")
     from image_similarity.encoders.regions import grid_boxes
     unit = unit_vector(gallery, vector)
@@ -152,15 +153,8 @@ def part_answers(gallery: Argued, query: Any, region: "Region | None", into: boo
     if where is not None: scores = np.where(rows_where(gallery.catalogue, ids, where), scores, -np.inf)
     found = best_of_scores(gallery, shown, ids, np.minimum(scores, 1), top_k, but, where)
     at, grid = dict(zip(ids.tolist(), boxes.tolist())), grid_boxes()
-    return Results(shown, [_boxed(r, grid[at[r.id]] if at.get(r.id or 0, -1) >= 0 else None) for r in found])
-
-def _asked(result: Any, query: object, rank: int) -> Any:
-    from dataclasses import replace
-    return replace(result, query=query, rank=rank)
-
-def _boxed(result: Any, box: np.ndarray | None) -> Any:
-    from dataclasses import replace
-    return result if box is None else replace(result, box=tuple(map(float, box)))
+    place = lambda r: at.get(r.id or 0, -1)
+    return Results(shown, [r if place(r) < 0 else replace(r, box=tuple(map(float, grid[place(r)]))) for r in found])
 
 # %% ../../nbs/09_gallery/24_part_search.ipynb #pts00a12
 def argued_answers(

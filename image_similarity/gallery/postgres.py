@@ -22,7 +22,7 @@ import numpy as np
 import psycopg
 
 from .adopting import copy_into
-from .catalogue import Item, NoSuchItem, conditions
+from .catalogue import Item, conditions, pooled_of
 from .postgres_schema import STEPS, bring_up_to_date, meeting, renumber_if_restored
 from .postgres_database import PostgresDatabase, item_row, path_bytes, safe_ids
 from .postgres_decisions import PostgresDecisions
@@ -141,12 +141,7 @@ class PostgresCatalogue(PostgresDecisions, PostgresFeedback):
         return len(gone)
 
     def pooled(self, ids: Sequence[int] | None = None) -> np.ndarray:
-        if ids is None: return self._all_pooled()
-        found = self.pooled_by_id(ids)
-        if lost := {i for i in ids if i not in found}:
-            if gone := [i for i in ids if i in lost - self.items_by_id(lost).keys()]: raise NoSuchItem(f"{gone[0]}: the gallery has no item of that id")
-        none = np.full(len(next(iter(found.values()), ())), np.nan, np.float32)
-        return np.stack([found.get(i, none) for i in ids]) if len(ids) else np.zeros((0, 0), np.float32)
+        return self._all_pooled() if ids is None else pooled_of(self, ids)
 
     def _all_pooled(self) -> np.ndarray: # block by block: there may be as many as fit into memory once
         with self.reading():

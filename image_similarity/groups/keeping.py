@@ -45,12 +45,10 @@ class Facts:
     Args:
         size: pixels that show something
         metadata: of "date", "camera", "place"
-        coarse: the mean step of its compression: 0 where nothing was lost, 57 in a JPEG of quality 50
-        inode: files with the same one are one file with two names"""
+        coarse: the mean step of its compression: 0 where nothing was lost, 57 in a JPEG of quality 50"""
     size: float            # pixels that show something
     metadata: frozenset[str] # of "date", "camera", "place"
     coarse: float          # the mean step of its compression: 0 where nothing was lost, 57 in a JPEG of quality 50
-    inode: tuple[int, int] | None = None # files with the same one are one file with two names
 
 def _metadata(image: Image.Image) -> frozenset[str]:
     "What a camera wrote."
@@ -66,12 +64,11 @@ def read_facts(
     try: size = real_size(opened(signature.picture))
     except (ImageError, FileNotFoundError): return Facts(0., frozenset(), 255.)
     if signature.held or as_url(signature.path): return Facts(size[0] * size[1], frozenset(), 0.)
-    facts = signature.path.stat()
     try:
         with Image.open(signature.path) as image:
             tables = getattr(image, "quantization", None)
-            return Facts(size[0] * size[1], _metadata(image), float(np.mean(tables[0])) if tables else 0., (facts.st_dev, facts.st_ino))
-    except OSError: return Facts(size[0] * size[1], frozenset(), 0., (facts.st_dev, facts.st_ino)) # a format that Pillow does not read
+            return Facts(size[0] * size[1], _metadata(image), float(np.mean(tables[0])) if tables else 0.)
+    except OSError: return Facts(size[0] * size[1], frozenset(), 0.) # a format that Pillow does not read
 
 def lost(keep: Facts, copy: Facts) -> str:
     """What is lost when a copy goes.

@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/08_groups/landmarks.ht
 
 # %% auto #0
 __all__ = ['LOOK', 'MOST', 'WAYS', 'RATIO', 'ALIKE', 'LEAST', 'STRAY', 'TRIES', 'STRETCHED', 'SHRUNK', 'SMALLEST', 'grey_look',
-           'Landmarks', 'landmarks', 'matches', 'landmark_maps', 'overlay', 'enlarged_map', 'settle']
+           'Landmarks', 'landmarks', 'matches', 'landmark_maps', 'swapped', 'overlay', 'enlarged_map', 'settle']
 
 # %% ../../nbs/08_groups/05_landmarks.ipynb #c52a3214
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ def landmark_maps(first: Landmarks, second: Landmarks) -> list[tuple[int, np.nda
     return sorted(found, key=lambda f: -f[0])
 
 # %% ../../nbs/08_groups/05_landmarks.ipynb #4cbd46e1
-def _swapped(matrix: np.ndarray) -> np.ndarray:
+def swapped(matrix: np.ndarray) -> np.ndarray:
     "A map of rows and columns as one of columns and rows, or back."
     return matrix[::-1][:, [1, 0, 2]]
 
@@ -138,7 +138,7 @@ def overlay(first: np.ndarray, second: np.ndarray, matrix: np.ndarray, longest: 
         matrix: (2, 3) rows and columns of `second` to those of `first`
         longest: longer side of the result at most, pixels
     Returns: both (h, w, 3) float32, and (h, w) bool where both are; None when that is next to nothing"""
-    matrix = _swapped(matrix)
+    matrix = swapped(matrix)
     if abs(np.linalg.det(matrix[:, :2])) >= 1:
         laid = _laid_over(second, first, matrix, longest)
         return laid and (laid[1], laid[0], laid[2])

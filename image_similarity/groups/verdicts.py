@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image
 from .evidence import Evidence, evidence, hue_change, same_colours
-from .landmarks import LOOK, Landmarks, enlarged_map, grey_look, landmark_maps, landmarks, overlay, settle
+from .landmarks import LOOK, Landmarks, enlarged_map, grey_look, landmark_maps, landmarks, overlay, settle, swapped
 from .placing import apply_map, frame_map, invert_map, lies_inside, pixel_places
 
 # %% ../../nbs/08_groups/08_verdicts.ipynb #3395084f
@@ -157,7 +157,7 @@ def _upright(matrix) -> bool:
     (a, b), (c, d) = matrix[:, :2]
     return a > 0 and d > 0 and max(abs(b), abs(c)) < .02 * min(a, d) and abs(np.log(a / d)) < .06
 
-def _judged(first: Look, second: Look, matrix, agree: int) -> Verdict | None:
+def _judged(first: Look, second: Look, matrix) -> Verdict | None:
     "What one map shows."
     laid = _laid(first, second, matrix, LOOK)
     if laid is None: return None
@@ -183,28 +183,28 @@ def _judged(first: Look, second: Look, matrix, agree: int) -> Verdict | None:
         part, outer = (0, 1) if one > two else (1, 0)
         looks, there = (first.grey, second.grey), (invert_map(matrix), matrix)
         if not goes_on(looks[outer], looks[part], there[part]): kind, adds = "part of", outer
-    return Verdict(kind, changed.agreement, matrix, one, two, colour, f"{changed.where}" if written else "", adds, changed.worst)
+    return Verdict(kind, changed.agreement, matrix, one, two, colour, changed.where if written else "", adds, changed.worst)
 
 # %% ../../nbs/08_groups/08_verdicts.ipynb #7c39d085
 def _maps(first: Look, second: Look):
     "Maps from the second look to the first, the most promising first; each is made when the one before did not do."
     found = landmark_maps(first.landmarks, second.landmarks)
-    if found: yield from found[:2]
+    yield from (matrix for _, matrix in found[:2])
     a, b = first.grey.astype(np.float32), second.grey.astype(np.float32)
     matrix = frame_map(a, b)
     if not found or max(n for n, _ in found) < 30:
-        laid = cv2.warpAffine(a, matrix[::-1][:, [1, 0, 2]], b.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+        laid = cv2.warpAffine(a, swapped(matrix), b.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
         plain = max(a.std(), b.std()) < 3
         if plain and abs(np.log(a.shape[0] / a.shape[1] * b.shape[1] / b.shape[0])) > .03: return
         if plain: matrix = np.array([[a.shape[0] / b.shape[0], 0, 0], [0, a.shape[1] / b.shape[1], 0]])
-        if plain or np.abs(laid - b).mean() < max(6., .3 * b.std()): yield 0, matrix
+        if plain or np.abs(laid - b).mean() < max(6., .3 * b.std()): yield matrix
 
 def compare(first: Look, second: Look) -> Verdict | None:
     """Lay one picture over the other, and judge what is left over.
 
     Returns: of the second picture as a copy of the first; None when nothing speaks for it, or something against"""
-    for agree, matrix in _maps(first, second):
-        try: found = _judged(first, second, matrix, agree)
+    for matrix in _maps(first, second):
+        try: found = _judged(first, second, matrix)
         except np.linalg.LinAlgError: continue # everything was squashed onto a line
         if found: return found
     return None

@@ -6,7 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/05_scoring/scorers.htm
 
 # %% auto #0
 __all__ = ['Rows', 'COMPILED_FROM', 'norm_as_affine', 'fold_linear', 'ClassScorer', 'LayeredClassScorer', 'PairRows', 'embedding',
-           'PairScorer', 'kernel_rows', 'kernel_numbers', 'split_pair', 'join_pair', 'pair_layers', 'fold_pair_head']
+           'PairScorer', 'cosine_head', 'kernel_rows', 'kernel_numbers', 'split_pair', 'join_pair', 'pair_layers',
+           'fold_pair_head']
 
 # %% ../../nbs/05_scoring/03_scorers.ipynb #f354b399
 from copy import deepcopy
@@ -194,6 +195,11 @@ class PairScorer:
 
     def __repr__(self):
         return f"PairScorer({len(self.w)} hidden units, {'both orders' if self.symmetric else 'one order'}, cosine weight {self.a:.2f})"
+
+def cosine_head(width: int, concat: bool) -> PairScorer:
+    "The cosine as a `PairScorer`, of vectors of `width` numbers."
+    nothing = torch.zeros(1, width)
+    return PairScorer(nothing, nothing, torch.zeros(1), torch.zeros(1), torch.tensor(1.), torch.tensor(0.), torch.tensor(0.), concat=concat)
 
 # %% ../../nbs/05_scoring/03_scorers.ipynb #35a140ae
 def kernel_rows(scorer: PairScorer, rows: PairRows[torch.Tensor]) -> PairRows[np.ndarray]:

@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/answers.htm
 
 # %% auto #0
 __all__ = ['VALUES', 'CLOSE', 'LAID', 'POOL', 'shown_item', 'known_item', 'count_items', 'item_page', 'collection_info',
-           'without_duplicates', 'Query', 'text_query', 'item_query', 'search', 'match', 'overlays', 'cosine_head',
+           'without_duplicates', 'Query', 'text_query', 'item_query', 'search', 'match', 'heads', 'overlays',
            'most_marginal', 'recommendations']
 
 # %% ../../nbs/13_service/05_answers.ipynb #550550f6
@@ -246,6 +246,14 @@ def _probability(opened: Opened, first, second) -> float:
     return float(opened.finder.pair_logits(*(torch.from_numpy(v[None].copy()) for v in (first, second))).sigmoid())
 
 # %% ../../nbs/13_service/05_answers.ipynb #e7c3ff67
+def heads(opened: Opened) -> tuple[Any, Any]:
+    "Encoder and pair scorer that answers are explained by, of a gallery the cosine. Raises `Refused` when there is nothing that could be explained."
+    if opened.finder is not None: return opened.finder.encoder, opened.finder.scorer
+    encoder = opened.batcher and getattr(opened.gallery.encoder, "encoder", None)
+    if encoder is None: raise Refused("invalid", f"{opened.gallery.encoder}: is not an encoder whose answers can be explained")
+    from image_similarity.scoring.scorers import cosine_head # needs torch
+    return encoder, cosine_head(encoder.width, encoder.concat)
+
 def overlays(opened: Opened, query, match):
     """Raises `Refused` when there is nothing that could be explained, `ImageError` or `FileNotFoundError` for a picture.
 
@@ -253,17 +261,7 @@ def overlays(opened: Opened, query, match):
         query: anything that `open_image` takes
     Returns: two RGBA images: the maps alone, of the query and of the match"""
     from image_similarity.explain.maps import pair_maps # needs torch
-    if opened.finder is not None: return pair_maps(opened.finder.encoder, opened.finder.scorer, query, match).overlays()
-    encoder = opened.batcher and getattr(opened.gallery.encoder, "encoder", None)
-    if encoder is None: raise Refused("invalid", f"{opened.gallery.encoder}: is not an encoder whose answers can be explained")
-    return pair_maps(encoder, cosine_head(encoder.width, encoder.concat), query, match).overlays()
-
-def cosine_head(width: int, concat: bool):
-    "The cosine as a `PairScorer`."
-    import torch
-    from image_similarity.scoring.scorers import PairScorer
-    nothing = torch.zeros(1, width)
-    return PairScorer(nothing, nothing, torch.zeros(1), torch.zeros(1), torch.tensor(1.), torch.tensor(0.), torch.tensor(0.), concat=concat)
+    return pair_maps(*heads(opened), query, match).overlays()
 
 # %% ../../nbs/13_service/05_answers.ipynb #a78922a8
 POOL = 50 # similar items to choose from

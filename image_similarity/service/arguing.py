@@ -27,7 +27,7 @@ from ..gallery.marking import Suggestion
 from ..gallery.part_search import keeps_parts
 from ..gallery.remembering import in_pixels
 from ..images.opening import content_hash
-from .answers import cosine_head, known_item, shown_item
+from .answers import heads, known_item, shown_item
 from .collection import Opened
 from .protocol import Answered, Found, ItemId, ItemInfo, Name, Refused, Said, TOP_K, Where
 
@@ -149,12 +149,6 @@ def argued(opened: Opened, query: bytes | int, asked: Argued) -> ArguedAnswer:
     return ArguedAnswer(picture=None if isinstance(query, int) else content_hash(query), results=shown, compared_by="marks" if marked else "probability" if by_model else "cosine", seconds=perf_counter() - start)
 
 # %% ../../nbs/13_service/16_arguing.ipynb #agu00010
-def _heads(opened: Opened) -> tuple[Any, Any]: # encoder and scorer
-    if opened.finder is not None: return opened.finder.encoder, opened.finder.scorer
-    encoder = opened.batcher and getattr(opened.gallery.encoder, "encoder", None)
-    if encoder is None: raise Refused("invalid", f"{opened.gallery.encoder}: is not an encoder whose answers can be explained")
-    return encoder, cosine_head(encoder.width, encoder.concat)
-
 def _png(image) -> str:
     image.save(buffer := io.BytesIO(), "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
@@ -164,12 +158,12 @@ def brush(opened: Opened, query: bytes | int, match: int, asked: Brushed) -> Bru
 
     Args:
         match: id of the result"""
-    from image_similarity.explain.parts import brushed # these need torch
+    from image_similarity.explain.parts import brushed_each # these need torch
     from image_similarity.finder.looking import class_agreement
-    (encoder, scorer), one, other = _heads(opened), _picture(opened, query), known_item(opened, match).path
+    (encoder, scorer), one, other = heads(opened), _picture(opened, query), known_item(opened, match).path
     query_away, match_away = (None if boxes is None else in_pixels(picture, boxes) for picture, boxes in ((one, asked.query_away), (other, asked.match_away)))
     agreement = None if opened.finder is None else partial(class_agreement, opened.finder.model)
-    try: before, after = brushed(encoder, scorer, one, other, agreement=agreement), brushed(encoder, scorer, one, other, query_away, match_away, agreement)
+    try: before, after = brushed_each(encoder, scorer, one, other, [(None, None), (query_away, match_away)], agreement)
     except ValueError as e: raise Refused("invalid", str(e)) from e
     overlays = [_png(layer) for layer in after.overlays()]
     return BrushedAnswer(before=before.logit, after=after.logit, probability=None if opened.finder is None else after.probability, query_overlay=overlays[0], match_overlay=overlays[1])
@@ -180,7 +174,7 @@ def links(opened: Opened, query: bytes | int, match: int) -> LinksAnswer:
     Args:
         match: id of the result"""
     from image_similarity.explain.parts import part_pairs # needs torch
-    encoder, scorer = _heads(opened)
+    encoder, scorer = heads(opened)
     try: found = part_pairs(encoder, None if opened.finder is None else scorer, _picture(opened, query), known_item(opened, match).path)
     except ValueError as e: raise Refused("invalid", str(e)) from e
     return LinksAnswer(query_shape=[*found.query_shape], match_shape=[*found.match_shape], links=np.round(found.links, 5).tolist())
