@@ -1,5 +1,5 @@
 """docs/measured.md: every figure that the project gives of itself, from benchmarks/results/."""
-from figures import figure, goal_table, grid, results
+from figures import figure, goal_table, grid, processors, results
 
 MEASURES = {  # rows of pets.json, in words
     "accuracy": "37 breeds: accuracy", "recall_at_1": "37 breeds: the first match has the right breed",
@@ -136,8 +136,8 @@ def machines() -> str:
     "What the figures were measured on."
     where = {}
     for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "ranking", "feedback", "gallery", "many_machines", "service", "seed_loop", "startup", "pictures", "attacks"):
-        if not (machine := results(script)["machine"]): continue # not run yet
-        where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}", []).append(f"`{script}.py`")
+        for machine in (run["machine"] for run in processors(script).values()):
+            where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}", []).append(f"`{script}.py`")
     return "; ".join(f"{machine} ({', '.join(scripts)})" for machine, scripts in where.items())
 
 
