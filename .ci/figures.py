@@ -6,15 +6,15 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def processors(script: str, folder: Path = RESULTS) -> dict[str, dict]:
+def processors(script: str, folder: Path | None = None) -> dict[str, dict]:
     "What a script in benchmarks/ wrote on each kind of processor, by its name, the last run first: its machine, and its rows by name. Empty where it has not run."
-    source = folder / f"{script}.json"
+    source = (folder or RESULTS) / f"{script}.json"
     if not source.exists(): return {}
     written = json.loads(source.read_text(encoding="utf-8"))
     return {run["machine"]["cpu"]: {"machine": run["machine"], "rows": {row["name"]: row for row in run["rows"]}} for run in (written, *written.get("elsewhere", []))}
 
 
-def results(script: str, folder: Path = RESULTS) -> dict:
+def results(script: str, folder: Path | None = None) -> dict:
     "What a script in benchmarks/ wrote: the machine of its last run, and rows by name; those that only another kind of processor has measured are among them. Without rows where it has not run."
     runs = list(processors(script, folder).values())
     return {"machine": runs[0]["machine"] if runs else {}, "rows": {name: row for run in reversed(runs) for name, row in run["rows"].items()}}

@@ -66,7 +66,7 @@ def instruction(result: types.Type, write: Callable) -> Callable:
             return write(builder, *pointed) if result is not types.none else (write(builder, *pointed), context.get_dummy_value())[1]
         return result(*kinds), generate
 
-    setattr(typed, "__signature__", signature(write)) # numba wants to know how many arguments there are
+    typed.__signature__ = signature(write) # pyright: ignore[reportFunctionMemberAccess] (numba wants to know how many arguments there are)
     return intrinsic(typed)
 
 # %% ../../nbs/05_scoring/02_kernels.ipynb #a5f1a0e2
@@ -252,8 +252,8 @@ def byte_bounds(codes, shift, margin, ids, cut, weight, slope, per_hinge, per_do
         low: (n,) float64, written
         high: (n,) float64, written"""
     for i in range(len(ids)):
-        hinges, dots = code_sums(codes[ids[i]], cut, weight, slope, codes[_later(ids, i, ahead, codes.shape[1])])
-        logit = start + per_hinge * hinges + per_dot * dots + shift[ids[i]]
+        hidden, dot = code_sums(codes[ids[i]], cut, weight, slope, codes[_later(ids, i, ahead, codes.shape[1])])
+        logit = start + per_hinge * hidden + per_dot * dot + shift[ids[i]]
         low[i], high[i] = logit - (margin[ids[i]] + off), logit + (margin[ids[i]] + off)
 
 # %% ../../nbs/05_scoring/02_kernels.ipynb #cf994612
