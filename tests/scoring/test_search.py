@@ -353,6 +353,7 @@ def test_how_far_ahead_rows_are_fetched_changes_nothing(monkeypatch, tmp_path):
         found.append([index.logits(query), index.logits(query, among=np.arange(0, 500, 9)), *bounds(index, query), index.search(query, 20).ids])
     for one in found[1:]:
         for a, b in zip(found[0], one): np.testing.assert_array_equal(a, b)
+    monkeypatch.setattr(chunks, "TELLING", 64)
     for loop in ("floats_ahead", "bytes_ahead"): monkeypatch.setattr(kernels, loop, chunks.Ahead(loop))
     for _ in range(12): np.testing.assert_array_equal(index.search(query, 20).ids, found[0][-1]) # while it is tried
     assert kernels.bytes_ahead.chosen is not None and "bytes_ahead" in chunks.ahead_file().read_text()
