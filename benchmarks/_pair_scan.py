@@ -72,7 +72,7 @@ def _sum_ahead(numbers):
     a, b, c, d = no_floats(), no_floats(), no_floats(), no_floats()
     n = len(numbers)
     for i in range(0, n - 63, 64):
-        fetch(numbers, i + 2048), fetch(numbers, i + 2064), fetch(numbers, i + 2080), fetch(numbers, i + 2096)
+        fetch(numbers, i + 2048); fetch(numbers, i + 2064); fetch(numbers, i + 2080); fetch(numbers, i + 2096)
         a, b = plus_floats(floats(numbers, i), a), plus_floats(floats(numbers, i + 16), b)
         c, d = plus_floats(floats(numbers, i + 32), c), plus_floats(floats(numbers, i + 48), d)
     total = total_of_floats(plus_floats(plus_floats(a, b), plus_floats(c, d)))

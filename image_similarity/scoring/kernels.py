@@ -75,7 +75,7 @@ PARTS = 128 # of a step, in which a query's thresholds are counted: 255 steps of
 def _read(builder: Any, row: ir.Value, j: ir.Value, vector: ir.VectorType) -> ir.Value:
     return builder.load(builder.bitcast(builder.gep(row, [j]), vector.as_pointer()), align=1)
 
-def _call(builder: Any, name: str, result: ir.Type, values: Sequence[ir.Value], **how: Any) -> ir.Value:
+def _call(builder: Any, name: str, result: ir.Type, values: Sequence[Any], **how: Any) -> ir.Value:
     kind = ir.FunctionType(result, [value.type for value in values])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values, **how)
 
@@ -121,7 +121,7 @@ def _hinge(q, g, w, later):
     n = len(g)
     a, b, c, d = no_floats(), no_floats(), no_floats(), no_floats()
     for j in range(0, n - 63, 64):
-        fetch(later, j), fetch(later, j + 16), fetch(later, j + 32), fetch(later, j + 48)
+        fetch(later, j); fetch(later, j + 16); fetch(later, j + 32); fetch(later, j + 48)
         a = hinges(floats(q, j), floats(g, j), floats(w, j), a)
         b = hinges(floats(q, j + 16), floats(g, j + 16), floats(w, j + 16), b)
         c = hinges(floats(q, j + 32), floats(g, j + 32), floats(w, j + 32), c)
@@ -136,7 +136,7 @@ def _dot(q, g, later):
     n = len(g)
     a, b, c, d = no_floats(), no_floats(), no_floats(), no_floats()
     for j in range(0, n - 63, 64):
-        fetch(later, j), fetch(later, j + 16), fetch(later, j + 32), fetch(later, j + 48)
+        fetch(later, j); fetch(later, j + 16); fetch(later, j + 32); fetch(later, j + 48)
         a = products(floats(q, j), floats(g, j), a)
         b = products(floats(q, j + 16), floats(g, j + 16), b)
         c = products(floats(q, j + 32), floats(g, j + 32), c)
