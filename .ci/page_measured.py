@@ -53,7 +53,8 @@ TOLD_APART = {"classes": {f"{name}_{regime}_{row}": f"{words}, {much}: {what}" f
 FAST = {
     "gallery": {
         "siamese_vs_read_bound": "exact Siamese logits of all items", "siamese_vs_faiss_flat": "… the same",
-        "siamese_int8_vs_faiss_flat": "… a first look at bytes, then an exact one", "siamese_int8_same_top10": "… share of queries with the same ten best",
+        "siamese_int8_vs_faiss_flat": "… a first look at bytes, then an exact one", "siamese_int8_vs_float": "… beside floats",
+        "siamese_int8_same_top10": "… share of queries with the same ten best",
         "embed_vs_best_runtime": "from JPEG files to vectors in a gallery",
         "search_vs_faiss_single": "searching a gallery, one query at a time", "search_vs_faiss_batch": "… many at a time",
         "add_cost_ratio": "the cost of adding an item", "memory_ratio": "memory to serve a gallery", "cold_model_find_ratio": "`find --model` from a cold shell",
@@ -137,7 +138,8 @@ def machines() -> str:
     where = {}
     for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "ranking", "feedback", "gallery", "many_machines", "service", "seed_loop", "startup", "pictures", "attacks"):
         for machine in (run["machine"] for run in processors(script).values()):
-            where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}", []).append(f"`{script}.py`")
+            busy = f", busy with other work (load {machine['load']:.0f})" if machine.get("load", 0) >= 2 else ""
+            where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}{busy}", []).append(f"`{script}.py`")
     return "; ".join(f"{machine} ({', '.join(scripts)})" for machine, scripts in where.items())
 
 
