@@ -58,7 +58,6 @@ class OpenVino:
         openvino, self.n_threads = load_openvino(), n_threads or n_cores()
         core = openvino.Core()
         model = core.read_model(parts["xml"].tobytes(), openvino.Tensor(parts["bin"]))
-        model.reshape([1, *list(model.input(0).get_partial_shape())[1:]]) # as `_run` gives them: what is computed from the shape is computed once, a tenth of the time
         self._compiled = core.compile_model(model, "CPU", {
             "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": self.n_threads, "INFERENCE_NUM_THREADS": self.n_threads, "ENABLE_CPU_PINNING": False})
         self._threads, self._own = ThreadPoolExecutor(self.n_threads), local()
@@ -79,7 +78,7 @@ class OpenVino:
 
 # %% ../../nbs/04_encoders/02_converted.ipynb #c0n00012
 KEPT = 8   # converted networks that stay in the cache
-FORMAT = 3 # of what is kept; raised when networks are converted in another way
+FORMAT = 4 # of what is kept; raised when networks are converted in another way
 
 def cached_file(key: str) -> Path:
     """Where a converted network is kept: below `$XDG_CACHE_HOME`, or else `~/.cache`.
