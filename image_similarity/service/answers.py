@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/answers.htm
 
 # %% auto #0
 __all__ = ['VALUES', 'CLOSE', 'LAID', 'POOL', 'shown_item', 'known_item', 'count_items', 'item_page', 'collection_info',
-           'without_duplicates', 'Query', 'text_query', 'item_query', 'search', 'match', 'heads', 'overlays',
+           'without_duplicates', 'Query', 'text_query', 'item_query', 'search', 'match', 'heads', 'explained',
            'most_marginal', 'recommendations']
 
 # %% ../../nbs/13_service/05_answers.ipynb #550550f6
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,8 @@ from .protocol import (CollectionInfo, Found, ItemInfo, ItemPage, LabelCount, Ma
                                        Recommendations, Refused, SearchAnswer, SearchOptions)
 from ..explain.results import Result, Results
 from ..metrics.similarity import normalize
+
+if TYPE_CHECKING: from image_similarity.explain.maps import PairExplanation # which loads torch
 
 # %% ../../nbs/13_service/05_answers.ipynb #6f8e8f4b
 def shown_item(name: str, item: Item) -> dict:
@@ -254,14 +256,13 @@ def heads(opened: Opened) -> tuple[Any, Any]:
     from image_similarity.scoring.scorers import cosine_head # needs torch
     return encoder, cosine_head(encoder.width, encoder.concat)
 
-def overlays(opened: Opened, query, match):
-    """Raises `Refused` when there is nothing that could be explained, `ImageError` or `FileNotFoundError` for a picture.
+def explained(opened: Opened, query: Any, match: Any) -> "PairExplanation":
+    """Why two pictures are alike. Raises `Refused` when there is nothing that could be explained, `ImageError` or `FileNotFoundError` for a picture.
 
     Args:
-        query: anything that `open_image` takes
-    Returns: two RGBA images: the maps alone, of the query and of the match"""
+        query: anything that `open_image` takes"""
     from image_similarity.explain.maps import pair_maps # needs torch
-    return pair_maps(*heads(opened), query, match).overlays()
+    return pair_maps(*heads(opened), query, match)
 
 # %% ../../nbs/13_service/05_answers.ipynb #a78922a8
 POOL = 50 # similar items to choose from
