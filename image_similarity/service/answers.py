@@ -172,7 +172,9 @@ def _found(opened: Opened, query: Query, n: int, options: SearchOptions) -> Resu
         try: return opened.gallery.search(asked, n, options.where, approximate=options.approximate)
         except NoSuchItem as e: raise Refused("not_found", str(e)) from e
     results = opened.finder.search(query.picture, n + 1, options.candidates or "weighted", options.where, query.pooled, options.coverage)
-    return Results(results.query, [r for r in results if r.id != query.id][:n], results.predicted, results.coverage)
+    others = [r for r in results if r.id != query.id]
+    told = f"{results.coverage}; but it is cut to its first {n}, which promises nothing" if results.coverage and len(others) > n else results.coverage
+    return Results(results.query, others[:n], results.predicted, told)
 
 def _check(opened: Opened, query: Query, options: SearchOptions) -> None:
     "Raises `Refused` for what this collection cannot do."
