@@ -127,7 +127,7 @@ def best_temperature(logits: np.ndarray, targets: np.ndarray, weight: np.ndarray
     best = min(np.logspace(-2, 4, 121), key=lambda t: np.average(loss(t), weights=weight))
     return float(best), loss(best)
 
-SLOPES = {"discriminant": 1.3, "regression": .3} # by which power of the pictures of a class temperatures fall
+SLOPES = {"discriminant": 1.3, "regression": .3} # by which power of the pictures of a class temperatures fall, as long as these are few
 FEW = .15 # of what is held out, and of how little one set says of another, a picture of each class
 
 def usual_temperature(recipe: tuple[str, bool, float], width: int, pictures: float) -> float:
@@ -151,7 +151,7 @@ def careful_temperature(
         width: numbers of a picture
         pictures: of a class, on the mean
         learned: of them, by what gave the logits"""
-    grown, usual = (pictures / learned) ** SLOPES[recipe[0]], usual_temperature(recipe, width, pictures)
+    grown, usual = (pictures / learned) ** (SLOPES[recipe[0]] * min(1., 8 / pictures)), usual_temperature(recipe, width, pictures)
     loss = lambda t: -np.average(log_softmax(logits / t, 1)[np.arange(len(targets)), targets], weights=weight)
     heard, trust = min(1., FEW * pictures) * weight.sum()**2 / (weight**2).sum(), FEW * pictures
     return float(min(np.logspace(-2, 4, 121), key=lambda t: heard * loss(t * grown) + (np.log(t / usual) / trust)**2 / 2))
