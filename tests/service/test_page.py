@@ -10,6 +10,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlencode, urlsplit
 from zipfile import ZipFile
 
@@ -394,6 +395,51 @@ def test_a_label_a_threshold_and_clearing_them(page, api):
     page.go_back()
     page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(everything))
     assert page.locator("#threshold").input_value() == "0"
+
+
+@pytest.fixture(scope="module")
+def sure(small, tmp_path_factory):
+    "A server with a model that was calibrated on many classes, and its finder."
+    from dataclasses import replace
+
+    from image_similarity.finder.finder import SimilarityFinder
+    from image_similarity.service.app import create_app
+    from image_similarity.service.server import running
+    root = tmp_path_factory.mktemp("sure")
+    finder = SimilarityFinder.load(small.finder.save(root / "pets"))
+    spent = tuple(np.linspace(0, .9, 30).tolist())
+    finder._own = replace(finder._own, world=replace(finder._own.world, classes=30, spent=spent, spent_new=spent, searched=len(finder)))
+    finder.save(root / "pets")
+    finder = SimilarityFinder.load(root / "pets")
+    with running(create_app(root)) as address: yield SimpleNamespace(address=address, finder=finder)
+
+
+def test_a_set_that_holds_a_match_is_asked_for_and_promised(chromium, sure):
+    picture = sure.finder.files[0]
+    found = sure.finder.search(picture, coverage=.8)
+    with httpx.Client(base_url=sure.address, timeout=60) as api:
+        ask = lambda **options: api.post("/v1/collections/pets/search", json={"item": 1, **options})
+        answer = ask(coverage=.8, top_k=50).json()
+        assert [r["id"] for r in answer["results"]] == [r.id for r in found] and answer["coverage"] == found.coverage and "80%" in found.coverage
+        assert "cut to its first 1" in ask(coverage=.8, top_k=1).json()["coverage"] and len(found) > 1
+        refusal = ask(coverage=.99)
+        assert refusal.status_code == 400 and "cannot be shown" in refusal.json()["message"]
+    with opened(chromium, sure.address) as page:
+        show(page, collection="pets", item=1)
+        page.locator("#coverage").select_option("0.8")
+        page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(found))
+        assert found.coverage in page.locator("#results-note").inner_text() and "coverage=0.8" in page.url
+        assert "1 active" in page.locator("#refine-count").inner_text()
+        page.go_back()
+        page.wait_for_function("n => document.querySelectorAll('.grid li').length > n", arg=len(found))
+        assert page.locator("#coverage").input_value() == "0"
+
+
+def test_a_model_that_can_promise_nothing_says_so_on_the_page(page):
+    show(page, collection="pets", item=1, coverage=.9) # three classes are too few
+    assert "five or more classes" in page.locator(".panel").inner_text()
+    page.locator("#coverage").select_option("0")
+    page.wait_for_selector(f"{TILES} .sure")
 
 
 def test_nothing_is_similar_enough(page):

@@ -128,9 +128,10 @@ async function search(signal) {
   if (Object.keys(where).length) options.where = where;
   if (address.isArgued(state)) return arguedSearch(options, signal);
   if (state.threshold) options.threshold = state.threshold;
+  if (state.coverage && comparedBy(state) === "probability") Object.assign(options, { coverage: state.coverage, top_k: service.limits.top_k }); // a set that is cut promises nothing
   const answer = await api.search(info.name, query, options, signal);
   const seen = answer.results.length + answer.below_threshold + answer.hidden_duplicates;
-  return { ...answer, more: seen >= state.count && state.count < service.limits.top_k };
+  return { ...answer, more: !answer.coverage && seen >= state.count && state.count < service.limits.top_k };
 }
 
 async function arguedSearch({ top_k, where }, signal) {
@@ -303,6 +304,7 @@ function noteOf(answer) {
     return `${some}${plural(answer.total, "picture")}. Choose one to find more like it.`;
   }
   const parts = [`${answer.results.length.toLocaleString("en")} of ${plural(info.items, "picture")}`];
+  if (answer.coverage) parts.push(answer.coverage);
   if (answer.below_threshold) parts.push(`${answer.below_threshold.toLocaleString("en")} not similar enough`);
   if (answer.hidden_duplicates) parts.push(`${plural(answer.hidden_duplicates, "near-duplicate")} hidden`);
   return parts.join(" · ");
