@@ -12,18 +12,18 @@ __all__ = ['SEEN_BY', 'JUDGED_BY', 'GONE', 'GLANCED', 'LOOKED', 'Asked', 'Answer
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 
 from .candidates import AT_LEAST, Held, Signature, opened, read_signatures
 from .landmarks import SPOTS, Spots, spots_agree
 from .verdicts import Look, Verdict, compare
 from ..images.errors import ImageError
+from ..images.progress import progress_bar
 from ..images.remote import as_path, as_url
 
 # %% ../../nbs/08_groups/10_judging.ipynb #judge006
@@ -94,11 +94,15 @@ def kept_signatures(files: Sequence, kept: Path | None, progress: bool = True) -
         row = ledger.rows[at]
         if (int(row["changed"]), int(row["bytes"])) == (facts[i].st_mtime_ns, facts[i].st_size): found[i] = _seen_before(path, facts[i], row)
     new = [i for i, s in enumerate(found) if s is None]
-    for start in range(0, len(new), 512): # a block at a time, so that little is lost
-        some = new[start:start + 512]
-        read = read_signatures([files[i] for i in some], progress)
-        for i, s in zip(some, read): found[i] = s
-        ledger.add(np.array([_row_of(s, facts[i].st_mtime_ns) for i, s in zip(some, read) if isinstance(s, Signature) and i in facts], _FILE))
+    def reading() -> Iterator[None]:
+        for start in range(0, len(new), 64): # a block at a time, so that little is lost
+            some = new[start:start + 64]
+            read = read_signatures([files[i] for i in some], progress=False)
+            ledger.add(np.array([_row_of(s, facts[i].st_mtime_ns) for i, s in zip(some, read) if isinstance(s, Signature) and i in facts], _FILE))
+            for i, s in zip(some, read):
+                found[i] = s
+                yield
+    for _ in progress_bar(reading(), "looking for copies", len(new), shown=progress): pass
     return [s for s in found if s is not None]
 
 # %% ../../nbs/08_groups/10_judging.ipynb #judge012
@@ -143,8 +147,8 @@ class Judge:
     def __init__(self, kept: Path | None = None, processes: int | None = None):
         """Args:
             kept: folder of what was said before
-            processes: None: as many as there are processors"""
-        self.ledger, self.processes = Ledger(kept and kept / f"pairs-{JUDGED_BY}", _PAIR), processes or cpu_count() or 1
+            processes: None: as many as there are processors; LOKY_MAX_CPU_COUNT in the environment sets fewer"""
+        self.ledger, self.processes = Ledger(kept and kept / f"pairs-{JUDGED_BY}", _PAIR), processes or cpu_count()
         self.known = dict(zip(((r["first"].item() << 64) | r["second"].item() for r in self.ledger.rows), range(len(self.ledger.rows))))
         self.new: dict[int, Answer] = {}
 

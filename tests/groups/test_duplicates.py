@@ -287,3 +287,22 @@ def test_spots_in_common_are_those_of_comparing_all_with_all(folder):
     n = len(signatures)
     expected = {(min(i, j), max(i, j)) for i in range(n) for j in range(n) if i != j and votes(signatures[i], signatures[j]) >= 4}
     assert {tuple(p) for p in spot_candidates(signatures, k=n).tolist()} == expected
+
+
+CASES = DATA.parent / "cases"
+
+
+@pytest.mark.skipif(not CASES.exists(), reason=f"{CASES} is not there")
+@pytest.mark.parametrize("folder, kind, kept, proposed", [
+    ("copies/metadata", "same pixels", "camera.jpg", True), ("copies/colour", "edited", "original.jpg", False), ("copies/enlarged", "saved again", "original.jpg", None),
+    ("copies/black", None, None, None), ("copies/screenshot", "part of", "original.jpg", False), ("copies/collage", "part of", "original.jpg", False),
+    ("copies/negative", "edited", "original.jpg", False)])
+def test_copies_that_others_made(folder, kind, kept, proposed):
+    group, = found(CASES / folder)
+    copy, = group.copies
+    assert kind in (None, copy.kind) and kept in (None, group.keep.name) and proposed in (None, copy.proposed)
+
+
+@pytest.mark.skipif(not CASES.exists(), reason=f"{CASES} is not there")
+@pytest.mark.parametrize("folder", ["wallpapers", "forms", "colours"])
+def test_pictures_that_others_took_for_copies(folder): assert not len(found(CASES / "not_copies" / folder))
