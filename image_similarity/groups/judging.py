@@ -149,7 +149,7 @@ class Judge:
             kept: folder of what was said before
             processes: None: as many as there are processors; LOKY_MAX_CPU_COUNT in the environment sets fewer"""
         self.ledger, self.processes = Ledger(kept and kept / f"pairs-{JUDGED_BY}", _PAIR), processes or cpu_count()
-        self.known = dict(zip(((r["first"].item() << 64) | r["second"].item() for r in self.ledger.rows), range(len(self.ledger.rows))))
+        self.known = {first << 64 | second: row for row, (first, second) in enumerate(zip(self.ledger.rows["first"].tolist(), self.ledger.rows["second"].tolist()))}
         self.new: dict[int, Answer] = {}
 
     def _key(self, one: Signature, other: Signature) -> int: return (_number(one.content) << 64) | _number(other.content)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from image_similarity.groups import judging
-from image_similarity.groups.candidates import hash_candidates, read_signatures, spot_candidates
+from image_similarity.groups import candidates, judging
+from image_similarity.groups.candidates import hash_candidates, neighbour_candidates, read_signatures, spot_candidates
 from image_similarity.drawing.pets import draw_pet
 from image_similarity.groups.duplicates import find_duplicates
 from image_similarity.groups.hashing import oriented_hashes
@@ -306,3 +306,11 @@ def test_copies_that_others_made(folder, kind, kept, proposed):
 @pytest.mark.skipif(not CASES.exists(), reason=f"{CASES} is not there")
 @pytest.mark.parametrize("folder", ["wallpapers", "forms", "colours"])
 def test_pictures_that_others_took_for_copies(folder): assert not len(found(CASES / "not_copies" / folder))
+
+
+def test_neighbours_by_cells_and_in_halves_are_those_that_lie_close(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(600, 48)).astype(np.float16)
+    rows[300:330] = rows[:30] + .1 * rng.normal(size=(30, 48)) # next to themselves; nothing else is
+    monkeypatch.setattr(candidates, "EXACT_UP_TO", 100)
+    assert neighbour_candidates(rows).tolist() == [[i, 300 + i] for i in range(30)]
