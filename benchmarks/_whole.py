@@ -43,9 +43,9 @@ def _before(pairs: Pairs) -> None:
     "As commit ec3def5 did it."
     from functools import lru_cache
     from image_similarity.alignment import View, align
-    from image_similarity.opening import open_image
+    from image_similarity.images import open_image
     view = lru_cache(300)(lambda file: View(open_image(file, at_least=256)))
-    for a, b in pairs: align(view(a), view(b))
+    for a, b in pairs: align(view(a), view(b), .8)
 
 
 def _run(*args: str, at: Path | None = None) -> str:
