@@ -9,6 +9,7 @@ __all__ = ['FEW', 'MOST', 'NEAR', 'BETWEEN', 'lay_out', 'groups_of', 'nearest_am
            'joined', 'map_of']
 
 # %% ../../nbs/09_gallery/36_mapping.ipynb #05f10003
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -34,7 +35,8 @@ def lay_out(embeddings: np.ndarray, seed: int = 0) -> np.ndarray:
     if n <= FEW: xy = _main_directions(embeddings)
     else:
         from pacmap import PaCMAP # here, because it takes long to load
-        xy = PaCMAP(n_components=2, random_state=seed).fit_transform(np.array(embeddings, np.float32), init="pca")
+        with warnings.catch_warnings(action="ignore"): # which say that a seed was given
+            xy = PaCMAP(n_components=2, random_state=seed).fit_transform(np.array(embeddings, np.float32), init="pca")
     xy = xy - xy.mean(0) if n else xy
     return (xy / max(np.abs(xy).max(initial=0), 1e-9)).astype(np.float32)
 
