@@ -62,7 +62,7 @@ def add_page(
     async def whole(): return _page("whole.html")
 
     @app.get("/login", include_in_schema=False)
-    async def login_form(): return _page("login.html")
+    async def login_form(): return _page("login.html") if token is not None else RedirectResponse("/", 303) # nobody has to sign in
 
     @app.post("/login", include_in_schema=False)
     async def login(request: Request):
@@ -75,7 +75,7 @@ def add_page(
     @app.post("/logout", include_in_schema=False)
     async def logout(request: Request):
         sessions.end(cookie_of(request.headers))
-        answer = RedirectResponse("/login", 303, {"Clear-Site-Data": '"cache"'})
+        answer = RedirectResponse("/login" if token is not None else "/", 303, {"Clear-Site-Data": '"cache"'})
         answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return answer
 

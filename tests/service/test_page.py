@@ -141,8 +141,8 @@ def told(answer):
     "The same of an answer of the API."
     by = answer["compared_by"]
     def figure(r):
-        if by == "probability": return f"pair {percent(r['pair_probability'])}" if r["probability"] is None else percent(r["probability"])
-        return f"{r['score']:.{3 if by == 'cosine' else 2}f}"
+        if by == "probability": return f"pair {percent(r['pair_probability'])}" if r["probability"] is None else f"match {percent(r['probability'])}"
+        return f"cosine {r['score']:.2f}" if by == "cosine" else f"{r['score']:.1f} σ above average"
     labelled = any(r["label"] for r in answer["results"])
     return [(r["label"] or "no label" if labelled else None, r["file"], figure(r)) for r in answer["results"]]
 
@@ -188,7 +188,7 @@ def test_what_is_not_quite_sure_is_not_called_100_percent(page):
         route.fulfill(json=answer)
     page.route("**/search*", sure)
     show(page, collection="pets", item=1)
-    assert [figure for *_, figure in read(page)][:4] == ["100.0%", ">99.9%", "99.9%", "0.0%"]
+    assert [figure for *_, figure in read(page)][:4] == ["match 100.0%", "match >99.9%", "match 99.9%", "match 0.0%"]
     page.locator(f"{TILES} .open").nth(1).click()
     page.wait_for_selector("#compare[open]")
     assert page.locator("#compare-title").inner_text() == ">99.9% likely to match"
@@ -277,7 +277,13 @@ def test_recommended_pictures_of_an_item_and_back(page, api):
     expected = api.get("/v1/collections/pets/items/1/recommendations", params={"top_k": 24}).json()["results"]
     assert read(page) == told({"results": expected, "compared_by": "probability"})
     assert "view=recommended" in page.url and page.get_by_role("button", name="Recommended").get_attribute("aria-pressed") == "true"
-    assert not page.locator("#refine").is_visible() # none of that is asked of recommendations
+    assert page.locator("#threshold-row").is_visible() and not page.locator("#filters").is_visible() # what is less similar than asked for is not recommended either
+    least = [r["pair_probability"] if r["probability"] is None else r["probability"] for r in expected][len(expected) // 2]
+    page.locator("#threshold").fill(f"{least:.2f}")
+    page.wait_for_function("n => document.querySelectorAll('.grid:not(.waiting) li').length < n", arg=len(expected))
+    assert len(read(page)) == sum((r["pair_probability"] if r["probability"] is None else r["probability"]) >= float(f"{least:.2f}") for r in expected)
+    page.locator("#threshold").fill("0")
+    page.wait_for_function("n => document.querySelectorAll('.grid:not(.waiting) li').length === n", arg=len(expected))
     check(page)
     page.locator(f"{TILES} .open").first.click()
     page.wait_for_selector("#compare[open]")

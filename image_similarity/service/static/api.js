@@ -47,6 +47,7 @@ export const collection = (name, signal) => get(at(name), signal);
 export const create = async (name, encoder) => (await request(at(name), withJson("PUT", { encoder }))).json();
 export const item = (name, id, signal) => get(at(name, `/items/${id}`), signal);
 export const jobs = async (name) => (await get(`/v1/jobs?collection=${encodeURIComponent(name)}`)).jobs;
+export const allJobs = async () => (await get("/v1/jobs?limit=20")).jobs;
 export const job = (id) => get(`/v1/jobs/${encodeURIComponent(id)}`);
 export const cancelJob = async (id) => (await request(`/v1/jobs/${encodeURIComponent(id)}/cancel`, { method: "POST" })).json();
 

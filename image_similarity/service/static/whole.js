@@ -5,6 +5,7 @@ import { makeChart } from "./chart.js";
 import { makeMend } from "./mend.js";
 import * as one from "./one.js";
 import { makeWall } from "./wall.js";
+import * as working from "./working.js";
 
 const VIEWS = { grid: "Grid", map: "Map", problems: "Problems" };
 const EVERY = 1000; // ms between two looks at a job
@@ -20,7 +21,7 @@ async function tried(work) {
 }
 
 const byId = (id) => items.find((item) => item.id === id);
-const wall = makeWall({ thumbnail, on: { chosen: choose, open: (item) => one.show(name, item), current: () => { if ($("#sort").value === "similarity") return; }, broken } });
+const wall = makeWall({ thumbnail, on: { chosen: choose, open: (item) => one.show(name, item), broken } });
 const chart = makeChart({ thumbnail, on: { chosen: choose, open: (item) => one.show(name, item) } });
 const mend = makeMend({ thumbnail, on: {
   open: (id) => { const item = byId(id); if (item) one.show(name, item); },
@@ -288,5 +289,6 @@ document.addEventListener("keydown", (event) => {
   if ((event.ctrlKey || event.metaKey) && event.key === "z" && undoing.length) { event.preventDefault(); undo(); }
   if (event.key === "Delete" && chosen.length) askToRemove();
 });
+working.setUp();
 $("#stage").setAttribute("aria-busy", "true");
 tried(begin).finally(() => $("#stage").removeAttribute("aria-busy"));
