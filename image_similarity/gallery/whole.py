@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..explain.grids import picture_grid
 from .catalogue import Item
 from .feedback import FeedbackCatalogue
 from ..images.errors import ImageError
@@ -146,6 +147,16 @@ class Whole:
         from image_similarity.gallery.mapping import map_of # loads SciPy
         namer = imagenet_namer(self.encoder) if (self.catalogue.fact("encoder") or {}).get("kind") not in (None, "none") else None
         return map_of(self.catalogue, anew, progress, namer)
+
+    def grid(self, where: dict | None = None, size: int = 128) -> Any:
+        """All pictures as a grid to click, in a notebook: `gallery.update(grid.selected, label='cat')`. Raises `ImportError` without anywidget.
+
+        Args:
+            where: items that meet these conditions, as for `items`; None for all
+            size: pixels of a tile, about
+        Returns: `selected`, `right` and `wrong` are lists of ids"""
+        items = self.catalogue.items(where)
+        return picture_grid([_where(item) for item in items], [item.id or 0 for item in items], [item.label or item.path.name for item in items], size)
 
     def hand_on(self, file: str | Path, format: str, where: dict | None = None, root: str | Path | None = None) -> Path:
         """Write a file that another tool reads; pictures stay where they are. Raises `ValueError` for another format or ending.

@@ -25,7 +25,7 @@ def root(tmp_path_factory):
     "`pets`: 24 drawn pets in two folders, two of them with the label of the other breed; `many`: ten thousand names of the same pictures, and vectors."
     root, drawn = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("drawn")
     files = sorted((sample_pets(drawn, n_breeds=2, n_per_breed=12, size=96) / "images").iterdir())
-    for n, file in enumerate(files): (drawn / "sorted" / ("cats" if n < 12 else "dogs")).mkdir(parents=True, exist_ok=True)
+    for n in range(24): (drawn / "sorted" / ("cats" if n < 12 else "dogs")).mkdir(parents=True, exist_ok=True)
     files = [shutil.move(file, drawn / "sorted" / ("cats" if n < 12 else "dogs") / file.name) for n, file in enumerate(files)]
     encoder = create_encoder(size=96)
     labels = ["cat"] * 12 + ["dog"] * 12
