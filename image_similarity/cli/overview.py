@@ -20,7 +20,7 @@ from .options import AsJson, OwnPlace, Place, Quiet, Where, open_gallery
 from ..images.console import Voice, line_path, say, shown_path
 from ..images.replacing import replaced_whole
 
-if TYPE_CHECKING: pass # it takes long to load
+if TYPE_CHECKING: from image_similarity.gallery.feedback import Places # it takes long to load
 
 # %% ../../nbs/14_cli/07_overview.ipynb #b8ed0004
 def map(
