@@ -9,7 +9,7 @@ __all__ = ['FEW', 'MOST', 'NEAR', 'BETWEEN', 'lay_out', 'groups_of', 'nearest_am
            'joined', 'map_of']
 
 # %% ../../nbs/09_gallery/36_mapping.ipynb #05f10003
-import warnings
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -35,8 +35,8 @@ def lay_out(embeddings: np.ndarray, seed: int = 0) -> np.ndarray:
     if n <= FEW: xy = _main_directions(embeddings)
     else:
         from pacmap import PaCMAP # here, because it takes long to load
-        with warnings.catch_warnings(action="ignore"): # which say that a seed was given
-            xy = PaCMAP(n_components=2, random_state=seed).fit_transform(np.array(embeddings, np.float32), init="pca")
+        logging.getLogger("pacmap").setLevel(logging.ERROR) # it would say that a seed was given
+        xy = PaCMAP(n_components=2, random_state=seed).fit_transform(np.array(embeddings, np.float32), init="pca")
     xy = xy - xy.mean(0) if n else xy
     return (xy / max(np.abs(xy).max(initial=0), 1e-9)).astype(np.float32)
 
@@ -127,7 +127,7 @@ def _embeddings(catalogue: FeedbackCatalogue) -> tuple[np.ndarray, np.ndarray]: 
     order = np.argsort(ids)
     return ids[order], rows[order]
 
-def drawn_anew(catalogue: FeedbackCatalogue, progress: bool = True, namer: Callable[[np.ndarray], list[str]] | None = None) -> Places:
+def drawn_anew(catalogue: FeedbackCatalogue, progress: bool = True, namer: Callable[[np.ndarray], list[str] | None] | None = None) -> Places:
     """A map of all pictures.
 
     Args:
@@ -166,7 +166,7 @@ def joined(catalogue: FeedbackCatalogue, kept: Places, new: Sequence[int]) -> Pl
     places, names = placed_among(best, xy, kept.clusters)
     return Places(np.array(new), places, names, np.ones(len(new), bool))
 
-def map_of(catalogue: FeedbackCatalogue, anew: bool = False, progress: bool = True, namer: Callable[[np.ndarray], list[str]] | None = None) -> Places:
+def map_of(catalogue: FeedbackCatalogue, anew: bool = False, progress: bool = True, namer: Callable[[np.ndarray], list[str] | None] | None = None) -> Places:
     """The map that is kept, with new pictures in their places; it is drawn where there is none.
 
     Args:

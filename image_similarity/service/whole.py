@@ -58,7 +58,7 @@ def table(collection: Collection, opened: Opened) -> dict:
     Returns: columns, in order of id; texts that repeat by number"""
     catalogue = opened.gallery.catalogue
     with catalogue.reading(): items, places = catalogue.items(), catalogue.places()
-    top, label, folder, cluster = common_folder([i for i in items if not i.path.is_relative_to(collection.pictures)]), _Words(), _Words(), _Words()
+    top, label, folder, cluster = common_folder(i.path for i in items if not i.path.is_relative_to(collection.pictures)), _Words(), _Words(), _Words()
     at = {int(id): n for n, id in enumerate(places.ids)}
     where = [at.get(item.id or 0) for item in items]
     xy = places.xy.round(4).tolist()
@@ -82,7 +82,7 @@ def details(collection: Collection, opened: Opened, id: int, at_home: bool) -> d
     item = known_item(opened, id)
     sent = item.path.is_relative_to(collection.pictures)
     told = {**shown_item(opened.name, item), "size": item.size, "date": None if item.mtime_ns is None else _moment(item.mtime_ns / 1e9), "width": None, "height": None, "camera": None,
-            "taken": None, "folder": _folder(item, common_folder(opened.gallery.catalogue.items()), collection.pictures) if not sent else _folder(item, item.path, collection.pictures),
+            "taken": None, "folder": _folder(item, Path("/") if sent else common_folder(p for p in opened.gallery.catalogue.paths().values() if not p.is_relative_to(collection.pictures)), collection.pictures),
             "path": (as_url(item.path) or str(item.path)) if at_home and not sent else None, "sent": sent}
     if as_url(item.path) is not None: return told
     try:

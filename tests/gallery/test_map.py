@@ -34,7 +34,7 @@ def test_a_map_is_kept_and_new_pictures_find_their_place(gallery, photos, tmp_pa
     later = gallery.map(progress=False)
     stays = [i for i in range(20) if i != 7]
     assert (later.xy[stays] == first.xy[stays]).all() and later.joined.nonzero()[0].tolist() == [7, 20]
-    near = gallery.search(21, 10, metric="cosine")
+    near = [r for r in gallery.search(21, 12, metric="cosine") if r.id != 8][:10] # of those that had a place
     assert near[0].id == 5 and later.clusters[20] in {later.clusters[r.id - 1] for r in near}
     placed = [later.xy[r.id - 1] for r in near if later.clusters[r.id - 1] == later.clusters[20]][:3]
     np.testing.assert_allclose(later.xy[20], np.mean(placed, axis=0), atol=1e-6)
@@ -51,6 +51,7 @@ def test_a_copy_of_a_gallery_has_its_map_where_it_is_the_same_file(gallery, tmp_
     assert found.ids.tolist() == first.ids.tolist() and len(found) == 20
 
 
+@pytest.mark.soak
 def test_groups_on_the_map_are_the_heaps_and_have_their_names(tmp_path):
     gallery = Gallery(None)
     heap, vectors = heaps(180)

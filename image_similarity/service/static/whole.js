@@ -106,7 +106,7 @@ const shownIds = () => new Set(shown.map(({ id }) => id));
 const suspicion = () => new Map((told?.findings ?? []).map(({ id, score }) => [id, score]).sort((a, b) => a[1] - b[1]));
 
 function panel(title, text, action) {
-  return el("div", { class: "panel nothing" }, el("h3", {}, title), el("p", {}, text), action && el("div", { class: "panel-actions" }, el("button", { type: "button", class: "main", onclick: action[1] }, action[0])));
+  return el("div", { class: "panel nothing" }, el("h2", {}, title), el("p", {}, text), action && el("div", { class: "panel-actions" }, el("button", { type: "button", class: "main", onclick: action[1] }, action[0])));
 }
 
 function address(changes) {
@@ -250,7 +250,7 @@ async function begin() {
   for (const which of ["label", "folder", "sort"]) if ([...$(`#${which}`).options].some(({ value }) => value === asked.get(which))) $(`#${which}`).value = asked.get(which);
   if ($("#sort").value === "similarity") await sortBySimilarity();
   paint();
-  if (items.some(({ x }) => x === null) && items.some(({ x }) => x !== null) && (await tried(() => api.placeNew(name)))?.items) await changed();
+  if (items.some(({ x }) => x === null) && items.some(({ x }) => x !== null) && (await api.placeNew(name).catch(() => null))?.items) await changed(); // what is only read keeps none
 }
 
 for (const id of ["#label", "#folder", "#named"]) $(id).addEventListener(id === "#named" ? "input" : "change", () => { written(); paint(); });
