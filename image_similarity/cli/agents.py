@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import OwnPlace, found_gallery, open_gallery, shown_place
+from .options import OwnPlace, found_gallery, open_gallery
 from ..explain.grids import small_jpeg
 from ..images.remote import as_url
 

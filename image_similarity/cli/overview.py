@@ -11,7 +11,7 @@ __all__ = ['map', 'hand_on']
 import csv
 import json as to_json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,8 +19,6 @@ from .gallery import conditions, gallery_app
 from .options import AsJson, OwnPlace, Place, Quiet, Where, open_gallery
 from ..images.console import Voice, line_path, say, shown_path
 from ..images.replacing import replaced_whole
-
-if TYPE_CHECKING: from image_similarity.gallery.feedback import Places # it takes long to load
 
 # %% ../../nbs/14_cli/07_overview.ipynb #b8ed0004
 def map(

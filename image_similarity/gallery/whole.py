@@ -25,9 +25,6 @@ from ..images.opening import open_image
 from ..images.remote import as_url
 from ..images.replacing import replaced_whole
 
-if TYPE_CHECKING: # these take long to load
-    from image_similarity.gallery.feedback import Places
-
 # %% ../../nbs/09_gallery/37_whole.ipynb #5f330006
 def _where(item: Item) -> str: return as_url(item.path) or str(item.path)
 
