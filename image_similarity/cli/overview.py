@@ -68,11 +68,11 @@ def _picture(file: Path, records: list[dict]) -> None:
 @gallery_app.command("hand-on")
 def hand_on(
     gallery: Place,
-    out: Annotated[Path, typer.Argument(help="A .json, of CVAT an .xml.", metavar="OUT", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Of Label Studio a .json, of CVAT an .xml, of FiftyOne a folder.", metavar="OUT", show_default=False)],
     format: Annotated[str, typer.Option("--format", metavar="fiftyone|label-studio|cvat", show_default=False, help="Who is to read it.")],
     where: Where = None,
     root: Annotated[Path | None, typer.Option(metavar="FOLDER", show_default=False, help="Folder above all pictures, to which names are relative. By default the deepest one.")] = None,
     quiet: Quiet = False,
 ):
-    "Write a file that FiftyOne, Label Studio or CVAT reads. Pictures stay where they are."
+    "Write what FiftyOne, Label Studio or CVAT reads. Pictures stay where they are."
     say(f"written to {shown_path(open_gallery(gallery).hand_on(out, format, conditions(where), root))}")

@@ -8,6 +8,7 @@ import pytest
 
 from image_similarity.gallery.gallery import Gallery
 from image_similarity.gallery.mapping import lay_out
+from image_similarity.gallery.whole import fiftyone_samples
 from image_similarity.metrics.similarity import normalize
 from small_gallery import Tiny, paint
 
@@ -77,8 +78,11 @@ def test_few_pictures_lie_along_their_main_directions():
 
 def test_files_for_other_tools(gallery, photos, tmp_path, monkeypatch):
     gallery.update(3, metadata={"excluded": True})
-    samples = json.loads(gallery.hand_on(tmp_path / "f.json", "fiftyone").read_text())["samples"]
-    assert [s["filepath"] for s in samples] == [str(p) for p in gallery.files] and samples[2]["tags"] == ["excluded"] and samples[0]["number"] == 0
+    folder = gallery.hand_on(tmp_path / "f", "fiftyone")
+    places, labels = (json.loads((folder / name).read_text()) for name in ("data.json", "labels.json"))
+    assert [*places.values()] == [str(p) for p in gallery.files] and [*labels["labels"].values()] == gallery.labels
+    samples = fiftyone_samples(gallery.items())
+    assert samples[2]["tags"] == ["excluded"] and samples[0]["number"] == 0
     tasks = json.loads(gallery.hand_on(tmp_path / "l.json", "label-studio", where={"label": "cat"}).read_text())
     assert 3 not in {t["data"]["gallery_id"] for t in tasks} and all(t["predictions"][0]["result"][0]["value"]["choices"] == ["cat"] for t in tasks)
     images = ET.parse(gallery.hand_on(tmp_path / "c.xml", "cvat")).getroot().findall("image")
