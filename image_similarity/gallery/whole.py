@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..explain.grids import picture_grid
-from .catalogue import Item
+from .catalogue import Catalogue, Item
+from .encoder import kept_encoder
 from .feedback import FeedbackCatalogue, Places
 from ..images.errors import ImageError
 from ..images.opening import open_image
@@ -127,23 +128,23 @@ def common_folder(paths: Iterable[Path]) -> Path:
     return Path(*shared) if shared else Path("/")
 
 # %% ../../nbs/09_gallery/37_whole.ipynb #5f330011
-def imagenet_names(encoder: Any, pooled: np.ndarray) -> list[str] | None:
+def imagenet_names(catalogue: Catalogue, pooled: np.ndarray) -> list[str] | None:
     """What ImageNet would call groups of pictures.
 
     Args:
-        encoder: `GalleryEncoder`
         pooled: (g, width) means of groups of pictures
     Returns: a name for each; None for an encoder that knows no names"""
+    if (catalogue.fact("encoder") or {}).get("kind") in (None, "none"): return None
     try:
         from image_similarity.encoders.imagenet import class_names, imagenet_logits # needs torch
+        encoder: Any = kept_encoder(catalogue)
         return [class_names()[i].split(",")[0] for i in imagenet_logits(pooled, encoder.encoder).argmax(1)]
-    except (AttributeError, ImportError, ValueError): return None
+    except (AttributeError, ImportError, OSError, ValueError): return None
 
 # %% ../../nbs/09_gallery/37_whole.ipynb #5f330013
 class Whole:
     "What a gallery offers for all of its pictures at once."
     catalogue: FeedbackCatalogue
-    encoder: Any # `GalleryEncoder`
 
     def map(self, anew: bool = False, progress: bool = True) -> Places:
         """A map on which similar pictures lie close together. It is kept; pictures that came since are placed among their neighbours.
@@ -153,8 +154,7 @@ class Whole:
             progress: show a bar on stderr
         Returns: id, place and group of each picture"""
         from image_similarity.gallery.mapping import map_of # loads SciPy
-        knows = (self.catalogue.fact("encoder") or {}).get("kind") not in (None, "none")
-        return map_of(self.catalogue, anew, progress, (lambda pooled: imagenet_names(self.encoder, pooled)) if knows else None)
+        return map_of(self.catalogue, anew, progress, lambda pooled: imagenet_names(self.catalogue, pooled))
 
     def grid(self, where: dict | None = None, size: int = 128) -> Any:
         """All pictures as a grid to click, in a notebook: `gallery.update(grid.selected, label='cat')`. Raises `ImportError` without anywidget.
