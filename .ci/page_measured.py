@@ -111,6 +111,11 @@ QUALITY = {"data_quality": {
     "split_leaks_found": "copies of training photos among those held out: share found", "split_leaks_unplanted": "… others that are called copies",
     "blur_auc": "blurred photos beside their originals: area under the curve", "dark_auc": "dark photos: the same"}}
 
+WHOLE = {"page": {
+    "grid_frame_over_empty": "a grid of 10,000 pictures, scrolled: 95th percentile of a frame's time, over as many empty boxes",
+    "map_frame_over_empty": "a map of 100,000 pictures, zoomed: the same, over a canvas of as many boxes",
+    "first_result_over_api": "from a click to the best result on the screen, over the API's answer"}}
+
 ARGUED = {"feedback": {
     **{f"{way}_{n}_r_precision": f"{'R-precision of what is not marked, after ' + marks if way == 'marks' else '… ' + words}" for n, marks in ((1, "one mark"), (3, "three marks"), (10, "ten"))
        for way, words in (("marks", ""), ("mean_vector", "averaging the examples"), ("recommend", "Qdrant's recommendation score"))},
@@ -145,7 +150,7 @@ def pets() -> str:
 def machines() -> str:
     "What the figures were measured on."
     where = {}
-    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "ranking", "feedback", "gallery", "many_machines", "service", "seed_loop", "startup", "pictures", "attacks"):
+    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "page", "ranking", "feedback", "gallery", "many_machines", "service", "seed_loop", "startup", "pictures", "attacks"):
         for machine in (run["machine"] for run in processors(script).values()):
             where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}", []).append(f"`{script}.py`")
     return "; ".join(f"{machine} ({', '.join(scripts)})" for machine, scripts in where.items())
@@ -157,7 +162,7 @@ def page() -> str:
              "runs them all, and this page is made from what they wrote. In brackets are 95 % intervals. "
              f"The encoders come from PyPI. Measured on {machines()}.",
              "[Classes](#classes) · [an open world](#an-open-world) · [few pictures](#few-pictures) · [pairs](#pairs) · [small tables](#small-tables-of-pairs) · [words and pictures](#words-and-pictures) · [products](#products) · [copies and clusters](#copies-and-clusters) · "
-             "[quality of a data set](#quality-of-a-data-set) · [arguing](#arguing) · [losses](#losses) · [digits](#digits) · [how fast it is](#how-fast-it-is) · [under attack](#under-attack)",
+             "[quality of a data set](#quality-of-a-data-set) · [the page](#the-page) · [arguing](#arguing) · [losses](#losses) · [digits](#digits) · [how fast it is](#how-fast-it-is) · [under attack](#under-attack)",
              "## Classes", pets(),
              "## An open world", "A model that has learned some classes, and a gallery that holds these, new classes of the same domain, and foreign pictures. From `benchmarks/open_world.py`; a system is a "
              "model with other classes held out.", goal_table(OPEN),
@@ -166,6 +171,7 @@ def page() -> str:
         parts += [f"## {title}", words, grid(results(script)["rows"], lines, columns)]
     parts += ["## Copies and clusters", "`Gallery.duplicates` and `Gallery.clusters` beside the usual ways. From `benchmarks/duplicates.py`.", goal_table(COPIES),
               "## Quality of a data set", "What `inspect` finds of mistakes that are made on purpose. From `benchmarks/data_quality.py`; cleanlab ranks the same pictures by posteriors of the same first round.", goal_table(QUALITY),
+              "## The page", "In a Chromium without a GPU, on the cores of the service, by turns with what does nothing else. From `benchmarks/page.py`.", goal_table(WHOLE),
               "## Arguing", "A simulated user marks the first results of plain searches on clothes, pets and ImageNet's classes in groups; objects are pasted into photographs (made pictures); labels are answered. From `benchmarks/feedback.py`.",
               goal_table(ARGUED),
               "## Losses", "`embedding_learner` with each of its losses: AUC of the cosine between photographs it was not trained on. From `benchmarks/ranking.py`.",

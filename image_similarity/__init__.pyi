@@ -34,6 +34,7 @@ from .finder.evaluation import Evaluation, evaluate
 from .finder.training import fit_finder
 from .finder.onnx_export import export_onnx
 from .finder.inspection import inspect_gallery
+from .finder.model_card import write_card
 from .matching.automm import convert_data_for_ranking
 from .matching.predictor import MatchPredictor
 from .matching.search import MultiModalPredictor, semantic_search
@@ -107,4 +108,5 @@ __all__ = [
     "siamese_splitter",
     "threshold_for_precision",
     "words",
+    "write_card",
 ]

@@ -142,8 +142,8 @@ def told(answer):
     "The same of an answer of the API."
     by = answer["compared_by"]
     def figure(r):
-        if by == "probability": return f"pair {percent(r['pair_probability'])}" if r["probability"] is None else percent(r["probability"])
-        return f"{r['score']:.{3 if by == 'cosine' else 2}f}"
+        if by == "probability": return f"pair {percent(r['pair_probability'])}" if r["probability"] is None else f"match {percent(r['probability'])}"
+        return f"cosine {r['score']:.2f}" if by == "cosine" else f"{r['score']:.1f} σ above average"
     labelled = any(r["label"] for r in answer["results"])
     return [(r["label"] or "no label" if labelled else None, r["file"], figure(r)) for r in answer["results"]]
 
@@ -189,7 +189,7 @@ def test_what_is_not_quite_sure_is_not_called_100_percent(page):
         route.fulfill(json=answer)
     page.route("**/search*", sure)
     show(page, collection="pets", item=1)
-    assert [figure for *_, figure in read(page)][:4] == ["100.0%", ">99.9%", "99.9%", "0.0%"]
+    assert [figure for *_, figure in read(page)][:4] == ["match 100.0%", "match >99.9%", "match 99.9%", "match 0.0%"]
     page.locator(f"{TILES} .open").nth(1).click()
     page.wait_for_selector("#compare[open]")
     assert page.locator("#compare-title").inner_text() == ">99.9% likely to match"
@@ -230,9 +230,20 @@ def test_words_are_searched_with_alone_and_beside_a_picture(page, api, small):
     assert page.locator("#pair-query .role").inner_text() == "Query, and “a brown dog”" and page.locator(".overlay").count() == 0
     check(page)
     page.keyboard.press("Escape")
+    page.wait_for_selector("#compare", state="hidden")
+    second = read(page)[1][1]
+    page.get_by_role("button", name="More like this").nth(1).click()
+    page.wait_for_function("name => document.querySelector('.query-file').textContent === name", arg=second) # it keeps its name
+    assert page.locator("#text").input_value() == "" and "mix=" not in page.url
+    page.go_back()
+    page.wait_for_selector("#mix-row:not([hidden])")
+    settled(page)
     page.get_by_role("button", name="Clear").click()
     settled(page)
     assert "picture=" not in page.url and "text=" in page.url
+    page.locator("#text").fill("")
+    page.get_by_role("button", name="Search").click()
+    assert "Say in a few words" in page.inner_text("#text-wrong")
 
 
 # --- going on, and back
@@ -278,7 +289,13 @@ def test_recommended_pictures_of_an_item_and_back(page, api):
     expected = api.get("/v1/collections/pets/items/1/recommendations", params={"top_k": 24}).json()["results"]
     assert read(page) == told({"results": expected, "compared_by": "probability"})
     assert "view=recommended" in page.url and page.get_by_role("button", name="Recommended").get_attribute("aria-pressed") == "true"
-    assert not page.locator("#refine").is_visible() # none of that is asked of recommendations
+    assert page.locator("#threshold-row").is_visible() and not page.locator("#filters").is_visible() # what is less similar than asked for is not recommended either
+    least = min(.99, [r["pair_probability"] if r["probability"] is None else r["probability"] for r in expected][len(expected) // 2])
+    page.locator("#threshold").fill(f"{least:.2f}")
+    page.wait_for_function("n => document.querySelectorAll('.grid:not(.waiting) li').length < n", arg=len(expected))
+    assert len(read(page)) == sum((r["pair_probability"] if r["probability"] is None else r["probability"]) >= float(f"{least:.2f}") for r in expected)
+    page.locator("#threshold").fill("0")
+    page.wait_for_function("n => document.querySelectorAll('.grid:not(.waiting) li').length === n", arg=len(expected))
     check(page)
     page.locator(f"{TILES} .open").first.click()
     page.wait_for_selector("#compare[open]")
@@ -512,6 +529,108 @@ def test_near_duplicates_are_hidden_and_metadata_filters(page, api, small, tmp_p
     settled(page)
     assert len(read(page)) == 1 and page.get_by_label("year").evaluate("s => s.selectedOptions[0].textContent") == "2020"
     check(page)
+
+
+# --- what a reader trips over
+
+def test_results_are_seen_and_old_ones_are_not_there_to_be_clicked(page):
+    show(page, collection="pets")
+    page.set_viewport_size({"width": 700, "height": 420})
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    held = []
+    page.route("**/search*", lambda route: held.append(route))
+    page.locator(f"{TILES} .open").nth(20).click()
+    page.wait_for_selector(".grid.waiting")
+    assert page.locator(TILES).count() == 0 # nothing of before stands under the title of what comes
+    page.wait_for_timeout(200)
+    held.pop().continue_()
+    page.wait_for_selector(f"{TILES} .sure")
+    settled(page)
+    seen = "(() => { const box = document.querySelector('.grid:not(.waiting) li .open').getBoundingClientRect(); return box.top >= 0 && box.top < innerHeight; })()"
+    assert page.evaluate(seen)
+    page.unroute("**/search*")
+    page.set_viewport_size(PHONE)
+    page.locator(f"{TILES} .more").nth(3).click()
+    page.wait_for_function("url => location.href !== url", arg=page.url)
+    settled(page)
+    page.wait_for_selector(f"{TILES} .sure")
+    assert page.evaluate(seen)
+
+
+def test_counts_say_what_they_count(page, api):
+    label = api.get("/v1/collections/pets").json()["labels"][0]
+    show(page, collection="pets", item=1, count=2, label=label["label"])
+    assert page.inner_text("#results-note") == f"2 of {label['items']} pictures labelled {label['label']}"
+    show(page, collection="pets", label=label["label"])
+    assert page.inner_text("#results-note").startswith(f"{label['items']} pictures labelled {label['label']}.")
+
+
+def test_another_collection_is_asked_nothing(page, small):
+    show(page, collection="pets")
+    drop(page, small.query)
+    page.wait_for_selector(f"{TILES} .sure")
+    page.select_option("#collection", "learning")
+    page.wait_for_function("!location.search.includes('picture=')")
+    settled(page)
+    assert page.locator("#query-image").is_hidden()
+    button, command = page.locator(".panel-actions button").first.bounding_box(), page.locator(".command").first.bounding_box()
+    assert button["y"] < command["y"] # first what most will do
+
+
+def test_what_is_the_matter_is_said(page, server):
+    show(page, collection="pets")
+    page.locator("#create-open").click()
+    page.locator("#create-name").fill("my pets!")
+    page.get_by_role("button", name="Create").click()
+    assert "cannot be a name" in page.inner_text("#create-wrong") and "cannot be changed later" in page.inner_text("#encoder-rule")
+    check(page)
+    page.keyboard.press("Escape")
+    assert httpx.post(f"{server}/logout").headers["location"] == "/" # nobody had to sign in
+    assert httpx.get(f"{server}/login").headers["location"] == "/"
+
+
+def test_moved_pictures_are_told_with_the_command(page):
+    page.route("**/thumbnail*", lambda route: route.fulfill(status=404, json={"code": "not_found", "message": "gone"}))
+    show(page, collection="pets")
+    page.wait_for_selector(".gone code")
+    assert page.inner_text(".gone code") == "image_similarity index FOLDER --gallery pets"
+    check(page)
+
+
+def test_a_training_is_seen_from_everywhere(page):
+    page.route("**/v1/jobs?limit=20", lambda route: route.fulfill(json={"jobs": [{"id": "1", "collection": "learning", "kind": "train", "state": "running", "percent": 40}], "next": None}))
+    for address in "/?collection=pets", "/whole?collection=pets":
+        page.goto(address)
+        page.wait_for_selector(".working a")
+        assert page.inner_text(".working a") == "Training learning, 40%"
+
+
+def test_the_square_that_was_looked_at_is_drawn(page, small, tmp_path):
+    Image.open(small.query).convert("RGB").resize((240, 120)).save(tmp_path / "wide.png")
+    show(page, collection="pets")
+    drop(page, tmp_path / "wide.png", "image/png")
+    page.wait_for_selector(f"{TILES} .sure")
+    page.locator(f"{TILES} .open").first.click()
+    page.wait_for_selector("#pair-query .look", timeout=60_000)
+    look, stage = page.locator("#pair-query .look").bounding_box(), page.locator("#pair-query .stage").bounding_box()
+    assert abs(look["width"] - look["height"]) < 1 and look["width"] < stage["width"] and abs(look["x"] + look["width"] / 2 - stage["x"] - stage["width"] / 2) < 1
+
+
+def test_a_finger_finds_every_button_and_swipes(page):
+    page.set_viewport_size(PHONE)
+    show(page, collection="pets", item=1)
+    small_ones = page.evaluate("[...document.querySelectorAll('button, select, a.button')].filter(b => b.offsetParent && b.getBoundingClientRect().height < 43.9).map(b => b.outerHTML)")
+    assert small_ones == []
+    page.locator(f"{TILES} .open").first.click()
+    page.wait_for_selector("#compare[open]")
+    box = page.locator("#compare").bounding_box()
+    assert box["width"] >= PHONE["width"] - 1 and box["height"] >= PHONE["height"] - 1
+    swipe = """(to) => { const at = (x) => [new Touch({identifier: 1, target: document.querySelector('.pair'), clientX: x, clientY: 200})], pair = document.querySelector('.pair');
+        pair.dispatchEvent(new TouchEvent('touchstart', {touches: at(200), changedTouches: at(200)})); pair.dispatchEvent(new TouchEvent('touchend', {touches: [], changedTouches: at(to)})); }"""
+    page.evaluate(swipe, 60)
+    page.wait_for_function("() => document.querySelector('#pair-match .role').textContent.startsWith('Result 2 ')")
+    page.evaluate(swipe, 320)
+    page.wait_for_function("() => document.querySelector('#pair-match .role').textContent.startsWith('Result 1 ')")
 
 
 # --- keys
