@@ -11,6 +11,8 @@ views of each object; recall@10 is the share of its six pictures among the first
 
 **Suggestions.** Ten labels at random, then ten answers at a time: chosen by `suggested`, by the smallest margin, or at random. Accuracy on pictures that are never asked about, of the same head for all; 20 seeds.
 
+**Brushes, links, strokes.** See `_brushing.py`.
+
     python benchmarks/feedback.py --data ../shared/data --json benchmarks/results/feedback.json
 """
 import argparse
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from _brushing import brush_rows
 from _data import add_arguments, data_folder
 from _report import interval, interval_row, report, row
 from PIL import Image
@@ -35,7 +38,7 @@ from image_similarity.metrics.similarity import normalize
 from image_similarity.scoring.marks import fit_marks, helpers_for, marked_head, middle_of, rooted, without
 from image_similarity.scoring.suggesting import doubt, fit_labels, suggested
 
-MARKS, QUERIES, SEEDS, ITEMS, VIEWS, PLAIN, REPEATS, ANSWERS = (1, 3, 10), 400, 20, 100_000, 6, 500, 15, 100
+MARKS, QUERIES, SEEDS, ITEMS, VIEWS, PLAIN, REPEATS, ANSWERS, PAIRS = (1, 3, 10), 400, 20, 100_000, 6, 500, 15, 100, 50
 GROUPS = {"finches": (1514668, 1622779), "frogs and turtles": (1629819, 1667778), "lizards": (1675722, 1698640), "snakes": (1728572, 1756291), "spiders": (1770081, 1776313),
           "parrots and ducks": (1795545, 1860187), "water birds": (2002556, 2058221), "dogs": (2085620, 2113978), "insects": (2165105, 2281787), "monkeys": (2480495, 2500267), "food": (7710000, 7930000)}  # WordNet numbers
 NAMED = {"boats": "canoe yawl speedboat lifeboat gondola catamaran trimaran schooner container_ship liner fireboat pirate aircraft_carrier submarine wreck".split(),
@@ -45,8 +48,8 @@ NAMED = {"boats": "canoe yawl speedboat lifeboat gondola catamaran trimaran scho
 
 def make_small() -> None:
     "As little as can be."
-    global QUERIES, SEEDS, ITEMS, VIEWS, PLAIN, REPEATS, ANSWERS
-    QUERIES, SEEDS, ITEMS, VIEWS, PLAIN, REPEATS, ANSWERS = 10, 2, 2000, 2, 10, 3, 60
+    global QUERIES, SEEDS, ITEMS, VIEWS, PLAIN, REPEATS, ANSWERS, PAIRS
+    QUERIES, SEEDS, ITEMS, VIEWS, PLAIN, REPEATS, ANSWERS, PAIRS = 10, 2, 2000, 2, 10, 3, 60, 4
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Photos:
     name: str
     units: np.ndarray
     labels: np.ndarray   # '' for none
+    files: list
+    pooled: np.ndarray
     test: np.ndarray     # bool: never asked about
 
     @property
@@ -76,7 +81,8 @@ def read(name: str, folder: Path, encoder) -> Photos:
         files = image_files(folder / ("imagenet_sample" if name == "imagenet" else name))
         labels, test = ([f.parent.name for f in files], [f.parent.parent.name == "test" for f in files]) if name == "clothing" else ([group_of(f) for f in files], [False] * len(files))
     found = embed(files, encoder, description=name)
-    return Photos(name, normalize(found.pooled[:, encoder.nf:]), *(np.array(values)[found.kept] for values in (labels, test)))
+    labels, test = (np.array(values)[found.kept] for values in (labels, test))
+    return Photos(name, normalize(found.pooled[:, encoder.nf:]), labels, found.files, found.pooled, test)
 
 
 # --- good and bad examples
@@ -261,6 +267,9 @@ def main():
     rows = mark_rows([one for one in photos if (one.labels != "").any()]) + suggestion_rows(photos[:2])
     report(rows, args.json) # kept, whatever happens next
     rows += speed_rows()
+    one = photos[1]
+    rows += brush_rows(one.files, one.pooled, one.labels, one.test, encoder, PAIRS)
+    report(rows, args.json)
     report(rows + part_rows(folder, encoder), args.json)
 
 
