@@ -37,6 +37,7 @@ def root(small, tmp_path_factory):
     from image_similarity.gallery.gallery import Gallery
     root = tmp_path_factory.mktemp("collections")
     small.finder.save(root / "pets")
+    Gallery(root / "parts", small.encoder, regions=True).add(small.data.files[:6], progress=False)
     for name in "learning", "stopped":
         gallery = Gallery(root / name, small.encoder)
         gallery.import_embeddings([], np.zeros((0, gallery.encoder.width)))
@@ -867,6 +868,17 @@ def test_a_box_over_the_query_searches_with_that_part(page, api):
     page.locator("#region-clear").click()
     settled(page)
     assert read(page) == told(api.post("/v1/collections/pets/search", json={"item": 1, "top_k": 24}).json())
+
+
+def test_the_part_that_matched_is_framed(page, api):
+    region = [.3, .3, .6, .6]
+    show(page, collection="parts", item=1, region=",".join(map(str, region)))
+    page.wait_for_selector(f"{TILES} .box")
+    results = {r["id"]: r["box"] for r in api.post("/v1/collections/parts/argue", json={"item": 1, "region": [region]}).json()["results"]}
+    page.wait_for_function("n => document.querySelectorAll('.grid .box').length === n", arg=sum(box is not None for box in results.values()))
+    id, (left, upper, right, lower) = next((id, box) for id, box in results.items() if box)
+    tile, box = (page.locator(f'.grid li[data-id="{id}"] {part}').bounding_box() for part in (".open", ".box"))
+    assert [(box["x"] - tile["x"]) / tile["width"], box["width"] / tile["width"]] == pytest.approx([left, right - left], abs=.03) # the drawn pets are square
 
 
 def test_a_brush_moves_the_score_is_kept_and_learned_from(page, api):
