@@ -30,7 +30,8 @@ def trained_head(files: list, pooled: np.ndarray, labels: np.ndarray, encoder) -
     return pair_scorer(siamese_learner(LabelledImages(files, [*labels], np.zeros(len(files), bool)), encoder, vectors, seed=0, progress=False))
 
 
-def brush_rows(files: list, pooled: np.ndarray, labels: np.ndarray, test: np.ndarray, encoder, n_pairs: int) -> list[dict]:
+def brush_rows(photos, encoder, n_pairs: int) -> list[dict]:
+    files, pooled, labels, test = photos.files, photos.pooled, photos.labels, photos.test
     rng, known = np.random.default_rng(0), np.flatnonzero(~test)
     scorer = trained_head([files[i] for i in known], pooled[known], labels[known], encoder)
     vectors = torch.from_numpy(pooled)

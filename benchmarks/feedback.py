@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from _brushing import brush_rows
 from _data import add_arguments, data_folder
-from _report import interval, interval_row, report, row
+from _report import interval, interval_row, measured_before, report, row
 from PIL import Image
 
 from image_similarity.encoders.encoder import create_encoder, embed
@@ -256,21 +256,28 @@ def suggestion_rows(sets: list[Photos]) -> list[dict]:
     return rows
 
 
+GROUPED = ("marks", "suggestions", "speed", "brushes", "parts")
+
+
 def main():
     parser = argparse.ArgumentParser(description="What arguing with the answer is worth.")
     add_arguments(parser, "clothing, pets, imagenet_sample and coil100")
     parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument("--only", nargs="*", choices=GROUPED, default=GROUPED, help="measure these; what the file given by --json says of the others is kept")
     args = parser.parse_args()
     if args.small: make_small()
     folder, encoder = data_folder(args), create_encoder(size=64 if args.small else None)
-    photos = [read(name, folder, encoder) for name in ("clothing", "pets", "imagenet")]
-    rows = mark_rows([one for one in photos if (one.labels != "").any()]) + suggestion_rows(photos[:2])
-    report(rows, args.json) # kept, whatever happens next
-    rows += speed_rows()
-    one = photos[1]
-    rows += brush_rows(one.files, one.pooled, one.labels, one.test, encoder, PAIRS)
-    report(rows, args.json)
-    report(rows + part_rows(folder, encoder), args.json)
+    photos, rows = {}, []
+    def of(*names: str) -> list[Photos]:
+        for name in names:
+            if name not in photos: photos[name] = read(name, folder, encoder)
+        return [photos[name] for name in names]
+    measures = {"marks": lambda: mark_rows([one for one in of("clothing", "pets", "imagenet") if (one.labels != "").any()]), "suggestions": lambda: suggestion_rows(of("clothing", "pets")),
+                "speed": speed_rows, "brushes": lambda: brush_rows(*of("pets"), encoder, PAIRS), "parts": lambda: part_rows(folder, encoder)}
+    for group in GROUPED:
+        if group not in args.only: continue
+        rows += measures[group]()
+        report(rows + measured_before(args.json, {row["name"] for row in rows}), args.json) # kept, whatever happens next
 
 
 if __name__ == "__main__":
