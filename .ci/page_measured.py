@@ -129,7 +129,11 @@ ARGUED = {"feedback": {
     "refit_ms": "a head for ten marks: milliseconds", "refit_and_rank_over_search": "… with the ranking of 100,000 items",
     "region_recall_at_10": "objects of 4 to 9 % of a picture: recall@10, looking into pictures", "whole_recall_at_10": "… whole pictures", "region_recall_over_whole": "… ratio", "region_bytes_ratio": "… bytes of such a gallery",
     "suggest_accuracy_50": "50 answers, suggested: accuracy on other pictures", "margin_accuracy_50": "… of the smallest margin", "random_accuracy_50": "… at random",
-    "suggest_50_minus_random": "… difference to random choice", "suggest_50_minus_margin": "… to the smallest margin", "suggest_answers_for_random_100": "suggested answers worth 100 at random"}}
+    "suggest_50_minus_random": "… difference to random choice", "suggest_50_minus_margin": "… to the smallest margin", "suggest_answers_for_random_100": "suggested answers worth 100 at random",
+    "brushed_map_error": "maps of what a brush leaves: how far they are from adding up to the answer", "brushed_deletion_minus_shuffled": "… deletion of pixels by them: area less that of the same map, shuffled",
+    "brushed_insertion_minus_shuffled": "… insertion", "links_deletion_minus_random": "both ends of a link blurred: what goes beyond the sum of each alone, in log odds, less that of a random partner",
+    "cosine_links_deletion_minus_random": "… links of the cosine", "mirrored_cells_found": "a picture and its mirror image: cells whose partner is where they went, or beside it", "mirrored_cells_by_chance": "… by chance",
+    "stroke_learned": "ten strokes, refitted: share of the wanted change", "stroke_learned_by_other_pairs": "… of the same queries with other pictures", "stroke_auc_change": "… change of the AUC of all pairs"}}
 
 LOSSES = {"": "plain cosine", "contrastive": "contrastive", "triplet": "triplet", "triplet_offline": "triplet, mined beforehand", "deep_ranking": "deep ranking",
           "arcface": "ArcFace", "classification": "classification"}

@@ -136,6 +136,8 @@ export const feedbackAddress = (name) => at(name, "/feedback?undone=true");
 export const feedback = (name, signal) => get(at(name, "/feedback"), signal);
 const said = (path) => async (name, body) => (await request(at(name, `/feedback/${path}`), withJson("POST", body))).json();
 export const [mark, stroke, answer] = [said("marks"), said("strokes"), said("answers")];
+export const examples = (name, item) => said("examples")(name, { item });
+export const predictions = (name, signal) => get(at(name, "/predictions?top_k=1"), signal);
 export const undo = (name, ids) => said("undo")(name, { ids });
 export const refit = (name, kind) => said("refit")(name, { kind });
 export const goBack = (name, kind) => said("version")(name, { kind });

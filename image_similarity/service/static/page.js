@@ -138,7 +138,7 @@ async function search(signal) {
 
 async function arguedSearch({ top_k, where }, signal) {
   const { right, wrong, region } = state;
-  const answer = await api.argue(info.name, query, { top_k, right, wrong, ...(where && { where }), ...(region && { region: [region] }) }, signal);
+  const answer = await api.argue(info.name, query, { top_k, right, wrong, ...(where && { where }), ...(region && { region }) }, signal);
   if (unsaid) keepMark(unsaid, query.item ? { item: query.item } : { picture: answer.picture });
   unsaid = null;
   return { ...answer, query: {}, below_threshold: 0, hidden_duplicates: 0, more: answer.results.length >= state.count && state.count < service.limits.top_k };
@@ -386,6 +386,7 @@ refine.setUp(refineBy);
 compare.setUp({ close: closeMatch, step: (id) => go({ match: id }, { replace: true }), more: (item) => searchFor({ item: item.id }) });
 argue.setUp({
   mark, region: (region) => go({ region, match: null }), asked: () => state, forget: () => go({ right: [], wrong: [], match: null }),
+  use: ({ right, wrong }) => go({ right, wrong, match: null }),
 });
 working.setUp();
 teach.setUp({ collection: () => info, taught: changed });
