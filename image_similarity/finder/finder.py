@@ -265,19 +265,20 @@ class SimilarityFinder:
         query = features_of(self.encoder, self.images[0][0])
         return [(query, features_of(self.encoder, image)) for _, image in self.images]
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, with_gallery: bool = True) -> Path:
         """Raises `TypeError` that names the layers of a learner that could not be built again, `ValueError` if the folder is something else.
 
         Args:
-            folder: made, or replaced if it is a model folder"""
+            folder: made, or replaced if it is a model folder
+            with_gallery: False: it takes load(folder, gallery) to search with it"""
         parts = {which: kept_record(self._learners, self._read, which) for which in HEADS}
         place = Path(os.path.realpath(folder))
         with unwritten(place / FILE), written_whole(place) as beside:
             if self.gallery.folder == place: self.gallery.catalogue.follow() # with all that others have added
-            self.gallery.save_to(beside)
+            if with_gallery: self.gallery.save_to(beside)
             write_model(beside, self._own, *({which: part[k] for which, part in parts.items()} for k in (0, 1)))
         if self.gallery.folder == place: self._set_up(self._own, Gallery(folder, self.encoder)) # the one that was open is gone
-        self._saved = place, self.gallery.catalogue.revision()
+        self._saved = (place, self.gallery.catalogue.revision()) if with_gallery else None
         return Path(folder)
 
     @classmethod
@@ -290,9 +291,8 @@ class SimilarityFinder:
             on: HOST:PORT of a Ray cluster's head, or auto: compare on all of its nodes, which see the gallery under the same address"""
         folder, finder = Path(os.path.realpath(folder)), cls.__new__(cls)
         model, records = read_model(folder)
-        finder._set_up(model, own_gallery(folder, model.encoder))
-        kept = finder.gallery if gallery is None else gallery if isinstance(gallery, Gallery) else Gallery(gallery)
-        if (kept, on) != (finder.gallery, finder._on): finder._on = on; finder._set_up(model, kept)
+        finder._on = on
+        finder._set_up(model, own_gallery(folder, model.encoder) if gallery is None else gallery if isinstance(gallery, Gallery) else Gallery(gallery))
         finder._learners, finder._read, finder.bad = {}, (folder, records), BadImages()
         return finder
 

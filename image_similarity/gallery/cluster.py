@@ -11,7 +11,7 @@ __all__ = ['CHUNK', 'SHARE', 'looked', 'gathered', 'Looker', 'ClusterEncoder', '
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +22,6 @@ from .encoder import GalleryEncoder, encoder_at_work, is_outdated, load_gallery_
 from .gallery import Gallery
 from ..images.errors import BadImages, ImageError
 from ..images.progress import progress_bar
-
-if TYPE_CHECKING: # it loads torch
-    from image_similarity.encoders.spreading import Workers
 
 # %% ../../nbs/09_gallery/39_cluster.ipynb #01649558
 CHUNK = 16 # pictures that an actor is given at a time
@@ -84,7 +81,7 @@ class ClusterEncoder:
         self.encoder, self.fingerprint, self.width, self.compared = encoder, encoder.fingerprint, encoder.width, encoder.compared
         with tempfile.TemporaryDirectory(prefix="encoder-") as place:
             saved = encoder.save(Path(place))
-            self.workers: Workers = Workers(address, Looker, saved, packed(Path(place)))
+            self.workers = Workers(address, Looker, saved, packed(Path(place)))
 
     def look(self, files: Sequence) -> Embedded:
         """Vectors of many pictures; those that cannot be read are reported.

@@ -10,7 +10,7 @@ __all__ = ['PATIENCE', 'FIRST', 'MOST', 'Answer', 'REMEMBERED', 'Part', 'Missing
 # %% ../../nbs/09_gallery/40_shards.ipynb #shard003
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
 from threading import Lock, RLock
@@ -23,7 +23,7 @@ from ..encoders.spreading import connected
 from .gallery import Gallery
 from .pairs import ByClass, GalleryPairs, PairView, check_width
 from ..scoring.scorers import PairScorer
-from ..scoring.search import PairHits, PairIndex
+from ..scoring.search import PairHits
 
 # %% ../../nbs/09_gallery/40_shards.ipynb #shard006
 class Part:
