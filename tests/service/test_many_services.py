@@ -49,8 +49,8 @@ def ended(client, ids, within=120):
     raise AssertionError(jobs)
 
 
-def begun(client, archive, kind="index"):
-    return client.post(f"/v1/collections/pets/{kind}", content=archive, headers={"Content-Type": "application/zip"}).raise_for_status().json()["id"]
+def begun(client, archive, labels="none"):
+    return client.post("/v1/collections/pets/train", params={"labels": labels}, content=archive, headers={"Content-Type": "application/zip"}).raise_for_status().json()["id"]
 
 
 def test_two_services_are_one(root, address, pets, quick_jobs):
@@ -68,7 +68,7 @@ def test_two_services_are_one(root, address, pets, quick_jobs):
         assert [job["state"] for job in jobs] == ["done"] * 4, jobs
         assert sum(job["result"]["added"] for job in jobs) == 11 and len(Gallery(address)) == 15  # four were there
         assert [job["id"] for job in one.get("/v1/jobs").json()["jobs"]] == ids[::-1]
-        job, = ended(one, [begun(two, zipped(pets), "train")])
+        job, = ended(one, [begun(two, zipped(pets), "auto")])
         assert (job["state"], job["message"]) == ("done", None) and job["result"]["added"] == 0
         for client in (one, two):
             assert client.get("/v1/collections/pets").json()["kind"] == "model"
