@@ -1,6 +1,6 @@
 """What a gallery in PostgreSQL costs beside one in a folder: many_machines.py [--json OUT] [--data DIR] [--items N]
 
-Both are on this machine, and share its cores. The server is a process apart, reached by TCP, with its settings as they come but for `shared_buffers`, which holds the rows. The rows of the gallery are
+Both are on this machine, and share its cores. The server is a process apart, reached by TCP, with its settings as they come but for `shared_buffers`: a scan of more than a quarter of it would leave nothing there, and copy every page from the system each time. The rows of the gallery are
 made from real photos' `pooled` (`_million.py` says how), 2,560 numbers each, of which 1,280 are compared.
 
 - search: `Gallery.search` with a vector in PostgreSQL beside `IndexFlatIP.search` of raw FAISS over the same embeddings, by turns; with an approximate index, its recall of the ten best and its speed beside its own exact search.
@@ -111,7 +111,7 @@ def main() -> None:
     if args.small: args.items, args.pictures = min(args.items, 2000), min(args.pictures, 60)
     folder, found = data_folder(args), []
     kept = json.loads(args.json.read_text())["rows"] if args.only and args.json and args.json.is_file() else []
-    with TrialServer({"shared_buffers": "2GB", "max_wal_size": "8GB"}) as server:
+    with TrialServer({"shared_buffers": "4GB", "max_wal_size": "8GB"}) as server: # four times the rows: of a larger table, a scan keeps nothing in memory
         if args.only != "cluster": found += database_rows(server, realistic_blocks(10**7, data=folder), args.items)
         if args.only != "database" and find_spec("ray") is None: print("the rows of a cluster are left out: they need Ray, pip install 'image_similarity[cluster]'", file=sys.stderr)
         elif args.only != "database":

@@ -85,6 +85,7 @@ class Workers:
                     self._actors.remove(actor)
                     if not self._actors: raise ConnectionError("all nodes that looked at pictures are gone; start the cluster again, then do this again: what is there stays") from None
                     continue
+                except self.ray.exceptions.RayTaskError as e: raise (e.cause or e) from None # what it says itself, in its one line
                 idle.append(actor)
                 yield number, came
 

@@ -39,26 +39,27 @@ class Part:
         torch.set_num_threads(threads)
         self.pairs = GalleryPairs(Gallery(place, read_only=True), PairScorer(**{name: torch.from_numpy(np.array(numbers)) for name, numbers in scorer.items()}, **how), part)
         self.ids, self.places, self._revision, self._made = np.zeros(0, np.int64), np.zeros(0, np.int64), None, None
-        self._whole = 0
+        self._number: int | None = None # of the moment that this part knows
 
-    def know(self, revision: tuple[int, str], ids: np.ndarray, whole: int) -> int:
+    def know(self, number: int, revision: tuple[int, str], ids: np.ndarray, whole: int) -> int:
         """Learn which items there are, and make or mend the rows.
 
         Args:
+            number: another one for each moment
             revision: of the gallery
             ids: (n,) of this part's items then, ascending
             whole: items of all parts
         Returns: rows"""
-        if revision != self._revision: view = self.pairs.current()
-        else: view = self._made[0]
-        self.ids, self._whole, self._revision = ids, whole, revision
+        self._number = None # until all is well
+        view = self.pairs.current() if revision != self._revision else self._made[0]
+        self.ids = ids
         order = np.argsort(view.ids, kind="stable")
         place = np.searchsorted(view.ids[order], ids)
         place[place == len(order)] = 0
         there = view.ids[order][place] == ids if len(order) else np.zeros(len(ids), bool)
         rows, at = np.where(there, order[place] if len(order) else 0, -1), np.full(len(view.ids), -1)
         at[rows[there]] = np.flatnonzero(there)
-        self._made = view, replace(view.index, of=whole), rows, at
+        self._made, self._revision, self._number = (view, replace(view.index, of=whole), rows, at), revision, number
         return len(view.ids)
 
     def learn(self, places: np.ndarray) -> None:
@@ -70,37 +71,47 @@ class Part:
         self.places = np.zeros(len(at), np.int64)
         self.places[rows[rows >= 0]] = places[rows >= 0]
 
-    def _asked(self, mask: np.ndarray) -> np.ndarray: # (rows,) bool, of a packed (n,) bool
+    def _asked(self, number: int, mask: np.ndarray) -> np.ndarray: # (rows,) bool, of a packed (n,) bool
+        self._check(number)
         _, _, rows, at = self._made
         asked = np.zeros(len(at), bool)
         asked[rows[np.unpackbits(mask, count=len(rows)).astype(bool) & (rows >= 0)]] = True
         return asked
 
-    def search(self, pooled: np.ndarray, top_k: int, mask: np.ndarray, log: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    def _check(self, number: int) -> None: # an answer of another moment would be a wrong one
+        if number != self._number: raise ConnectionError(f"{self.pairs.gallery.place}: a part could not read what is new in the gallery; is its database there? Ask again")
+
+    def search(
+        self, number: int, pooled: np.ndarray, top_k: int, mask: np.ndarray, log: np.ndarray | None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
         """The best of this part: places among the ids, logits, scores, embeddings, and how many were looked at twice.
 
         Args:
+            number: of the moment, as `know` was told
             pooled: (2·nf,) of a query
             mask: (n,) bool, packed: items that may be the answer
             log: as `ByClass` has it; None: ranked by logits"""
-        asked, (_, index, _, at) = self._asked(mask), self._made
+        asked, (_, index, _, at) = self._asked(number, mask), self._made
         hits = index.search(torch.from_numpy(np.array(pooled)), top_k, asked, None if log is None else ByClass(log, self.places))
         return at[hits.ids], hits.logits, hits.scores, index.units(hits.ids), hits.looked
 
-    def logits(self, pooled: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def logits(self, number: int, pooled: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places among the ids, and logits.
 
         Args:
+            number: of the moment
             pooled: (2·nf,) of a query
             mask: (n,) bool, packed: which items"""
-        asked, (_, index, _, at) = self._asked(mask), self._made
+        asked, (_, index, _, at) = self._asked(number, mask), self._made
         return at[np.flatnonzero(asked)], index.logits(torch.from_numpy(np.array(pooled)), asked)
 
-    def units(self, places: np.ndarray) -> np.ndarray:
+    def units(self, number: int, places: np.ndarray) -> np.ndarray:
         """Embeddings. Raises `LookupError` for an item that is gone.
 
         Args:
+            number: of the moment
             places: among the ids"""
+        self._check(number)
         _, index, rows, _ = self._made
         if (rows[places] < 0).any(): raise LookupError("an item has gone meanwhile; search again")
         return index.units(rows[places])
@@ -160,14 +171,14 @@ class Shards:
             actor, ids = self._actor(i), index.ids[index.rows[i]]
             number, places = self._told.get(i, (0, None))
             if number != index.number or method == "know":
-                known, number, places = actor.know.remote(index.revision, ids, len(index)), index.number, None
+                known, number, places = actor.know.remote(index.number, index.revision, ids, len(index)), index.number, None
                 if method == "know": self._told[i] = number, places; return known, actor
             if by is not None and places != id(by.places):
                 actor.learn.remote(by.places[index.rows[i]])
                 places = id(by.places)
                 index.kept.append(by.places) # as long as it lives, no other has its id
             self._told[i] = number, places
-            return getattr(actor, method).remote(*arguments), actor
+            return getattr(actor, method).remote(index.number, *arguments), actor
 
     def asked(
         self, index: "ShardIndex", method: str, arguments: Mapping[int, tuple], patience: float | None = None, by: ByClass | None = None,
@@ -195,6 +206,9 @@ class Shards:
                     if time.monotonic() > until: raise MissingPart(_missing(self.gallery, [i], self.n, why)) from e
                     time.sleep(.1)
                     under_way[self._sent(index, i, method, arguments[i], by)] = i
+                except self.ray.exceptions.RayTaskError as e: # what it says itself, in its one line
+                    self._told.pop(i, None)
+                    raise (e.cause or e) from None
         return found
 
     def close(self) -> None:
