@@ -225,7 +225,7 @@ def _missing(gallery: Gallery, parts: list[int], n: int, why: str) -> str:
     return f"{gallery.place}: part{'s'[:len(parts) != 1]} {which} of {n} did not answer in time{f' ({why})' if why else ''}, and nothing is answered without; ask again, or look at the cluster (ray status)"
 
 # %% ../../nbs/09_gallery/40_shards.ipynb #shard012
-REMEMBERED = 20_000 # embeddings of what was found
+REMEMBERED = 2_000 # embeddings of what was found
 
 class ShardIndex:
     "A gallery of one moment, whose rows are elsewhere."

@@ -33,7 +33,7 @@ class JobRunner:
         """Args:
             root: of the service
             places: what of the service is in PostgreSQL"""
-        self.root, self.jobs, self.places, self._wake, self._lock, self._stopping = root, jobs, threading.Event(), threading.Lock(), False
+        self.root, self.jobs, self.places, self._wake, self._lock, self._stopping = root, jobs, places, threading.Event(), threading.Lock(), False
         self._running: tuple[str, subprocess.Popen] | None = None # id of the job at work, and its process
         self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
 
@@ -106,7 +106,7 @@ class JobRunner:
                 if self.jobs.holds(id): continue
                 process.terminate()
                 code = process.wait()
-                try: return code, self.jobs[id].state == "cancelled"
+                try: return code, self.jobs[id].state not in ("queued", "running") # or else another has it
                 except OSError: return code, False
 
     def _put_back(self, id: str) -> None:

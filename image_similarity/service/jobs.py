@@ -220,7 +220,7 @@ class PostgresJobs(Jobs):
         except ImportError as e: raise ImportError("jobs in PostgreSQL take more than is installed; pip install 'image_similarity[postgres]'") from e
         self.folder, self._root, self.server = folder, folder.parent.parent, PostgresServer(address)
         self._holder: psycopg.Connection | None = None # holds the locks
-        self._holding = threading.Lock()
+        self._holding, self._mine = threading.Lock(), set() # ids of the jobs that are locked
         folder.mkdir(parents=True, exist_ok=True)
         with self.server.transaction("READ WRITE"): # whoever else does the same
             self.server.run("SELECT pg_advisory_xact_lock(1734437991)")
@@ -237,7 +237,7 @@ class PostgresJobs(Jobs):
         "One change by the connection that holds the locks; by a new one, without any, where it broke."
         import psycopg
         with self._holding:
-            if self._holder is None or self._holder.closed: self._holder = self.server.own_connection()
+            if self._holder is None or self._holder.closed: self._holder, self._mine = self.server.own_connection(), set()
             holder = self._holder
             def run(sql: str, *parameters: object) -> list[tuple]:
                 cursor = holder.execute(sql.replace("?", "%s").encode(), parameters)
@@ -252,24 +252,29 @@ class PostgresJobs(Jobs):
         "The next job that nobody does, which is this service's from now on."
         with self._held() as run:
             for id, attempts in run("SELECT id, CASE state WHEN 'running' THEN attempts ELSE 0 END FROM jobs WHERE state IN ('queued', 'running') ORDER BY rowid FOR UPDATE SKIP LOCKED"):
-                if not run(f"SELECT pg_try_advisory_lock({_LOCK})", id)[0][0]: continue # a living service does it
-                if attempts < ATTEMPTS: return _job(run(_BEGIN % "?", _now(), id)[0])
+                if id in self._mine or not run(f"SELECT pg_try_advisory_lock({_LOCK})", id)[0][0]: continue # a living service does it
+                if attempts < ATTEMPTS:
+                    self._mine.add(id)
+                    return _job(run(_BEGIN % "?", _now(), id)[0])
                 run(_GIVE_UP + " AND id = ?", _now(), _given_up(), ATTEMPTS, id)
                 run(f"SELECT pg_advisory_unlock({_LOCK})", id)
         return None
 
     def holds(self, id: str) -> bool:
         try:
-            with self._held() as run: return bool(run("SELECT 1 FROM jobs WHERE id = ? AND state = 'running' AND EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())", id))
+            with self._held() as run: return bool(run("SELECT 1 FROM jobs WHERE id = ? AND state = 'running'", id)) and id in self._mine
         except OSError: return False
 
     def release(self, id: str) -> None:
         try:
-            with self._held() as run: run(f"SELECT pg_advisory_unlock({_LOCK})", id)
+            with self._held() as run:
+                if id in self._mine: run(f"SELECT pg_advisory_unlock({_LOCK})", id)
+                self._mine.discard(id)
         except OSError: pass # it went with its connection
 
     def again(self) -> None:
-        "Nothing: a job that nobody holds is taken by whoever looks next."
+        "Let go of all jobs: one that nobody holds is taken by whoever looks next."
+        for id in [*self._mine]: self.release(id)
 
     def recover(self) -> None:
         "What a service does first: see to what others left behind."
