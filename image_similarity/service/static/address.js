@@ -1,6 +1,6 @@
 // The state of the page, and how it is written into the address:
 // /?collection=pets&item=7&count=24&threshold=0.8&coverage=0.95&duplicates=hide&label=Beagle&label=&meta.year=2020&match=9
-// &right=3&wrong=5&region=0.1,0.2,0.5,0.6
+// &right=3&wrong=5&region=0.1,0.2,0.5,0.6;0.4,0.4,0.7,0.9
 
 export const COUNT = 24;
 
@@ -19,15 +19,17 @@ export const BLANK = {
   view: null,         // of an item "recommended" pictures, of the collection its "duplicates"; null for the usual
   right: [],          // ids of results that are marked as right
   wrong: [],
-  region: null,       // the part of the query that counts: left, upper, right, lower, as shares of the picture
+  region: null,       // the part of the query that counts: boxes, each left, upper, right, lower, as shares of the picture
   match: null,        // id of the result that is compared with the query
 };
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/; // of a collection
 
+const MOST_BOXES = 500;
+
 function regionOf(text) {
-  const edges = text.split(",").map(Number);
-  return edges.length === 4 && edges.every((edge) => edge >= 0 && edge <= 1) && edges[0] < edges[2] && edges[1] < edges[3] ? edges : null;
+  const boxes = text.split(";").slice(0, MOST_BOXES).map((box) => box.split(",").map(Number));
+  return boxes.every((edges) => edges.length === 4 && edges.every((edge) => edge >= 0 && edge <= 1) && edges[0] < edges[2] && edges[1] < edges[3]) ? boxes : null;
 }
 
 export function read(search) {
@@ -65,7 +67,7 @@ export function write(state) {
   for (const [name, value] of Object.entries(state.metadata)) said.append(`meta.${name}`, value);
   for (const id of state.right) said.append("right", id);
   for (const id of state.wrong) said.append("wrong", id);
-  if (state.region) said.append("region", state.region.join(","));
+  if (state.region) said.append("region", state.region.map((box) => box.join(",")).join(";"));
   put("view", state.view, null);
   put("match", state.match, null);
   return `/?${said}`;

@@ -28,11 +28,11 @@ export function emptyCollection(collection, service, { add }) {
   const bearer = service.token ? ' -H "Authorization: Bearer $TOKEN"' : "";
   const url = `${location.origin}/v1/collections/${collection.name}`;
   return panel(`${collection.name} is empty`, "empty",
-    text("Add pictures here, or from a terminal:"),
+    buttons(button("Add pictures", add, true)),
+    text("Or from a terminal:"),
     command(`curl${bearer} -F files=@cat.jpg -F files=@dog.jpg \\`, `  ${url}/items`),
     text("To train a model that says how likely two pictures match, send a zip with a folder for each class:"),
-    command(`curl${bearer} -H "Content-Type: application/zip" \\`, `  --data-binary @pets.zip ${url}/train`),
-    buttons(button("Add pictures", add, true)));
+    command(`curl${bearer} -H "Content-Type: application/zip" \\`, `  --data-binary @pets.zip ${url}/train`));
 }
 
 // A search that found nothing, or a collection of which the filters leave nothing.

@@ -56,7 +56,10 @@ export function paint(state, collection, comparedBy) {
   const n = refinements(state);
   $("#refine-count").textContent = n ? `${n} active` : "";
   $("#clear-filters").hidden = !n;
-  $("#refine").hidden = viewOf(state) === "recommended" || (!asked && !$("#filters").children.length);
+  const recommended = viewOf(state) === "recommended"; // to which only the threshold applies
+  $("#filters").hidden = recommended;
+  if (recommended) $("#hide-duplicates").closest("label").hidden = true;
+  $("#refine").hidden = !asked && !$("#filters").children.length;
 }
 
 function build(collection) {
@@ -86,6 +89,7 @@ function labelFilter(labels) {
     narrow.addEventListener("change", (event) => event.stopPropagation());
     box.append(narrow);
   }
+  if (choices.length > LABELS_TO_SEARCH) box.append(el("p", { class: "rule" }, `${choices.length.toLocaleString("en")} labels, scroll for more`));
   box.append(el("div", { class: "choices", tabindex: "0", role: "group", "aria-label": "Labels" }, ...choices));
   return box;
 }
