@@ -135,7 +135,7 @@ def spots_agree(
         far[rows, best] = 999
         kept &= value < NEARER * far.min(1)
         if kept.sum() < AGREE: continue
-        there = second.places[best[kept]].astype(np.float32) * ([1, -1] if n % 2 else [1, 1])
+        there = second.places[best[kept]].astype(np.float32) * np.array([1, -1 if n % 2 else 1], np.float32)
         matrix, agree = cv2.estimateAffinePartial2D(there, first.places[kept].astype(np.float32), method=cv2.RANSAC, ransacReprojThreshold=STRAY, maxIters=200)
         if matrix is not None and agree.sum() >= AGREE: return True
     return False
