@@ -23,7 +23,7 @@ from ..encoders.model_files import written_whole
 from ..encoders.preprocessing import open_for
 from ..encoders.regions import Region, pooled_inside
 from ..explain.maps import PairExplanation, features_of, pair_maps
-from ..explain.parts import PartPairs, brushed, part_pairs
+from ..explain.parts import Only, PartPairs, brushed, part_pairs
 from ..explain.results import Result, Results
 from .candidates import class_places
 from .comparing import compared_items, show_pair
@@ -183,7 +183,7 @@ class SimilarityFinder:
         Returns: (q, g) log odds of a match at even odds"""
         return self.scorer.logits(self.scorer.rows(first), self.scorer.rows(second)) + class_agreement(self.model, first, second)
 
-    def explain(self, result: Result, query_away: Region | None = None, match_away: Region | None = None) -> PairExplanation:
+    def explain(self, result: Result, query_away: Region | Only | None = None, match_away: Region | Only | None = None) -> PairExplanation:
         """Why a result was found. Raises `ValueError` for an item without a picture.
 
         Args:

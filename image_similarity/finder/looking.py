@@ -24,12 +24,12 @@ from PIL import Image
 from ..encoders.encoder import pooled_of
 from ..encoders.preprocessing import to_pixels
 from ..explain.results import Result, Results
-from .candidates import among, best_rows, first_contents
+from .candidates import among, best_rows, first_contents, pair_table
 from .folder import Model
 from ..gallery.catalogue import Catalogue, Item
 from ..gallery.asking import one_each
 from ..gallery.pairs import PairView
-from ..scoring.open_world import SHORT, OpenWorld, Cover, Side, allowance, cover, nearness, other_side, side_scores, spent_for, trained_side, usual_cosine
+from ..scoring.open_world import SHORT, OpenWorld, Cover, Side, allowance, cover, looked_again, nearness, other_side, side_scores, spent_for, trained_side, usual_cosine
 from ..scoring.scorers import embedding
 
 # %% ../../nbs/10_finder/03_looking.ipynb #328744e5
@@ -141,6 +141,7 @@ def two_sides(now: Moment, look: Look, meeting: np.ndarray, most: int = SHORT) -
         rows = np.array([row for row, *_ in found], np.int64)
         parts.append(_side(now, look, rows, np.array([logit for *_, logit in found], float)))
     trained, others, near = trained_side(parts[0], most), other_side(parts[1], look.world.cosine, most), float(look.near(look.unit)[0])
+    if look.world.again.kind != "off": others = looked_again(others, look.world.cosine, pair_table(now.catalogue, look.model.scorer, now.view.ids[others.rows[:SHORT]]), look.world.again)
     return Sides(trained, others, items, look.world.known_log_odds(trained, others, near), near)
 
 def _class_log(look: Look, places: np.ndarray) -> np.ndarray: # (n,) log probability of each item's class; 0 for the others

@@ -50,6 +50,9 @@ STEPS: list[Iterable[str]] = [
         "CREATE TABLE IF NOT EXISTS parts(id INTEGER PRIMARY KEY REFERENCES vectors(id) ON DELETE CASCADE, changed INTEGER NOT NULL, vectors BLOB NOT NULL)",
         "CREATE INDEX IF NOT EXISTS parts_changed ON parts(changed)",
     ],
+    [   # where pictures lie on the map; a picture that changes leaves its place
+        "CREATE TABLE IF NOT EXISTS places(id INTEGER PRIMARY KEY REFERENCES vectors(id) ON DELETE CASCADE, x REAL NOT NULL, y REAL NOT NULL, cluster TEXT, joined INTEGER NOT NULL)",
+    ],
 ]
 
 # %% ../../nbs/09_gallery/07_sqlite.ipynb #c04a4d4c

@@ -241,7 +241,7 @@ class MatchPredictor(TableReader):
             raise ValueError("a ranking needs both query_data and response_data; give metrics by name: metrics=…")
         own = self.eval_metric if self.eval_metric and self.eval_metric.lower().partition("@")[0] in RANK_METRICS else "recall"
         for name in wanted or (): rank_metric(name) # complain before anything is read
-        sides = self._one_side(query_data, self.query, id_mappings), self._one_side(response_data, self.response, id_mappings)
+        sides = self._two_sides(query_data, response_data, id_mappings)
         if (name := label or self.label) is None: raise ValueError("which column says what is relevant? evaluate(…, label=…)")
         relevant = table_column(table, name, "label")
         return Figures(ranking_figures(table, match_labels(relevant, self.match_label).read(relevant), *sides, wanted or [own], cutoffs, similarity_type, chunk_size))

@@ -157,7 +157,8 @@ def _ids(n: int, among: Any) -> np.ndarray:
     if among is None: return np.arange(n)
     among = np.asarray(among)
     if among.dtype == bool and among.shape != (n,): raise ValueError(f"a mask of shape {among.shape} for {n} items")
-    ids = np.flatnonzero(among) if among.dtype == bool else np.unique(among.astype(np.int64))
+    ids = np.flatnonzero(among) if among.dtype == bool else among.astype(np.int64)
+    if (np.diff(ids) <= 0).any(): ids = np.unique(ids) # which takes longer than a search
     if len(ids) and not 0 <= ids[0] <= ids[-1] < n: raise ValueError(f"ids from {ids[0]} to {ids[-1]}, but there are {n} items")
     return ids
 
