@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from .backbones import load_weights, make_backbone, own_map
+from .converted import PRECISIONS
 from .embedded import Embedded, embed_through
 from ..images.opening import READING
 from .runtimes import Eager, OpenVino, choose, network_device, only_torch, weights_state
@@ -46,6 +47,7 @@ class Encoder(nn.Module):
     def __init__(
         self, name: str, body: nn.Module, size: int, mean: Sequence[float], std: Sequence[float], interpolation: str = "bicubic",
         way: Callable[[nn.Module, torch.Tensor], torch.Tensor] = own_map, shape: tuple[int, int, int] | None = None, pooling: str = "concat",
+        precision: str = "float32",
     ):
         """Args:
             name: timm's name
@@ -55,9 +57,10 @@ class Encoder(nn.Module):
             interpolation: how images are made smaller: bicubic or bilinear
             way: from body and picture to the map: one of `backbones.WAYS`
             shape: (nf, h, w) of the map; None for what the body says of itself
-            pooling: one of `backbones.POOLINGS`"""
+            pooling: one of `backbones.POOLINGS`
+            precision: what it computes in on a CPU: one of `converted.PRECISIONS`"""
         super().__init__()
-        self.name, self.body, self.size, self.pooling = name, body, size, pooling
+        self.name, self.body, self.size, self.pooling, self.precision = name, body, size, pooling, precision
         self.mean, self.std, self.interpolation = tuple(mean), tuple(std), interpolation
         self.way, self.nf = way, shape[0] if shape else getattr(body, "head_hidden_size", None) or body.num_features # pyright: ignore[reportAttributeAccessIssue] (an int)
 
@@ -83,9 +86,9 @@ class Encoder(nn.Module):
     def config(self) -> dict:
         """What `create_encoder` needs to make it again, weights aside."""
         return {"name": self.name, "size": self.size, "mean": list(self.mean), "std": list(self.std),
-                "interpolation": self.interpolation, **({} if self.concat else {"pooling": self.pooling})}
+                "interpolation": self.interpolation, **({} if self.concat else {"pooling": self.pooling}), **({} if self.precision == "float32" else {"precision": self.precision})}
 
-    def __repr__(self) -> str: return f"Encoder({self.name}, {self.size} px, {self.nf} channels{'' if self.concat else f', {self.pooling} pooling'})"
+    def __repr__(self) -> str: return f"Encoder({self.name}, {self.size} px, {self.nf} channels{'' if self.concat else f', {self.pooling} pooling'}{'' if self.precision == 'float32' else f', {self.precision}'})"
 
 # %% ../../nbs/04_encoders/08_encoder.ipynb #40fe8d86
 _fingerprints = WeakKeyDictionary() # encoder to what it was like, and its fingerprint then: hashing all weights takes a while
@@ -111,6 +114,7 @@ def _digest(encoder: Encoder, ways: list[int]) -> str:
 # %% ../../nbs/04_encoders/08_encoder.ipynb #2c02b08a
 def create_encoder(
     name: str = DEFAULT_ENCODER, weights: str | Path | None = None, size: int | None = None, seed: int | None = None, pooling: str = "concat",
+    precision: str = "float32",
 ) -> Encoder:
     """An encoder from any of timm's models that has a map of what is where: one picture is sent through, to see.
 
@@ -123,9 +127,11 @@ def create_encoder(
         size: input height and width in pixels; None for the encoder's own
         seed: of random weights; None takes torch's random state, and leaves it as it is
         pooling: "own": the vector that timm's network makes itself (class token, attention pool, mean) in place of the map's maxima and means; "token": its class token
+        precision: "bfloat16": faster on processors made for it (AMX, AVX512_BF16), a little different; its vectors do not mix with others
     Returns: in eval mode"""
+    if precision not in PRECISIONS: raise ValueError(f"precision={precision!r}: choose one of {', '.join(PRECISIONS)}")
     made = make_backbone(name, weights, size, seed, pooling)
-    encoder = Encoder(made.name, made.body, made.size, made.cfg["mean"], made.cfg["std"], made.cfg["interpolation"], made.way, made.shape, made.pooling)
+    encoder = Encoder(made.name, made.body, made.size, made.cfg["mean"], made.cfg["std"], made.cfg["interpolation"], made.way, made.shape, made.pooling, precision)
     return encoder.eval().to(network_device())
 
 # %% ../../nbs/04_encoders/08_encoder.ipynb #6a4eb93b
@@ -157,7 +163,7 @@ def runtime_for(encoder: Encoder, n_images: int = 0) -> Eager | OpenVino:
         encoder: that is about to be used
         n_images: pictures that are about to go through it
     Returns: `runtime(pixels)` is `pooled` of a batch; its repr says what it is, and why when it is torch"""
-    return choose(encoder, _Pooled(encoder), (encoder.size, encoder.size, 3), lambda: fingerprint(encoder), n_images, {**encoder.config(), "width": encoder.width, "reading": READING})
+    return choose(encoder, _Pooled(encoder), (encoder.size, encoder.size, 3), lambda: fingerprint(encoder), n_images, {**encoder.config(), "width": encoder.width, "reading": READING}, encoder.precision)
 
 # %% ../../nbs/04_encoders/08_encoder.ipynb #022363fd
 def pooled_of(encoder: Encoder, pixels: np.ndarray | torch.Tensor) -> np.ndarray:

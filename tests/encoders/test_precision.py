@@ -1,0 +1,50 @@
+"An encoder that computes in another precision: near to itself in floats, kept as what it is, never mixed."
+import numpy as np
+import pytest
+
+from image_similarity.encoders.encoder import create_encoder, embed, fingerprint, runtime_for
+from image_similarity.gallery.gallery import Gallery
+
+pytest.importorskip("openvino", reason="only OpenVINO computes in it")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    from image_similarity.drawing.pets import sample_pets
+    return sorted((sample_pets(tmp_path_factory.mktemp("drawn"), n_breeds=2, n_per_breed=2, size=96) / "images").iterdir())
+
+
+@pytest.fixture(scope="module")
+def encoders():
+    return [create_encoder("resnet10t", "random", size=64, seed=0, precision=precision) for precision in ("float32", "bfloat16")]
+
+
+def test_its_vectors_are_near_those_in_floats_from_the_first_picture_on(files, encoders):
+    whole, half = (embed(files, encoder, progress=False).pooled for encoder in encoders)
+    assert runtime_for(encoders[1]).precision == "bfloat16"
+    cosines = (whole * half).sum(1) / np.linalg.norm(whole, axis=1) / np.linalg.norm(half, axis=1)
+    assert cosines.min() > .99
+
+
+def test_it_is_kept_and_never_mixed(files, encoders, tmp_path):
+    whole, half = encoders
+    assert fingerprint(whole) != fingerprint(half) and "precision" not in whole.config()
+    gallery = Gallery(tmp_path / "g", encoder=half)
+    gallery.add(files)
+    again = Gallery(tmp_path / "g")
+    assert again.encoder.encoder.precision == "bfloat16" and again.encoder.fingerprint == fingerprint(half)
+    assert [r.id for r in again.search(files[0], 3)] == [r.id for r in gallery.search(files[0], 3)]
+    with pytest.raises(ValueError, match="was made with"): Gallery(tmp_path / "g", encoder=whole).add(files)
+
+
+def test_a_precision_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="precision='int4': choose one of float32, bfloat16"): create_encoder(precision="int4")
+
+
+def test_the_command_makes_a_gallery_of_it_and_goes_on_so(files, tmp_path, call):
+    pictures, place = str(files[0].parent), str(tmp_path / "g")
+    assert call("index", pictures, "--gallery", place, "--precision", "bfloat16")[0] == 0
+    assert Gallery(place).catalogue.fact("encoder")["precision"] == "bfloat16"
+    assert "4 unchanged" in call("index", pictures, "--gallery", place)[2]
+    code, _, err = call("index", pictures, "--gallery", place, "--precision", "float32")
+    assert code == 2 and "its vectors are computed in bfloat16, so --precision float32 does not fit" in err
