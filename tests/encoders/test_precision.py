@@ -2,7 +2,9 @@
 import numpy as np
 import pytest
 
+from image_similarity.encoders.converted import OpenVino
 from image_similarity.encoders.encoder import create_encoder, embed, fingerprint, runtime_for
+from image_similarity.encoders.pooled import PooledEncoder
 from image_similarity.gallery.gallery import Gallery
 
 pytest.importorskip("openvino", reason="only OpenVINO computes in it")
@@ -21,7 +23,8 @@ def encoders():
 
 def test_its_vectors_are_near_those_in_floats_from_the_first_picture_on(files, encoders):
     whole, half = (embed(files, encoder, progress=False).pooled for encoder in encoders)
-    assert runtime_for(encoders[1]).precision == "bfloat16"
+    runtime = runtime_for(encoders[1])
+    assert isinstance(runtime, OpenVino) and runtime.precision == "bfloat16"
     cosines = (whole * half).sum(1) / np.linalg.norm(whole, axis=1) / np.linalg.norm(half, axis=1)
     assert cosines.min() > .99
 
@@ -32,7 +35,7 @@ def test_it_is_kept_and_never_mixed(files, encoders, tmp_path):
     gallery = Gallery(tmp_path / "g", encoder=half)
     gallery.add(files)
     again = Gallery(tmp_path / "g")
-    assert again.encoder.encoder.precision == "bfloat16" and again.encoder.fingerprint == fingerprint(half)
+    assert isinstance(again.encoder, PooledEncoder) and again.encoder.encoder.precision == "bfloat16" and again.encoder.fingerprint == fingerprint(half)
     assert [r.id for r in again.search(files[0], 3)] == [r.id for r in gallery.search(files[0], 3)]
     with pytest.raises(ValueError, match="was made with"): Gallery(tmp_path / "g", encoder=whole).add(files)
 
