@@ -110,7 +110,7 @@ def index(
     A gallery that does not exist is created. Known pictures are skipped, so it may be stopped and run again. What was not looked at, and what is no longer there, is said."""
     from image_similarity.gallery import Gallery
     place = found_gallery() if gallery is None else gallery
-    kept = _gallery_to_fill(place, arch, weights, pooling, precision, model)
+    kept = _gallery_to_fill(place, arch, weights, pooling, precision, model, images, exclude or ())
     if regions: kept = Gallery(place, kept.encoder, regions=True)
     if on is not None:
         from image_similarity.gallery.cluster import ClusterEncoder
@@ -137,7 +137,7 @@ def _has_bfloat16() -> bool:
     try: return computes_in("bfloat16")
     except ImportError: return False # torch computes
 
-def _gallery_to_fill(place: Path, arch: str | None, weights: Path | None, pooling: str | None, precision: str | None, model: Path | None) -> "Gallery":
+def _gallery_to_fill(place: Path, arch: str | None, weights: Path | None, pooling: str | None, precision: str | None, model: Path | None, images: str | None, exclude: Sequence[str]) -> "Gallery":
     "With the encoder that was asked for. A gallery that has another says so before any network is looked for."
     from image_similarity.gallery import Gallery
     from image_similarity.gallery.opening import is_gallery
@@ -165,7 +165,13 @@ def _gallery_to_fill(place: Path, arch: str | None, weights: Path | None, poolin
     if arch is None and weights is None and (kept is not None or (pooled_by, computed_in) == ("concat", "float32")): return kept or Gallery(place)
     from image_similarity.encoders.encoder import create_encoder
     from image_similarity.encoders.weights import DEFAULT_ENCODER
-    return Gallery(place, create_encoder(arch or (made_with or {}).get("name") or DEFAULT_ENCODER, weights, pooling=pooled_by, precision=computed_in))
+    name: str = arch or (made_with or {}).get("name") or DEFAULT_ENCODER
+    if computed_in != "int8": return Gallery(place, create_encoder(name, weights, pooling=pooled_by, precision=computed_in))
+    if made_with is not None: raise ValueError(f"{shown_place(place)}: computes in bytes by an encoder that it keeps as it is; leave out --weights, or make another gallery")
+    if images is None: raise ValueError("--precision int8: give the pictures as well, which say how large numbers become inside the encoder")
+    from image_similarity.encoders.eight_bits import quantised
+    from image_similarity.images.listing import image_files
+    return Gallery(place, quantised(create_encoder(name, weights, pooling=pooled_by), image_files(images, exclude) if Path(images).is_dir() or as_url(images) else [images]))
 
 def _finder(model: Path) -> "SimilarityFinder":
     from image_similarity.finder import SimilarityFinder

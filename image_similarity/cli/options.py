@@ -40,8 +40,8 @@ Weights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", show_
                                               "checkpoint. Nothing in it is run.")]
 Pooling = Annotated[str | None, typer.Option("--pooling", metavar="concat|own|token", show_default=False, help="What a picture's vector is: the maxima and means of the encoder's map (concat, the default), "
                                               "the vector that the network makes itself (own), or its class token (token). Maps by `--explain` are exact for the first only.")]
-Precision = Annotated[str | None, typer.Option("--precision", metavar="float32|bfloat16", show_default=False, help="What the encoder of a new gallery computes in. bfloat16 is faster on processors made for it, and "
-                                               "finds a little differently: its vectors do not mix with others.")]
+Precision = Annotated[str | None, typer.Option("--precision", metavar="float32|bfloat16|int8", show_default=False, help="What the encoder of a new gallery computes in. bfloat16 and int8 are faster on processors made for them, and "
+                                               "find a little differently: their vectors do not mix with others.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=_level(-1), help="Say only what goes wrong.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_level(1), help="Name each file that was not looked at, or is not there.")]
 Exclude = Annotated[list[str] | None, typer.Option(metavar="PATTERN", show_default=False, help="Leave out files and folders as a line in a .gitignore would, e.g. 'drafts/' or '*_old.*'. May be repeated. "

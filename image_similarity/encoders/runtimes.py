@@ -11,7 +11,6 @@ __all__ = ['TOLERANCE', 'WORTH_CONVERTING', 'network_device', 'Eager', 'convert'
 # %% ../../nbs/04_encoders/03_runtimes.ipynb #57e1f905
 import json
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .converted import OpenVino, keep_converted, kept_converted, load_openvino
+from .converted import OpenVino, keep_converted, kept_converted, load_openvino, written
 
 # %% ../../nbs/04_encoders/03_runtimes.ipynb #a13dev10
 def network_device() -> torch.device:
@@ -78,13 +77,12 @@ def convert(network: nn.Module, shape: Sequence[int]) -> dict[str, np.ndarray]:
         shape: (h, w, 3) of one input
     Returns: 'xml' and 'bin', uint8: the layers and their weights"""
     openvino = load_openvino()
-    with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore") # torch's tracer warns of every shape that Python looks at
         example = torch.zeros(1, *shape, dtype=torch.uint8)
         traced = torch.jit.trace(network, example, check_trace=False) # `fastest` compares the numbers itself
         model = openvino.convert_model(traced, example_input=example, input=[1, *shape]) # one at a time, see `OpenVino`: what follows from the shape is computed here, a tenth of the time
-        openvino.save_model(model, f"{folder}/model.xml", compress_to_fp16=False)
-        return {part: np.fromfile(f"{folder}/model.{part}", np.uint8) for part in ("xml", "bin")}
+        return written(model)
 
 # %% ../../nbs/04_encoders/03_runtimes.ipynb #28c0f79a
 TOLERANCE = {"float32": 1e-4, "bfloat16": .1} # largest difference from torch, relative to the largest number where that is above 1

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from image_similarity.encoders.converted import OpenVino
+from image_similarity.encoders.eight_bits import quantised
 from image_similarity.encoders.encoder import create_encoder, embed, fingerprint, runtime_for
 from image_similarity.encoders.pooled import PooledEncoder
 from image_similarity.gallery.gallery import Gallery
@@ -40,6 +41,25 @@ def test_it_is_kept_and_never_mixed(files, encoders, tmp_path):
     with pytest.raises(ValueError, match="was made with"): Gallery(tmp_path / "g", encoder=whole).add(files)
 
 
+def test_bytes_are_near_kept_and_never_mixed(files, encoders, tmp_path):
+    encoder = quantised(encoders[0], files)
+    whole, small = embed(files, encoders[0], progress=False).pooled, encoder.look(files).pooled
+    assert ((whole * small).sum(1) / np.linalg.norm(whole, axis=1) / np.linalg.norm(small, axis=1)).min() > .98
+    gallery = Gallery(tmp_path / "g", encoder=encoder)
+    gallery.add(files)
+    again = Gallery(gallery.save_to(tmp_path / "copy"))
+    assert again.encoder.fingerprint == encoder.fingerprint != fingerprint(encoders[0])
+    np.testing.assert_array_equal(again.encoder.look(files).pooled, small)
+    assert [r.id for r in again.search(files[0], 3)] == [r.id for r in gallery.search(files[0], 3)]
+    with pytest.raises(ValueError, match="was made with"): Gallery(tmp_path / "g", encoder=encoders[0]).add(files)
+
+
+def test_a_bad_picture_is_reported_by_an_encoder_in_bytes(files, encoders, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    found = quantised(encoders[0], [tmp_path / "bad.png", *files]).look([tmp_path / "bad.png"])
+    assert len(found.pooled) == 0 and len(found.bad) == 1
+
+
 def test_a_precision_that_is_none_is_refused():
     with pytest.raises(ValueError, match="precision='int4': choose one of float32, bfloat16"): create_encoder(precision="int4")
 
@@ -49,5 +69,8 @@ def test_the_command_makes_a_gallery_of_it_and_goes_on_so(files, tmp_path, call)
     assert call("index", pictures, "--gallery", place, "--precision", "bfloat16")[0] == 0
     assert Gallery(place).catalogue.fact("encoder")["precision"] == "bfloat16"
     assert "4 unchanged" in call("index", pictures, "--gallery", place)[2]
+    assert call("index", pictures, "--gallery", f"{place}8", "--precision", "int8")[0] == 0
+    assert "4 unchanged" in call("index", pictures, "--gallery", f"{place}8")[2]
+    assert len(call("find", pictures + f"/{files[0].name}", "--gallery", f"{place}8")[1].splitlines()) == 4
     code, _, err = call("index", pictures, "--gallery", place, "--precision", "float32")
     assert code == 2 and "its vectors are computed in bfloat16, so --precision float32 does not fit" in err
