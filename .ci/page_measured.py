@@ -79,7 +79,9 @@ FAST = {
                 "cold_find_ratio": "`find PICTURE --gallery G` from a shell, the second search"},
     "pictures": {"large_jpeg_vs_decoding": "JPEG of 12 megapixels to vectors", "jpeg48_vs_decoding": "… of 48", "large_jpeg_vs_decoding_of_eight": "… eight files of 12 at a time",
                  "heic_vs_decoding": "HEIC of 12 megapixels to vectors", "heic_vs_decoding_of_eight": "… eight files at a time",
-                 "avif_vs_decoding": "AVIF of 12 megapixels to vectors", "avif_vs_decoding_of_eight": "… eight files at a time"}}
+                 "avif_vs_decoding": "AVIF of 12 megapixels to vectors", "avif_vs_decoding_of_eight": "… eight files at a time"},
+    "precision": {f"{precision}_{row}_{name}": f"`precision=\"{precision}\"`, {words}: {what}" for precision in ("int8", "bfloat16") for name, words in (("clothing", "clothes"), ("pets", "pets"), ("coil100", "objects"))
+                  for row, what in {"speedup": "from files to vectors", "same_top10": "share of the ten nearest that stay the same"}.items()}}
 
 ATTACKED = {"attacks": {
     "lost_after_replacement": "pictures that were acknowledged while models were put in the place of their collection, and are gone",
@@ -195,6 +197,6 @@ def page() -> str:
               grid(results("ranking")["rows"], RANKED, {f"{{}}_{loss or 'cosine'}_auc": words for loss, words in LOSSES.items()}),
               "## Digits", "The Siamese network of `learners/digit_pairs.py` on MNIST. From `benchmarks/ranking.py`.", goal_table(DIGITS),
               "## How fast it is", "A ratio is ours over what the last column names, measured in turns in one process; a time or a size is better where the goal is *at most*. "
-              "From `benchmarks/gallery.py`, `many_machines.py`, `service.py`, `seed_loop.py`, `startup.py` and `pictures.py`.", goal_table(FAST),
+              "From `benchmarks/gallery.py`, `many_machines.py`, `service.py`, `seed_loop.py`, `startup.py`, `pictures.py` and `precision.py`.", goal_table(FAST),
               "## Under attack", "A service and its galleries beside somebody who means no good; [security.md](security.md) says what holds. From `benchmarks/attacks.py`.", goal_table(ATTACKED)]
     return "\n\n".join(parts) + "\n"
