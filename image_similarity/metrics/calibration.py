@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/03_metrics/calibration
 
 # %% auto #0
 __all__ = ['even_odds_weights', 'shift_prior', 'Calibration', 'soft_targets', 'fit_calibration', 'expected_calibration_error',
-           'ece_noise_floor', 'reliability_curve', 'plot_reliability']
+           'ece_noise_floor', 'cllr', 'smallest_cllr', 'reliability_curve', 'plot_reliability']
 
 # %% ../../nbs/03_metrics/05_calibration.ipynb #30aa34c5
 from dataclasses import asdict, dataclass
@@ -156,6 +156,32 @@ def ece_noise_floor(probabilities, n_bins: int = 15, n_sim: int = 1000, seed: in
         targets = rng.random(len(p)) < truth
         simulated.append(expected_calibration_error(p, targets, n_bins, np.where(targets, match, other)))
     return percentile_interval(float(np.mean(simulated)), simulated)
+
+# %% ../../nbs/03_metrics/05_calibration.ipynb #cllr0002
+def cllr(logits, targets) -> float:
+    """Cost of log likelihood ratios (Brümmer and du Preez 2006).
+
+    Args:
+        logits: (P,) log odds of a match at even odds: log likelihood ratios, natural
+        targets: (P,) 1 for a match, 0 otherwise
+    Returns: in bits, 0 at best; 1 for logits of 0; NaN when there is only one kind of pair"""
+    logits, targets, _ = pair_arrays(logits, targets, None)
+    if targets.all() or not targets.any(): return float('nan')
+    return float((np.logaddexp(0, -logits[targets]).mean() + np.logaddexp(0, logits[~targets]).mean()) / 2 / np.log(2))
+
+def smallest_cllr(logits, targets) -> float:
+    """The `cllr` of the rising function of the scores that suits the answers best (isotonic regression): what better calibration cannot mend.
+
+    Args:
+        logits: (P,) scores: only their order counts
+        targets: (P,) 1 for a match, 0 otherwise
+    Returns: in bits"""
+    from sklearn.isotonic import IsotonicRegression # loaded when used
+    logits, targets, _ = pair_arrays(logits, targets, None)
+    even = even_odds_weights(targets)
+    if not even.any(): return float('nan')
+    p = np.clip(IsotonicRegression(y_min=0, y_max=1).fit(logits, targets, even).predict(logits), 1e-12, 1 - 1e-12)
+    return cllr(logit(p), targets)
 
 # %% ../../nbs/03_metrics/05_calibration.ipynb #18d3dc7d
 def reliability_curve(probabilities, targets, n_bins: int = 15, sample_weight=None):

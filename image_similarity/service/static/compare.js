@@ -4,7 +4,7 @@ import { explain } from "./api.js";
 import { altOf, inWords } from "./grid.js";
 
 const dialog = $("#compare");
-const overlays = new Map();    // query, result and side to the URL of an overlay
+const overlays = new Map();    // query, result and side to an overlay: its URL, and what it cannot say
 const OVERLAYS_KEPT = 40;
 const BY_PAGE = "by the page"; // how the dialog was closed when not by the reader
 let shown = null;             // { collection, query, answer, result }
@@ -25,6 +25,13 @@ export function setUp({ close, step, more }) {
     if (event.target.matches("input[type=range]") || event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "ArrowLeft") by(-1);
     if (event.key === "ArrowRight") by(1);
+  });
+  let from = null; // a finger that swipes
+  $(".pair", dialog).addEventListener("touchstart", (event) => { from = event.touches.length === 1 && !$("#brush").checked && !$("#links").checked ? [event.touches[0].clientX, event.touches[0].clientY] : null; }, { passive: true });
+  $(".pair", dialog).addEventListener("touchend", (event) => {
+    const [dx, dy] = from ? [event.changedTouches[0].clientX - from[0], event.changedTouches[0].clientY - from[1]] : [0, 0];
+    if (Math.abs(dx) > 48 && Math.abs(dx) > 2 * Math.abs(dy)) by(dx < 0 ? 1 : -1);
+    from = null;
   });
   $("#compare-more").addEventListener("click", () => more(shown.result));
   $("#overlay").checked = remembered("overlay", "on") === "on";
@@ -92,19 +99,22 @@ async function paintOverlays() {
   $("#why").hidden = !possible;
   $("#opacity-row").hidden = !on;
   $(".legend", dialog).hidden = !on;
-  for (const overlay of dialog.querySelectorAll(".overlay")) overlay.remove();
+  for (const overlay of dialog.querySelectorAll(".overlay, .look")) overlay.remove();
   paintOpacity();
   if (!on) return note(possible ? "" : query.text ? "A query with words cannot be explained." : "This collection’s model cannot show why.");
   note("Working out why…");
   dialog.setAttribute("aria-busy", "true");
+  let said = "";
   try {
     for (const [which, figure] of [["query", $("#pair-query")], ["match", $("#pair-match")]]) {
-      const url = await overlayOf(collection, query, result, which, signal);
+      const { url, caveat } = await overlayOf(collection, query, result, which, signal);
       if (signal.aborted) return;
       $(".stage", figure).append(el("img", { class: "overlay", src: url, alt: "" }));
       paintOpacity();
+      said = caveat && `${caveat[0].toUpperCase()}${caveat.slice(1)}.`;
+      paintLook($(".stage", figure));
     }
-    note("");
+    note(said);
   } catch (error) {
     if (error.name === "AbortError") return;
     note(error.code === "unreachable" ? "The server is not responding: switch this off and on to try again." : error.message);
@@ -113,14 +123,25 @@ async function paintOverlays() {
   }
 }
 
+// The encoder looks at the central square: drawn, so that a map that ends there is understood.
+function paintLook(stage) {
+  const image = $("img:not(.overlay)", stage), [w, h] = [image?.naturalWidth, image?.naturalHeight];
+  $(".look", stage)?.remove();
+  if (!w || Math.max(w, h) / Math.min(w, h) < 1.03) return;
+  const scale = Math.min(stage.clientWidth / w, stage.clientHeight / h), side = Math.min(w, h) * scale, frame = el("span", { class: "look", "aria-hidden": "true" });
+  Object.assign(frame.style, { inlineSize: `${side}px`, blockSize: `${side}px`, left: `${(stage.clientWidth - side) / 2}px`, top: `${(stage.clientHeight - side) / 2}px` });
+  stage.append(frame);
+}
+addEventListener("resize", () => { for (const frame of dialog.querySelectorAll(".look")) paintLook(frame.parentElement); });
+
 async function overlayOf(collection, query, result, which, signal) {
   const key = `${query.key} ${result.id} ${which}`;
   if (!overlays.has(key)) {
-    const url = URL.createObjectURL(await explain(collection.name, query, result.id, which, signal));
-    overlays.set(key, url);
+    const { layer, caveat } = await explain(collection.name, query, result.id, which, signal);
+    overlays.set(key, { url: URL.createObjectURL(layer), caveat });
     if (overlays.size > OVERLAYS_KEPT) {
       const [oldest, old] = overlays.entries().next().value;
-      URL.revokeObjectURL(old);
+      URL.revokeObjectURL(old.url);
       overlays.delete(oldest);
     }
   }
