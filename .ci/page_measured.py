@@ -14,7 +14,7 @@ SYSTEMS = {"": "image_similarity", "lite2_{}": "… with `--arch tf_efficientnet
 DIFFERENCES = {"article": "the article's recipe", "cosine": "plain cosine"}  # on the same photographs
 
 GRIDS = {  # title: (script, its measures, its columns, what is to be said about it)
-    "Pairs": ("pairs", {"coil100": "17 objects from many sides, other objects in training", "clothing": "clothes, photographs of the same ten kinds",
+    "Pairs": ("pairs", {"coil100": "17 objects, folds over their views from many sides, other objects in training", "clothing": "clothes, photographs of the same ten kinds",
                         "pets": "pets, breeds it was trained on", "pets_unseen": "pets, breeds it was not trained on"},
               {"{}_auc": "AUC", "{}_cosine_auc": "plain cosine", "{}_automm_auc": "AutoMM's recipe", "{}_accuracy": "balanced accuracy",
                "{}_best_accuracy": "… at the best threshold", "{}_ece": "calibration error", "{}_ece_floor": "… by chance alone",
