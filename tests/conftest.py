@@ -62,6 +62,16 @@ def few(monkeypatch):
     few_pairs(monkeypatch)
 
 
+@pytest.fixture(scope="module")
+def fewer_pairs():
+    "Let `MatchPredictor.fit` train on fewer pairs, with fewer steps: enough for a test."
+    from image_similarity.matching import image_head, image_training
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_head, "drawn_batches", partial(image_head.drawn_batches, n_batches=3, n_pairs=192))
+        patch.setattr(image_training, "REFINEMENTS", (None, 0, 5))
+        yield
+
+
 @pytest.fixture
 def quick(monkeypatch):
     "Make `train` and `demo` of the command line quick: a small input, two epochs."
