@@ -14,7 +14,9 @@
 #
 # `long` is what `make test` leaves out because it takes long, as this machine runs it, in ten minutes or so.
 #
-# .ci/soak.sh [old|avx2|slow|long]...   ALL=1   SOAK_SEED=7 for other errors   TESTS="tests/matching" NOTEBOOKS="nbs/11_matching" for a part   WORKERS=1 for one core
+# `speed` measures the ratios that have a goal, and fails when one has fallen by a tenth on this kind of processor (.ci/check_figures.py); it wants the machine to itself.
+#
+# .ci/soak.sh [old|avx2|slow|speed|long]...   ALL=1   SOAK_SEED=7 for other errors   TESTS="tests/matching" NOTEBOOKS="nbs/11_matching" for a part   WORKERS=1 for one core
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
@@ -44,7 +46,7 @@ again() {  # NAME VARIABLE=VALUE...: tests and notebooks with these variables, a
     fi
 }
 
-[ $# -gt 0 ] || set -- old avx2 slow
+[ $# -gt 0 ] || set -- old avx2 slow speed
 for part in "$@"; do case $part in
     old) NOTEBOOKS=${ALL:+$NOTEBOOKS} again "without AVX" ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
         NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 0)" FAISS_OPT_LEVEL=generic SOAK_SEED="${SOAK_SEED:-0}" ;;
@@ -53,12 +55,14 @@ for part in "$@"; do case $part in
     slow) step "The tests that take their time"
         python -c "import ray" 2>/dev/null || python -m pip install -qq --disable-pip-version-check --editable ".[cluster]" # too large for the [dev] extra
         python -m pytest -q -n "$WORKERS" --dist worksteal -m soak --durations=15 tests || failed+=("the tests that take their time") ;;
+    speed) step "The figures of speed"
+        env -u OMP_NUM_THREADS python .ci/check_figures.py || failed+=("the figures of speed") ;;
     long) step "The notebooks that take long"
         python .ci/run_notebooks.py --long || failed+=("the notebooks that take long")
         step "The tests that take long, without attacks, clusters and benchmarks"
         python -m pytest -q -n "$WORKERS" --dist worksteal -m soak --durations=15 --ignore tests/benchmarks --ignore tests/service/test_attacks.py --ignore tests/gallery/test_cluster.py tests ||
             failed+=("the tests that take long") ;;
-    *) echo "soak.sh: $part is not old, avx2, slow or long" >&2; exit 2 ;;
+    *) echo "soak.sh: $part is not old, avx2, slow, speed or long" >&2; exit 2 ;;
 esac; done
 
 if [ ${#failed[@]} -gt 0 ]; then

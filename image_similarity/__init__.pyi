@@ -25,6 +25,7 @@ from .learners.siamese import SiameseModel, siamese_learner, siamese_splitter
 from .learners.metric_learning import embedding_learner, load_embedding, save_embedding
 from .learners.encoder_tuning import Tuning
 from .explain.maps import class_map, pair_maps
+from .explain.parts import Only
 from .groups.sheets import contact_sheet
 from .groups.duplicates import find_duplicates
 from .groups.clusters import find_clusters
@@ -57,6 +58,7 @@ __all__ = [
     "MatchPredictor",
     "Mixture",
     "MultiModalPredictor",
+    "Only",
     "OpenCLIPEncoder",
     "PairIndex",
     "PairScorer",

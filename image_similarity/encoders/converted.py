@@ -78,7 +78,7 @@ class OpenVino:
 
 # %% ../../nbs/04_encoders/02_converted.ipynb #c0n00012
 KEPT = 8   # converted networks that stay in the cache
-FORMAT = 3 # of what is kept; raised when networks are converted in another way
+FORMAT = 4 # of what is kept; raised when networks are converted in another way
 
 def cached_file(key: str) -> Path:
     """Where a converted network is kept: below `$XDG_CACHE_HOME`, or else `~/.cache`.

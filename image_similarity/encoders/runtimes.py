@@ -80,9 +80,9 @@ def convert(network: nn.Module, shape: Sequence[int]) -> dict[str, np.ndarray]:
     openvino = load_openvino()
     with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore") # torch's tracer warns of every shape that Python looks at
-        example = torch.zeros(2, *shape, dtype=torch.uint8)
+        example = torch.zeros(1, *shape, dtype=torch.uint8)
         traced = torch.jit.trace(network, example, check_trace=False) # `fastest` compares the numbers itself
-        model = openvino.convert_model(traced, example_input=example, input=[-1, *shape])
+        model = openvino.convert_model(traced, example_input=example, input=[1, *shape]) # one at a time, see `OpenVino`: what follows from the shape is computed here, a tenth of the time
         openvino.save_model(model, f"{folder}/model.xml", compress_to_fp16=False)
         return {part: np.fromfile(f"{folder}/model.{part}", np.uint8) for part in ("xml", "bin")}
 

@@ -145,9 +145,13 @@ def _extremes(relevance: np.ndarray) -> str:
     if relevance.size == 1: return f"{relevance.sum():+.2f} in all: {NOWHERE}"
     return f"{h} x {w} cells add {relevance.sum():+.2f}, most at row {row}, column {column}"
 
+def _caveat(*maps: np.ndarray, remainders: tuple[float, ...] = ()) -> str: # what maps cannot say; empty for exact ones
+    if remainders: return _approximate(remainders)
+    return "" if any(m.size > 1 for m in maps) else NOWHERE
+
 def _headed(heading: str, *maps: np.ndarray, remainders: tuple[float, ...] = ()) -> str: # above a figure
-    if remainders: return f"{heading}\n{_approximate(remainders)}"
-    return heading if any(m.size > 1 for m in maps) else f"{heading}\n{NOWHERE}"
+    caveat = _caveat(*maps, remainders=remainders)
+    return f"{heading}\n{caveat}" if caveat else heading
 
 def _approximate(remainders: tuple[float, ...]) -> str: return f"approximate, by occlusion; not in the map{'s'[:len(remainders) > 1]}: {', '.join(f'{r:+.2f}' for r in remainders)}"
 def _told(remainders: tuple[float, ...]) -> str: return f"; {_approximate(remainders)}" if remainders else "" # behind a repr
@@ -221,6 +225,11 @@ class PairExplanation(_Drawn):
     def _parts(self): return [self.query, self.match], [self.query_map, self.match_map], ["query", "match"], _headed(f"{percent(self.probability, 2)} Similarity{self._terms()}", self.query_map, self.match_map, remainders=self.remainders)
 
     def _terms(self) -> str: return f"\nmaps {self.logit:+.2f}, class agreement {self.agreement:+.2f}" if self.agreement else ""
+
+    @property
+    def caveat(self) -> str:
+        "What the maps cannot say: that they are approximate and what they miss, or that a map of one cell cannot say where. Empty for exact ones."
+        return _caveat(self.query_map, self.match_map, remainders=self.remainders)
 
     def overlays(self, longest: int = 512) -> tuple[Image.Image, Image.Image]:
         """The maps alone, on one scale.

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 
 from ..encoders.encoder import Encoder, pool
 from ..explain.maps import features_of
-from ..explain.parts import pooled_without
+from ..explain.parts import Only, pooled_without
 from .feedback import Said, Version
 from .marking import Argued
 from .remembering import in_pixels
@@ -30,9 +30,11 @@ def _pooled(
     encoder: Encoder,
     picture, # anything that `open_image` takes
     boxes,   # shares of width and height: what does not count; None: all counts
+    only: bool, # the boxes are all that counts, instead
 ) -> torch.Tensor: # (2·nf,)
     if boxes is None: return pool(features_of(encoder, picture)[None])[0]
-    return torch.from_numpy(pooled_without(encoder, picture, in_pixels(picture, boxes)))
+    region = in_pixels(picture, boxes)
+    return torch.from_numpy(pooled_without(encoder, picture, Only(region) if only else region))
 
 def stroked_pairs(gallery: Argued, encoder: Encoder, scorer: PairScorer) -> tuple[list[Said], torch.Tensor, torch.Tensor, torch.Tensor]:
     """What can be learned from: strokes whose pictures are in the gallery and can be read.
@@ -44,9 +46,9 @@ def stroked_pairs(gallery: Argued, encoder: Encoder, scorer: PairScorer) -> tupl
         query, match = items.get(one.value["query"]), items.get(one.value["item"])
         if query is None or match is None: continue # a picture that was only asked with is not kept
         away = [one.value["boxes"] if one.value["of"] == of else None for of in ("query", "match")]
-        try: left = [_pooled(encoder, item.path, boxes) for item, boxes in zip((query, match), away)]
+        try: left = [_pooled(encoder, item.path, boxes, one.value.get("only", False)) for item, boxes in zip((query, match), away)]
         except (ImageError, FileNotFoundError): continue
-        whole = [_pooled(encoder, item.path, None) if boxes is not None else some for item, boxes, some in zip((query, match), away, left)]
+        whole = [_pooled(encoder, item.path, None, False) if boxes is not None else some for item, boxes, some in zip((query, match), away, left)]
         strokes.append(one)
         rows.append((*whole, scorer.pair_logits(left[0][None], left[1][None])[0].detach()))
     if not rows: return [], torch.zeros(0, scorer.A.shape[1]), torch.zeros(0, scorer.A.shape[1]), torch.zeros(0)

@@ -119,10 +119,11 @@ def in_rgb(im: Image.Image, shrink: int = 1) -> Image.Image:
         shrink: the mean of squares of so many pixels a side becomes one pixel
     Returns: mode RGB, 8 bits a channel, sRGB"""
     convert = _conversion(im)
-    if convert is None and shrink == 1: return im
+    if convert is None: return im if shrink == 1 else im.reduce(shrink)
+    if shrink > 1 and im.mode in ("L", "RGB", "CMYK") and not im.has_transparency_data: return convert(im.reduce(shrink)) # fewer colours to convert
     made = Image.new("RGB", (-(-im.width // shrink), -(-im.height // shrink)))
     for top, strip in _strips(im, shrink):
         if "transparency" in im.info: strip.info["transparency"] = im.info["transparency"]
-        strip = strip if convert is None else convert(strip)
+        strip = convert(strip)
         made.paste(strip if shrink == 1 else strip.reduce(shrink), (0, top // shrink))
     return made

@@ -28,13 +28,13 @@ from .memory import MEMORY, check_bytes, decoding_bytes
 from .remote import as_path, as_url, fetched
 
 # %% ../../nbs/01_images/06_opening.ipynb #fa5429fe
-READING = 2 # of ways to read and resize a picture; 1 took all colours for sRGB and all grounds for white
+READING = 3 # of ways to read and resize a picture; 1 took all colours for sRGB and all grounds for white, 2 made most large pictures smaller in one step
 
 # Our own limit counts memory, by what a picture is coded in. Pillow warns from 89 million pixels on, whatever they take.
 warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit", Image.DecompressionBombWarning)
 
 # %% ../../nbs/01_images/06_opening.ipynb #6f53f792
-LARGE = 16_000_000 # pixels from which a picture that is wanted small is made smaller while it is converted
+LARGE = 4_000_000 # pixels from which a picture that is wanted small is made smaller while it is converted
 
 _TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
           6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90} # by the orientation in EXIF
@@ -44,7 +44,7 @@ def _turn(im: Image.Image) -> Image.Transpose | None:
     except Exception: return None # EXIF that cannot be read says nothing
 
 def _shrink(im: Image.Image, at_least: int | None) -> int:
-    return 1 if not at_least or im.width * im.height < LARGE else max(1, min(im.size) // (2 * at_least))
+    return 1 if not at_least or im.width * im.height < LARGE else max(1, min(im.size) // at_least)
 
 def _decoded(im: Image.Image, path: Path | None, at_least: int | None) -> Image.Image:
     "Check, decode, convert and turn upright; raises whatever Pillow raises."

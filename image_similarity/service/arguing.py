@@ -7,12 +7,13 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/arguing.htm
 # %% auto #0
 __all__ = ['Share', 'Boxes', 'Marked', 'Argued', 'Brushed', 'Asked', 'Marks', 'Stroke', 'Answer', 'Undone', 'Learn', 'GoBack',
            'ArguedFound', 'ArguedAnswer', 'BrushedAnswer', 'LinksAnswer', 'SuggestionInfo', 'Suggestions', 'SaidIds',
-           'UndoneAnswer', 'VersionAnswer', 'FeedbackInfo', 'argued', 'brush', 'links', 'shown_suggestion',
-           'feedback_info']
+           'UndoneAnswer', 'VersionAnswer', 'PredictedInfo', 'Predictions', 'FeedbackInfo', 'argued', 'brush', 'links',
+           'shown_suggestion', 'predictions', 'feedback_info']
 
 # %% ../../nbs/13_service/17_arguing.ipynb #agu00003
 import base64
 import io
+from collections import Counter
 from functools import partial
 from time import perf_counter
 from typing import Annotated, Any, Literal
@@ -29,7 +30,7 @@ from ..gallery.remembering import in_pixels
 from ..images.opening import content_hash
 from .answers import heads, known_item, shown_item
 from .collection import Opened
-from .protocol import Answered, Found, ItemId, ItemInfo, Name, Refused, Said, TOP_K, Where
+from .protocol import Answered, Found, ItemId, ItemInfo, LabelCount, Name, Refused, Said, TOP_K, Where
 
 # %% ../../nbs/13_service/17_arguing.ipynb #agu00006
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -56,6 +57,7 @@ class Brushed(Said):
     item: ItemId | None = None
     query_away: Boxes | None = None
     match_away: Boxes | None = None
+    only: bool = Field(False, description="What is brushed over is all that should count of its picture, instead.")
 
 class Asked(Said):
     "An item, or a picture as `POST argue` names it."
@@ -74,6 +76,7 @@ class Stroke(Asked):
     match: ItemId
     boxes: Boxes
     of: Literal["query", "match"] = "query"
+    only: bool = Field(False, description="The boxes are all that should count, instead.")
 
 class Answer(Said):
     item: ItemId
@@ -118,6 +121,17 @@ class SaidIds(Answered): ids: list[int]
 class UndoneAnswer(Answered): undone: int
 class VersionAnswer(Answered): version: int
 
+class PredictedInfo(Answered):
+    item: ItemInfo
+    label: str
+    ahead: float = Field(description="How far the label is ahead of the second.")
+
+class Predictions(Answered):
+    version: int = Field(description="That is at work.")
+    total: int
+    labels: list[LabelCount] = Field(description="What it says of how many; most items first.")
+    predictions: list[PredictedInfo] = Field(description="The surest first.")
+
 class FeedbackInfo(Answered):
     said: list[dict]
     versions: list[dict]
@@ -158,10 +172,11 @@ def brush(opened: Opened, query: bytes | int, match: int, asked: Brushed) -> Bru
 
     Args:
         match: id of the result"""
-    from image_similarity.explain.parts import brushed_each # these need torch
+    from image_similarity.explain.parts import Only, brushed_each # these need torch
     from image_similarity.finder.looking import class_agreement
     (encoder, scorer), one, other = heads(opened), _picture(opened, query), known_item(opened, match).path
-    query_away, match_away = (None if boxes is None else in_pixels(picture, boxes) for picture, boxes in ((one, asked.query_away), (other, asked.match_away)))
+    region = lambda picture, boxes: Only(in_pixels(picture, boxes)) if asked.only else in_pixels(picture, boxes)
+    query_away, match_away = (None if boxes is None else region(picture, boxes) for picture, boxes in ((one, asked.query_away), (other, asked.match_away)))
     agreement = None if opened.finder is None else partial(class_agreement, opened.finder.model)
     try: before, after = brushed_each(encoder, scorer, one, other, [(None, None), (query_away, match_away)], agreement)
     except ValueError as e: raise Refused("invalid", str(e)) from e
@@ -184,6 +199,22 @@ def shown_suggestion(name: str, one: Suggestion) -> SuggestionInfo:
     "As the outside sees it."
     like = None if one.like is None else ItemInfo(**shown_item(name, one.like))
     return SuggestionInfo(item=ItemInfo(**shown_item(name, one.item)), guess=one.guess, like=like, doubt=one.doubt)
+
+def predictions(opened: Opened, top_k: int, all: bool) -> Predictions:
+    """What the version at work says of the items. Raises `Refused` where none is at work.
+
+    Args:
+        top_k: that are named
+        all: of those with a label, too"""
+    feedback = opened.gallery.feedback
+    try: found = feedback.predict()
+    except ValueError as e: raise Refused("not_found", str(e)) from e
+    known = opened.gallery.catalogue.labels()
+    asked = sorted(((id, label, ahead) for id, (label, ahead) in found.items() if all or known.get(id) is None), key=lambda one: -one[2])
+    items = opened.gallery.catalogue.items_by_id([id for id, *_ in asked[:top_k]])
+    named = [PredictedInfo(item=ItemInfo(**shown_item(opened.name, items[id])), label=label, ahead=ahead) for id, label, ahead in asked[:top_k] if id in items]
+    counts = [LabelCount(label=label, items=n) for label, n in Counter(label for _, label, _ in asked).most_common()]
+    return Predictions(version=next(v.number for v in feedback.versions("labels") if v.used), total=len(asked), labels=counts, predictions=named)
 
 def feedback_info(opened: Opened, kind: str | None = None, undone: bool = False) -> FeedbackInfo:
     "All that was said, and the versions."

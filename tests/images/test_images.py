@@ -155,6 +155,17 @@ def test_a_large_jpeg_is_decoded_smaller():
     assert open_image(encoded(noise(800, 640), "PNG"), at_least=150).size == (800, 640)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_a_large_picture_of_another_kind_is_made_smaller_by_the_means_of_squares(mode):
+    large = noise(2500, 2000).convert(mode)
+    found = open_image(encoded(large, "PNG"), at_least=300) # squares of six pixels a side; those at the edge are cut
+    assert found.size == (417, 334)
+    whole = np.asarray(large.convert("RGB"))[:1998, :2496].reshape(333, 6, 416, 6, 3).mean((1, 3))
+    assert np.abs(np.asarray(found, float)[:333, :416] - whole).max() <= 1
+    assert open_image(encoded(large, "PNG"), at_least=1500).size == (2500, 2000) # no side below it
+    assert open_image(encoded(large, "PNG")).size == (2500, 2000)
+
+
 # --- what is refused, and how it is said
 
 @pytest.mark.parametrize("name", ["bomb.png", "bomb.jpg"])

@@ -10,6 +10,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlencode, urlsplit
 from zipfile import ZipFile
 
@@ -37,6 +38,7 @@ def root(small, tmp_path_factory):
     from image_similarity.gallery.gallery import Gallery
     root = tmp_path_factory.mktemp("collections")
     small.finder.save(root / "pets")
+    Gallery(root / "parts", small.encoder, regions=True).add(small.data.files[:6], progress=False)
     for name in "learning", "stopped":
         gallery = Gallery(root / name, small.encoder)
         gallery.import_embeddings([], np.zeros((0, gallery.encoder.width)))
@@ -411,6 +413,51 @@ def test_a_label_a_threshold_and_clearing_them(page, api):
     page.go_back()
     page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(everything))
     assert page.locator("#threshold").input_value() == "0"
+
+
+@pytest.fixture(scope="module")
+def sure(small, tmp_path_factory):
+    "A server with a model that was calibrated on many classes, and its finder."
+    from dataclasses import replace
+
+    from image_similarity.finder.finder import SimilarityFinder
+    from image_similarity.service.app import create_app
+    from image_similarity.service.server import running
+    root = tmp_path_factory.mktemp("sure")
+    finder = SimilarityFinder.load(small.finder.save(root / "pets"))
+    spent = tuple(np.linspace(0, .9, 30).tolist())
+    finder._own = replace(finder._own, world=replace(finder._own.world, classes=30, spent=spent, spent_new=spent, searched=len(finder)))
+    finder.save(root / "pets")
+    finder = SimilarityFinder.load(root / "pets")
+    with running(create_app(root)) as address: yield SimpleNamespace(address=address, finder=finder)
+
+
+def test_a_set_that_holds_a_match_is_asked_for_and_promised(chromium, sure):
+    picture = sure.finder.files[0]
+    found = sure.finder.search(picture, coverage=.8)
+    with httpx.Client(base_url=sure.address, timeout=60) as api:
+        ask = lambda **options: api.post("/v1/collections/pets/search", json={"item": 1, **options})
+        answer = ask(coverage=.8, top_k=50).json()
+        assert [r["id"] for r in answer["results"]] == [r.id for r in found] and answer["coverage"] == found.coverage and "80%" in found.coverage
+        assert "cut to its first 1" in ask(coverage=.8, top_k=1).json()["coverage"] and len(found) > 1
+        refusal = ask(coverage=.99)
+        assert refusal.status_code == 400 and "cannot be shown" in refusal.json()["message"]
+    with opened(chromium, sure.address) as page:
+        show(page, collection="pets", item=1)
+        page.locator("#coverage").select_option("0.8")
+        page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(found))
+        assert found.coverage in page.locator("#results-note").inner_text() and "coverage=0.8" in page.url
+        assert "1 active" in page.locator("#refine-count").inner_text()
+        page.go_back()
+        page.wait_for_function("n => document.querySelectorAll('.grid li').length > n", arg=len(found))
+        assert page.locator("#coverage").input_value() == "0"
+
+
+def test_a_model_that_can_promise_nothing_says_so_on_the_page(page):
+    show(page, collection="pets", item=1, coverage=.9) # three classes are too few
+    assert "five or more classes" in page.locator(".panel").inner_text()
+    page.locator("#coverage").select_option("0")
+    page.wait_for_selector(f"{TILES} .sure")
 
 
 def test_nothing_is_similar_enough(page):
@@ -970,9 +1017,34 @@ def test_a_box_over_the_query_searches_with_that_part(page, api):
     assert region[2] - region[0] > .02 and region[3] - region[1] == pytest.approx(.5, abs=.05)
     page.wait_for_selector("#region-box")
     assert read(page) == told(api.post("/v1/collections/pets/argue", json={"item": 1, "top_k": 24, "region": [region]}).json())
+    page.locator("#region-brush").check()
+    assert not page.locator("#region-draw").is_checked()
+    with page.expect_response("**/argue**") as asked: dragged(page, "#query-image", (.3, .6), (.7, .6))
+    brushed = json.loads(asked.value.request.post_data)["region"]
+    assert len(brushed) > 3 and brushed[0] == region # what is brushed over counts beside the box
+    settled(page)
+    assert read(page) == told(api.post("/v1/collections/pets/argue", json={"item": 1, "top_k": 24, "region": brushed}).json())
+    page.reload()
+    settled(page)
+    assert read(page) == told(api.post("/v1/collections/pets/argue", json={"item": 1, "top_k": 24, "region": brushed}).json()) # the address holds it
+    page.wait_for_selector("#region-box:visible")
+    seen = lambda x, y: page.locator("#region-box").evaluate("(c, [x, y]) => c.getContext('2d').getImageData(x * c.width, y * c.height, 1, 1).data[3]", [x, y])
+    assert seen(.02, .02) > 100 and seen(sum(brushed[-1][::2]) / 2, sum(brushed[-1][1::2]) / 2) == 0 # what does not count is dimmed
+    check(page)
     page.locator("#region-clear").click()
     settled(page)
     assert read(page) == told(api.post("/v1/collections/pets/search", json={"item": 1, "top_k": 24}).json())
+
+
+def test_the_part_that_matched_is_framed(page, api):
+    region = [.3, .3, .6, .6]
+    show(page, collection="parts", item=1, region=",".join(map(str, region)))
+    page.wait_for_selector(f"{TILES} .box")
+    results = {r["id"]: r["box"] for r in api.post("/v1/collections/parts/argue", json={"item": 1, "region": [region]}).json()["results"]}
+    page.wait_for_function("n => document.querySelectorAll('.grid .box').length === n", arg=sum(box is not None for box in results.values()))
+    id, (left, upper, right, lower) = next((id, box) for id, box in results.items() if box)
+    tile, box = (page.locator(f'.grid li[data-id="{id}"] {part}').bounding_box() for part in (".open", ".box"))
+    assert [(box["x"] - tile["x"]) / tile["width"], box["width"] / tile["width"]] == pytest.approx([left, right - left], abs=.03) # the drawn pets are square
 
 
 def test_a_brush_moves_the_score_is_kept_and_learned_from(page, api):
@@ -986,10 +1058,19 @@ def test_a_brush_moves_the_score_is_kept_and_learned_from(page, api):
     answer = looked.value.json()
     assert answer["after"] != answer["before"]
     page.wait_for_selector("#brush-keep:visible")
-    assert page.locator("#argue-note").inner_text() == f"log odds {answer['before']:.2f}; without what is brushed over log odds {answer['after']:.2f}"
+    said = f"log odds {answer['before']:.2f}; {{}} what is brushed over log odds {answer['after']:.2f}, as a pair {percent(answer['probability'])} likely to match"
+    assert page.locator("#argue-note").inner_text() == said.format("without")
+    shown = lambda of: page.locator(f"#pair-{of} .overlay").get_attribute("src").partition(",")[2]
+    assert [shown(of) for of in ("query", "match")] == [answer["query_overlay"], answer["match_overlay"]] # the maps are of what is left
     check(page)
+    with page.expect_response("**/brush?**") as looked: page.locator("#brush-only").check()
+    rest = looked.value.json()
+    assert rest["before"] == answer["before"] and rest["after"] != answer["after"]
+    with page.expect_response("**/brush?**"): page.locator("#brush-only").uncheck()
+    page.wait_for_function("said => document.querySelector('#argue-note').textContent === said", arg=said.format("without"))
     page.locator("#brush-keep").click()
     page.wait_for_function("() => document.querySelector('#argue-note').textContent.startsWith('Kept')")
+    assert page.locator("#pair-query .overlay").get_attribute("src").startswith("blob:") # as before
     said, = api.get("/v1/collections/pets/feedback", params={"kind": "stroke"}).json()["said"]
     assert (said["query"], said["item"], said["of"]) == (1, match, "query") and len(said["boxes"]) > 2
     page.locator("#brush").uncheck()
@@ -998,13 +1079,23 @@ def test_a_brush_moves_the_score_is_kept_and_learned_from(page, api):
     stage = page.locator("#pair-query .stage").bounding_box()
     page.mouse.move(stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2)
     lit = "canvas => new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer).some(Boolean)"
-    assert page.locator("#pair-query canvas").evaluate(lit)
+    assert page.locator("#pair-query canvas").evaluate(lit) and page.locator("#pair-match canvas").evaluate(lit) # what goes with it lights up
     logit = lambda: api.post(f"/v1/collections/pets/brush?match={match}", json={"item": 1}).json()["before"]
     version = api.post("/v1/collections/pets/feedback/refit", json={"kind": "pairs"}).json()["version"]
     assert abs(logit() - answer["after"]) < abs(answer["before"] - answer["after"]) / 2
     assert api.post("/v1/collections/pets/feedback/version", json={"kind": "pairs"}).json() == {"version": 0} and version > 0
     assert logit() == pytest.approx(answer["before"], abs=1e-3)
     api.post("/v1/collections/pets/feedback/undo", json={"ids": [said["id"]]})
+
+
+def test_kept_marks_are_offered_again(page, api):
+    kept = api.post("/v1/collections/pets/feedback/marks", json={"item": 1, "right": [2], "wrong": [5]}).json()["ids"]
+    show(page, collection="pets", item=1)
+    page.locator("#marks-kept").click()
+    settled(page)
+    assert page.locator("#marks-note").inner_text() == "1 right, 1 wrong" and page.locator("#marks-kept").is_hidden()
+    assert read(page) == told(api.post("/v1/collections/pets/argue", json={"item": 1, "top_k": 24, "right": [2], "wrong": [5]}).json())
+    api.post("/v1/collections/pets/feedback/undo", json={"ids": kept})
 
 
 def test_quick_answers(page, api, small):
@@ -1026,4 +1117,10 @@ def test_quick_answers(page, api, small):
     assert api.get(f"/v1/collections/unlabelled/items/{suggested['item']['id']}").json()["label"] is None
     page.locator("#teach-learn").click()
     page.wait_for_function("() => document.querySelector('#teach-versions').textContent === 'version 1 of labels, at work'")
+    page.wait_for_function("() => document.querySelector('#teach-says').textContent.startsWith('It says of 6 pictures without a label: ')")
+    told = api.get("/v1/collections/unlabelled/predictions").json()
+    assert page.locator("#teach-says").inner_text().removesuffix(".").endswith(", ".join(f"{one['items']} {one['label']}" for one in told["labels"])) and told["total"] == 6
+    page.locator("#teach-back").click()
+    page.wait_for_function("() => document.querySelector('#teach-versions').textContent === 'version 1 of labels'")
+    assert page.locator("#teach-says").inner_text() == "" and api.get("/v1/collections/unlabelled/predictions").status_code == 404
     api.delete("/v1/collections/unlabelled")

@@ -135,6 +135,19 @@ def test_an_overlay_has_the_shape_of_its_picture_and_is_clear_somewhere(served):
         layer = Image.open(io.BytesIO(answer.content))
         assert (answer.headers["content-type"], layer.mode, layer.size) == ("image/png", "RGBA", size)
         assert layer.getchannel("A").getextrema()[0] == 0 < layer.getchannel("A").getextrema()[1]
+        assert "Map-Note" not in answer.headers # it is exact
+
+
+def test_an_overlay_says_that_it_is_approximate_and_what_it_misses(tmp_path, pets):
+    from image_similarity.explain.maps import pair_maps
+    from image_similarity.scoring.scorers import cosine_head
+    encoder = create_encoder("resnet10t", "random", size=64, seed=0, pooling="own")
+    gallery = Gallery(tmp_path / "own", encoder=encoder)
+    gallery.add(pets[:3])
+    why = pair_maps(encoder, cosine_head(encoder.width, False), pets[0], pets[1])
+    with client_of(tmp_path) as client:
+        answer = client.post("/v1/collections/own/explain", params={"item": 2}, json={"item": 1})
+    assert answer.headers["Map-Note"] == f"approximate, by occlusion; not in the maps: {why.remainders[0]:+.2f}, {why.remainders[1]:+.2f}"
 
 
 def test_items_are_listed_page_by_page(served):

@@ -109,11 +109,12 @@ const rawPicture = (picture, signal) => ({
   headers: { "Content-Type": picture.type.startsWith("image/") ? picture.type : "application/octet-stream" },
 });
 
-// The overlay (a PNG Blob) of one of the two pictures of a pair: `which` is "query" or "match".
+// The overlay (a PNG Blob) of one of the two pictures of a pair, and what it cannot say: `which` is "query" or "match".
 export async function explain(name, query, matchId, which, signal) {
   const path = at(name, `/explain?item=${matchId}&which=${which}`);
   const sent = query.picture ? rawPicture(query.picture, signal) : withJson("POST", { item: query.item }, signal);
-  return (await request(path, sent)).blob();
+  const answer = await request(path, sent);
+  return { layer: await answer.blob(), caveat: answer.headers.get("Map-Note") ?? "" };
 }
 
 // Marks, a part of the query, a brush: `asked` is what the API's `argue` and `brush` take beside the query.
@@ -135,6 +136,8 @@ export const feedbackAddress = (name) => at(name, "/feedback?undone=true");
 export const feedback = (name, signal) => get(at(name, "/feedback"), signal);
 const said = (path) => async (name, body) => (await request(at(name, `/feedback/${path}`), withJson("POST", body))).json();
 export const [mark, stroke, answer] = [said("marks"), said("strokes"), said("answers")];
+export const examples = (name, item) => said("examples")(name, { item });
+export const predictions = (name, signal) => get(at(name, "/predictions?top_k=1"), signal);
 export const undo = (name, ids) => said("undo")(name, { ids });
 export const refit = (name, kind) => said("refit")(name, { kind });
 export const goBack = (name, kind) => said("version")(name, { kind });

@@ -4,7 +4,7 @@ import { explain } from "./api.js";
 import { altOf, inWords } from "./grid.js";
 
 const dialog = $("#compare");
-const overlays = new Map();    // query, result and side to the URL of an overlay
+const overlays = new Map();    // query, result and side to an overlay: its URL, and what it cannot say
 const OVERLAYS_KEPT = 40;
 const BY_PAGE = "by the page"; // how the dialog was closed when not by the reader
 let shown = null;             // { collection, query, answer, result }
@@ -104,15 +104,17 @@ async function paintOverlays() {
   if (!on) return note(possible ? "" : query.text ? "A query with words cannot be explained." : "This collection’s model cannot show why.");
   note("Working out why…");
   dialog.setAttribute("aria-busy", "true");
+  let said = "";
   try {
     for (const [which, figure] of [["query", $("#pair-query")], ["match", $("#pair-match")]]) {
-      const url = await overlayOf(collection, query, result, which, signal);
+      const { url, caveat } = await overlayOf(collection, query, result, which, signal);
       if (signal.aborted) return;
       $(".stage", figure).append(el("img", { class: "overlay", src: url, alt: "" }));
       paintOpacity();
+      said = caveat && `${caveat[0].toUpperCase()}${caveat.slice(1)}.`;
       paintLook($(".stage", figure));
     }
-    note("");
+    note(said);
   } catch (error) {
     if (error.name === "AbortError") return;
     note(error.code === "unreachable" ? "The server is not responding: switch this off and on to try again." : error.message);
@@ -135,11 +137,11 @@ addEventListener("resize", () => { for (const frame of dialog.querySelectorAll("
 async function overlayOf(collection, query, result, which, signal) {
   const key = `${query.key} ${result.id} ${which}`;
   if (!overlays.has(key)) {
-    const url = URL.createObjectURL(await explain(collection.name, query, result.id, which, signal));
-    overlays.set(key, url);
+    const { layer, caveat } = await explain(collection.name, query, result.id, which, signal);
+    overlays.set(key, { url: URL.createObjectURL(layer), caveat });
     if (overlays.size > OVERLAYS_KEPT) {
       const [oldest, old] = overlays.entries().next().value;
-      URL.revokeObjectURL(old);
+      URL.revokeObjectURL(old.url);
       overlays.delete(oldest);
     }
   }

@@ -32,10 +32,20 @@ function scale(share) {
   return bar;
 }
 
+// The part that matched, over a picture that fills its square.
+function framed(picture, [left, upper, right, lower]) {
+  const least = Math.min(picture.naturalWidth, picture.naturalHeight), [width, height] = [picture.naturalWidth / least, picture.naturalHeight / least];
+  const across = (share) => Math.min(1, Math.max(0, (1 - width) / 2 + share * width)), down = (share) => Math.min(1, Math.max(0, (1 - height) / 2 + share * height));
+  const box = el("span", { class: "box", "aria-hidden": "true" });
+  Object.assign(box.style, { left: `${100 * across(left)}%`, top: `${100 * down(upper)}%`, width: `${100 * (across(right) - across(left))}%`, height: `${100 * (down(lower) - down(upper))}%` });
+  return box;
+}
+
 function tile(item, { comparedBy, labelled, note, open, more }) {
   const picture = el("img", { src: item.thumbnail, alt: altOf(item), loading: "lazy", decoding: "async", width: 320, height: 320 });
   picture.addEventListener("error", () => { picture.classList.add("broken"); gone(picture.closest("ul")); }, { once: true });
   const main = el("button", { type: "button", class: "open", onclick: () => open(item) }, picture);
+  if (item.box) picture.addEventListener("load", () => main.append(framed(picture, item.box)), { once: true });
   const caption = el("div", { class: "caption" });
   if (comparedBy) {
     const share = { probability: item.probability ?? undefined, cosine: item.score }[comparedBy]; // the sum of a mixture has no upper end

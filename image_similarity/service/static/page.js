@@ -130,14 +130,15 @@ async function search(signal) {
   if (Object.keys(where).length) options.where = where;
   if (address.isArgued(state)) return arguedSearch(options, signal);
   if (state.threshold) options.threshold = state.threshold;
+  if (state.coverage && comparedBy(state) === "probability") Object.assign(options, { coverage: state.coverage, top_k: service.limits.top_k }); // a set that is cut promises nothing
   const answer = await api.search(info.name, query, options, signal);
   const seen = answer.results.length + answer.below_threshold + answer.hidden_duplicates;
-  return { ...answer, more: seen >= state.count && state.count < service.limits.top_k };
+  return { ...answer, more: !answer.coverage && seen >= state.count && state.count < service.limits.top_k };
 }
 
 async function arguedSearch({ top_k, where }, signal) {
   const { right, wrong, region } = state;
-  const answer = await api.argue(info.name, query, { top_k, right, wrong, ...(where && { where }), ...(region && { region: [region] }) }, signal);
+  const answer = await api.argue(info.name, query, { top_k, right, wrong, ...(where && { where }), ...(region && { region }) }, signal);
   if (unsaid) keepMark(unsaid, query.item ? { item: query.item } : { picture: answer.picture });
   unsaid = null;
   return { ...answer, query: {}, below_threshold: 0, hidden_duplicates: 0, more: answer.results.length >= state.count && state.count < service.limits.top_k };
@@ -317,6 +318,7 @@ function noteOf(answer) {
     return `${some}${plural(answer.total, "picture")}${of}. Choose one to find more like it.`;
   }
   const parts = [`${answer.results.length.toLocaleString("en")} of ${countedOf()}`];
+  if (answer.coverage) parts.push(answer.coverage);
   if (answer.below_threshold) parts.push(`${answer.below_threshold.toLocaleString("en")} not similar enough`);
   if (answer.hidden_duplicates) parts.push(`${plural(answer.hidden_duplicates, "near-duplicate")} hidden`);
   return parts.join(" · ");
@@ -384,6 +386,7 @@ refine.setUp(refineBy);
 compare.setUp({ close: closeMatch, step: (id) => go({ match: id }, { replace: true }), more: (item) => searchFor({ item: item.id }) });
 argue.setUp({
   mark, region: (region) => go({ region, match: null }), asked: () => state, forget: () => go({ right: [], wrong: [], match: null }),
+  use: ({ right, wrong }) => go({ right, wrong, match: null }),
 });
 working.setUp();
 teach.setUp({ collection: () => info, taught: changed });

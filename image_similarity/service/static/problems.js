@@ -50,6 +50,10 @@ export function nothing(answer, state, collection, { say, clear, again }) {
     return panel("Only near-duplicates", "nothing", text(`${plural(answer.hidden_duplicates, "near-duplicate is", "near-duplicates are")} hidden, and there is nothing else.`),
       buttons(button("Show near-duplicates", () => say({ hideDuplicates: false }), true)));
   }
+  if (answer.coverage) {
+    return panel("Nothing that could be a match", "nothing", text(`The query is unlike anything that the model was trained on, so the set is empty.`),
+      buttons(button("Show the most similar anyway", () => say({ coverage: 0 }), true)));
+  }
   if (refinements(state)) {
     return panel("No picture matches these filters", "nothing", text(`${collection.name} has ${plural(collection.items, "picture")}, none of them with these labels and metadata.`),
       buttons(button("Clear all filters", clear, true)));

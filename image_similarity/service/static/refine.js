@@ -9,13 +9,14 @@ export function setUp(say) {
   const threshold = $("#threshold");
   threshold.addEventListener("input", paintThreshold);
   threshold.addEventListener("change", () => say({ threshold: Number(threshold.value) }));
+  $("#coverage").addEventListener("change", (event) => say({ coverage: Number(event.target.value) }));
   $("#hide-duplicates").addEventListener("change", (event) => say({ hideDuplicates: event.target.checked }));
   $("#clear-filters").addEventListener("click", () => { say(NOTHING); $("#refine summary").focus(); });
   $("#filters").addEventListener("change", () => say({ labels: chosenLabels(), metadata: chosenMetadata() }));
   $("#refine").open = matchMedia("(min-width: 60rem)").matches;
 }
 
-export const NOTHING = { threshold: 0, hideDuplicates: false, labels: [], metadata: {} };
+export const NOTHING = { threshold: 0, coverage: 0, hideDuplicates: false, labels: [], metadata: {} };
 
 const boxes = () => [...document.querySelectorAll("#filters input[type=checkbox]")];
 const selects = () => [...document.querySelectorAll("#filters select")];
@@ -45,6 +46,9 @@ export function paint(state, collection, comparedBy) {
   $("label", row).textContent = label;
   Object.assign($("#threshold"), { max: most, step, value: state.threshold });
   paintThreshold();
+  $("#coverage-row").hidden = !asked || comparedBy !== "probability"; // only a model has learned what to promise
+  if (![...$("#coverage").options].some(({ value }) => Number(value) === state.coverage)) $("#coverage").append(el("option", { value: state.coverage }, `in ${percent(state.coverage, 0)} of searches`));
+  $("#coverage").value = String(state.coverage);
   $("#hide-duplicates").checked = state.hideDuplicates;
   $("#hide-duplicates").closest("label").hidden = !asked;
   for (const box of boxes()) box.checked = state.labels.includes(box.value);
