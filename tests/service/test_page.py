@@ -551,8 +551,9 @@ def test_results_are_seen_and_old_ones_are_not_there_to_be_clicked(page):
     assert page.evaluate(seen)
     page.unroute("**/search*")
     page.set_viewport_size(PHONE)
+    before = page.url
     page.locator(f"{TILES} .more").nth(3).click()
-    page.wait_for_function("url => location.href !== url", arg=page.url)
+    page.wait_for_function("url => location.href !== url", arg=before)
     settled(page)
     page.wait_for_selector(f"{TILES} .sure")
     assert page.evaluate(seen)
