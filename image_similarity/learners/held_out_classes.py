@@ -174,7 +174,7 @@ def best_bar(cases: list[_Case], known: np.ndarray) -> float:
     loss = lambda bar: max(own[is_known].mean() - (own & (known > bar))[is_known].mean(), plain - (other & (known <= bar))[is_new].mean())
     return float(min(np.quantile(known[is_known | is_new], np.linspace(0, 1, 101)), key=loss))
 
-WORTHS, POWERS = (.05, .1, .2, .3, .5, .7, 1., 1.5), (1., 2., 4., 8.) # what class agreement may count, and how sure it has to be of both classes
+WORTHS, POWERS = (.1, .3, .5, .7, 1., 1.5, 2., 3.), (1., 2., 4., 8.) # what class agreement may count, and how sure it has to be of both classes
 ENOUGH_GAIN = .8 # share of the best gain that is enough
 
 def best_agreement(world: OpenWorld, folds: list[Fold]) -> OpenWorld:
