@@ -17,7 +17,7 @@ from typing import Literal
 import cv2
 import numpy as np
 from PIL import Image
-from .evidence import Evidence, evidence, hue_change, same_colours
+from .evidence import Evidence, chroma, evidence, hue_change, largest, same_colours
 from .landmarks import LOOK, Landmarks, enlarged_map, grey_look, landmark_maps, landmarks, overlay, settle, swapped
 from .placing import apply_map, frame_map, invert_map, lies_inside, pixel_places
 
@@ -117,7 +117,7 @@ BOTH = .3        # how much both may add in one place
 
 def _drained(first, second, inside) -> int | None:
     "Which of the two has lost its colours, 0 or 1."
-    chroma = [float(np.ptp(cv2.blur(image, (5, 5))[inside], 1).mean()) for image in (first, second)]
+    chroma = [float(chroma(cv2.blur(image, (5, 5))[inside]).mean()) for image in (first, second)]
     return int(chroma[1] < chroma[0]) if min(chroma) < .4 * max(chroma) and max(chroma) - min(chroma) > 3 else None
 
 def _correlated(first, second, inside) -> float:
@@ -127,7 +127,7 @@ def _correlated(first, second, inside) -> float:
 
 def _shifted(first, second, inside) -> bool:
     "Whether most of one picture is lighter, darker or of another colour; a caption is not most of it."
-    return bool(np.median(np.abs(cv2.blur(first, (5, 5)) - cv2.blur(second, (5, 5))).max(2)[inside]) > COLOUR / 2)
+    return bool(np.median(largest(np.abs(cv2.blur(first, (5, 5)) - cv2.blur(second, (5, 5))))[inside]) > COLOUR / 2)
 
 def _intact(seen: Evidence | None) -> bool:
     "Whether nothing but saving and resizing tells two pictures apart."
