@@ -253,6 +253,6 @@ def evidence(first: np.ndarray, second: np.ndarray, inside: np.ndarray, coloured
     shown, alike, touched = (inside & (deviation > STRUCTURED))[at], alike[at], (_mean(left.astype(np.float32), WINDOW) > .02)[at]
     clean = alike[shown & ~touched]
     both, adds = who_adds(first, second, inside, left) if left.any() else (0., 0)
-    largest = np.partition(_mean(beyond, 3)[inside], -4)[-4:].mean()
+    worst = np.partition(_mean(beyond, 3)[inside], -4)[-4:].mean()
     return Evidence(max(0., float(np.quantile(clean, .3))) if len(clean) else 0., int((clean > CLEAR).sum()), float((clean > CLEAR).sum() / max(shown.sum(), 1)),
-                    colour, float(left[inside].mean()), float(largest), both, adds, place_words(left), blurred)
+                    colour, float(left[inside].mean()), float(worst), both, adds, place_words(left), blurred)

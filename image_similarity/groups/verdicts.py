@@ -117,8 +117,8 @@ BOTH = .3        # how much both may add in one place
 
 def _drained(first, second, inside) -> int | None:
     "Which of the two has lost its colours, 0 or 1."
-    chroma = [float(chroma(cv2.blur(image, (5, 5))[inside]).mean()) for image in (first, second)]
-    return int(chroma[1] < chroma[0]) if min(chroma) < .4 * max(chroma) and max(chroma) - min(chroma) > 3 else None
+    left = [float(chroma(cv2.blur(image, (5, 5))[inside]).mean()) for image in (first, second)]
+    return int(left[1] < left[0]) if min(left) < .4 * max(left) and max(left) - min(left) > 3 else None
 
 def _correlated(first, second, inside) -> float:
     "The correlation of luminance, -1 to 1."
