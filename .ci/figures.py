@@ -6,12 +6,18 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def results(script: str, folder: Path = RESULTS) -> dict:
-    "What a script in benchmarks/ wrote: its machine, and its rows by name. Without rows where it has not run."
-    source = folder / f"{script}.json"
-    if not source.exists(): return {"machine": {}, "rows": {}}
+def processors(script: str, folder: Path | None = None) -> dict[str, dict]:
+    "What a script in benchmarks/ wrote on each kind of processor, by its name, the last run first: its machine, and its rows by name. Empty where it has not run."
+    source = (folder or RESULTS) / f"{script}.json"
+    if not source.exists(): return {}
     written = json.loads(source.read_text(encoding="utf-8"))
-    return {"machine": written["machine"], "rows": {row["name"]: row for row in written["rows"]}}
+    return {run["machine"]["cpu"]: {"machine": run["machine"], "rows": {row["name"]: row for row in run["rows"]}} for run in (written, *written.get("elsewhere", []))}
+
+
+def results(script: str, folder: Path | None = None) -> dict:
+    "What a script in benchmarks/ wrote: the machine of its last run, and rows by name; those that only another kind of processor has measured are among them. Without rows where it has not run."
+    runs = list(processors(script, folder).values())
+    return {"machine": runs[0]["machine"] if runs else {}, "rows": {name: row for run in reversed(runs) for name, row in run["rows"].items()}}
 
 
 def figure(row: dict | None) -> str:
@@ -43,13 +49,16 @@ def grid(rows: dict, lines: dict, columns: dict) -> str:
 
 
 def goal_table(scripts: dict) -> str:
-    "Rows of several scripts with their goals and what each stands beside: `scripts` says what to call them."
-    lines = [["", "measured", "goal", "beside, or against"]]
+    "Rows of several scripts with their goals and what each stands beside, a column for each kind of processor: `scripts` says what to call them."
+    runs = {script: processors(script) for script in scripts}
+    columns = sorted({cpu for script, words in scripts.items() for cpu, run in runs[script].items() if any(name in run["rows"] for name in words)})
+    lines = [["", *(columns if len(columns) > 1 else ["measured"]), "goal", "beside, or against"]]
     for script, words in scripts.items():
         rows = results(script)["rows"]
-        for row in (rows[name] for name in words if name in rows):
+        for name, row in ((name, rows[name]) for name in words if name in rows):
             goal, bound = row.get("goal"), {"higher": "at least", "lower": "at most"}[row.get("better", "higher")]
-            lines.append([words[row["name"]], figure(row), "" if goal is None else f"{bound} {goal:.3g}", row.get("against") or ""])
+            measured = [figure(runs[script][cpu]["rows"].get(name)) if cpu in runs[script] else "" for cpu in columns]
+            lines.append([words[name], *measured, "" if goal is None else f"{bound} {goal:.3g}", row.get("against") or ""])
     return table(lines)
 
 
@@ -62,10 +71,10 @@ HEADLINES = [  # what is measured; the script and row of ours; its peers in word
 
 
 def headlines() -> str:
-    "Five figures for the README, each beside its peers."
+    "Five figures for the README, each beside its peers; of a figure that several kinds of processors have measured, the lowest."
     lines = [["", "image_similarity", "beside"]]
     for words, script, ours, peers, how in HEADLINES:
-        rows = results(script)["rows"]
+        rows = min((run["rows"] for run in processors(script).values() if ours in run["rows"]), key=lambda rows: rows[ours]["value"])
         beside = [peer if row is None else f"{peer}: {how.format(rows[row]['value'])}" for peer, row in peers.items()]
         lines.append([words, f"**{how.format(rows[ours]['value'])}**", ", ".join(beside)])
     return table(lines)

@@ -4,7 +4,7 @@
 # Results of two processors differ in the last bits, and what hangs on those is green here and red there. So all that computes
 # with networks, tests and notebooks, runs again as two other machines would run it, with a random error of 2e-6 on every number
 # that any encoder gives (.ci/soak/sitecustomize.py). Each library is told apart from the others by a variable of its own: torch,
-# MKL and oneDNN in torch, oneDNN in OpenVINO, OpenBLAS in numpy and scipy, numpy, FAISS. One machine knows none of the
+# MKL and oneDNN in torch, oneDNN in OpenVINO, OpenBLAS in numpy and scipy, numpy, FAISS, numba. One machine knows none of the
 # extensions of the last fifteen years, the other those up to AVX2: most people's. Each variable alone would be a dozen runs; a test that hangs on
 # the last bits is found by any of them, and these two change all of them at once, twice. AVX-512 is left to the machines that have it.
 #
@@ -14,7 +14,9 @@
 #
 # `long` is what `make test` leaves out because it takes long, as this machine runs it, in ten minutes or so.
 #
-# .ci/soak.sh [old|avx2|slow|long]...   ALL=1   SOAK_SEED=7 for other errors   TESTS="tests/matching" NOTEBOOKS="nbs/11_matching" for a part   WORKERS=1 for one core
+# `speed` measures the ratios that have a goal, and fails when one has fallen by a tenth on this kind of processor (.ci/check_figures.py); it wants the machine to itself.
+#
+# .ci/soak.sh [old|avx2|slow|speed|long]...   ALL=1   SOAK_SEED=7 for other errors   TESTS="tests/matching" NOTEBOOKS="nbs/11_matching" for a part   WORKERS=1 for one core
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
@@ -44,21 +46,23 @@ again() {  # NAME VARIABLE=VALUE...: tests and notebooks with these variables, a
     fi
 }
 
-[ $# -gt 0 ] || set -- old avx2 slow
+[ $# -gt 0 ] || set -- old avx2 slow speed
 for part in "$@"; do case $part in
     old) NOTEBOOKS=${ALL:+$NOTEBOOKS} again "without AVX" ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
-        NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 0)" FAISS_OPT_LEVEL=generic SOAK_SEED="${SOAK_SEED:-0}" ;;
+        NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 0)" FAISS_OPT_LEVEL=generic NUMBA_CPU_NAME=generic SOAK_SEED="${SOAK_SEED:-0}" ;;
     avx2) TESTS=${ALL:+$TESTS} again "with AVX2 and no more" ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell \
-        NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 1)" FAISS_OPT_LEVEL=avx2 SOAK_SEED="${SOAK_SEED:-1}" ;;
+        NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 1)" FAISS_OPT_LEVEL=avx2 NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma SOAK_SEED="${SOAK_SEED:-1}" ;;
     slow) step "The tests that take their time"
         python -c "import ray" 2>/dev/null || python -m pip install -qq --disable-pip-version-check --editable ".[cluster]" # too large for the [dev] extra
         python -m pytest -q -n "$WORKERS" --dist worksteal -m soak --durations=15 tests || failed+=("the tests that take their time") ;;
+    speed) step "The figures of speed"
+        env -u OMP_NUM_THREADS python .ci/check_figures.py || failed+=("the figures of speed") ;;
     long) step "The notebooks that take long"
         python .ci/run_notebooks.py --long || failed+=("the notebooks that take long")
         step "The tests that take long, without attacks, clusters and benchmarks"
         python -m pytest -q -n "$WORKERS" --dist worksteal -m soak --durations=15 --ignore tests/benchmarks --ignore tests/service/test_attacks.py --ignore tests/gallery/test_cluster.py tests ||
             failed+=("the tests that take long") ;;
-    *) echo "soak.sh: $part is not old, avx2, slow or long" >&2; exit 2 ;;
+    *) echo "soak.sh: $part is not old, avx2, slow, speed or long" >&2; exit 2 ;;
 esac; done
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+LOAD = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.  # of the last minute, before the script began: what else the machine was doing
 PACKAGES = ["image_similarity", "torch", "torchvision", "fastai", "timm", "numpy", "numba", "faiss-cpu", "scikit-learn"]
 
 
@@ -33,7 +34,7 @@ def _cores() -> int:
 
 def machine() -> dict:
     "What the figures were measured on."
-    return {"cpu": _cpu_name(), "cores": _cores(), "system": f"{platform.system()} {platform.machine()}",
+    return {"cpu": _cpu_name(), "cores": _cores(), "system": f"{platform.system()} {platform.machine()}", "load": round(LOAD, 1),
             "python": platform.python_version(),
             "packages": {package: found for package in PACKAGES if (found := _version(package))}}
 
@@ -84,17 +85,39 @@ def _show(row: dict) -> str:
     return text
 
 
+def kept(path) -> list[dict]:
+    "What the JSON file `path` keeps: a machine and its rows for each kind of processor, the last run first."
+    if not path or not Path(path).exists(): return []
+    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    return [{"machine": found["machine"], "rows": found["rows"]}, *found.get("elsewhere", [])]
+
+
+def kept_here(path) -> list[dict]:
+    "The rows that a JSON file keeps for this kind of processor."
+    return next((run["rows"] for run in kept(path) if run["machine"]["cpu"] == _cpu_name()), [])
+
+
 def measured_before(path, names: set[str]) -> list[dict]:
-    "The rows of an earlier run, in the JSON file `path`, that are not measured now."
-    rows = json.loads(Path(path).read_text(encoding="utf-8"))["rows"] if path and Path(path).exists() else []
-    return [row for row in rows if row["name"] not in names]
+    "The rows of an earlier run on this kind of processor, in the JSON file `path`, that are not measured now."
+    return [row for row in kept_here(path) if row["name"] not in names]
 
 
 def report(rows: list[dict], path=None) -> dict:
-    "Print `rows`, and write them to the JSON file `path` if one is given."
+    "Print `rows`, and write them to the JSON file `path` if one is given; what the file says of other kinds of processors is kept."
     found = {"machine": machine(), "rows": rows}
     print("\n".join(map(_show, rows)))
     if path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        elsewhere = [run for run in kept(path) if run["machine"]["cpu"] != found["machine"]["cpu"]]
+        Path(path).write_text(json.dumps(found | ({"elsewhere": elsewhere} if elsewhere else {}), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return found
+
+
+def fallen(rows: list[dict], path, share: float = 0.9) -> list[str]:
+    "What has become worse: ratios with a goal that are below `share` of what the JSON file `path` keeps for this kind of processor, in words."
+    before, lines = {row["name"]: row for row in kept_here(path)}, []
+    for row in rows:
+        if row["goal"] is None or not row["against"] or row["name"] not in before: continue
+        value, was = row["value"], before[row["name"]]["value"]
+        if value < share * was if row["better"] == "higher" else value > was / share: lines.append(f"{row['name']}: {value:.3g}, and was {was:.3g}")
+    return lines

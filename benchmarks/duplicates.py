@@ -13,13 +13,16 @@ photos of a class, whose parts had a say in that.
 import argparse
 import csv
 import io
+import json
 import re
+import shutil
+import subprocess
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import faiss
@@ -27,21 +30,21 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.fft import dct
-from scipy.stats import beta
 from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.metrics import adjusted_rand_score
 from tqdm import tqdm
 
-from _copies import CHOSEN, COPIES, NEGATIVES, SAME_PICTURE, made_pairs
+from _copies import CHOSEN, COPIES
 from _data import add_arguments, data_folder
+from _judged import FOUND, GOALS, calibrated, judge_pairs, judged_rows, share_row
 from _report import interval_row, measured_before, report, row
-from image_similarity.groups.alignment import View, align
+from _whole import copied, found_of, kept_best, pairs_per_second, peak_gb
 from image_similarity.groups.clusters import Clusters, find_clusters
 from image_similarity.groups.neighbours import embedding_neighbours
-from image_similarity.groups.candidates import hash_candidates, neighbour_candidates, read_signatures
+from image_similarity.groups.candidates import Signature, hash_candidates, neighbour_candidates, read_signatures, spot_candidates
 from image_similarity.groups.duplicates import THRESHOLD, find_duplicates
+from image_similarity.groups.judging import Judge
 from image_similarity.drawing.pets import sample_pets
-from image_similarity.groups.verdicts import Look, compare
 from image_similarity.encoders.encoder import create_encoder, embed
 from image_similarity.images.errors import ImageError
 from image_similarity.images.listing import image_files, label_func
@@ -51,7 +54,7 @@ from image_similarity.metrics.similarity import normalize
 
 SEEDS = (0, 1, 2)  # of k-means
 N_TRAINING, N_COPIED = 40, 30  # photos that are copied: for choosing thresholds, and of ImageNet's
-N_PAIRS = 2000  # of each kind of pairs that are no copies; an eighth as many copies of each kind
+N_PAIRS = 2000  # of each sort of pairs that are no copies; a twentieth as many copies of each kind
 SIZE = None  # of the encoder's input: its own
 
 
@@ -220,6 +223,32 @@ def pairs_of_groups(groups: np.ndarray) -> np.ndarray:
     return np.argwhere(same)
 
 
+def czkawka_groups(python: Path, pictures: Pictures, level: int | None) -> np.ndarray:
+    "(n,) number of the group of each file, as czkawka's bindings say it; at their own level where none is given."
+    program = "import json, sys, czkawka; f = czkawka.ImageSimilarity(); f.set_directories([sys.argv[1]])\nif sys.argv[2]: f.set_similarity(int(sys.argv[2]))\n" \
+              "print('\\n' + json.dumps([[str(path) for path in group] for group in f.find_similar()]))"
+    with tempfile.TemporaryDirectory() as folder:
+        for i, file in enumerate(pictures.files): shutil.copy(file, Path(folder) / f"{i}{file.suffix}")
+        said = subprocess.run([python, "-c", program, folder, "" if level is None else str(level)], check=True, capture_output=True, text=True).stdout
+    pairs = [(int(Path(group[0]).stem), int(Path(path).stem)) for group in json.loads(said.splitlines()[-1]) for path in group[1:]]
+    return joined(np.array(pairs).reshape(-1, 2), len(pictures.files))
+
+
+def best_level(python: Path, pictures: Pictures) -> int:
+    "The one with the best F1 on the training pictures."
+    return max((0, 2, 5, 8, 10, 12, 15, 20, 30), key=lambda level: Counts.of(pairs_of_groups(czkawka_groups(python, pictures, level)), pictures).f1())
+
+
+def czkawka_rows(python: Path, pictures: Pictures, levels: dict[str, int | None]) -> list[dict]:
+    "By its own level, and by the best one."
+    rows = []
+    for name, level in levels.items():
+        groups = czkawka_groups(python, pictures, level)
+        rows += copy_rows(f"czkawka_{name}", Counts.of(pairs_of_groups(groups), pictures)) + burst_rows(f"czkawka_{name}", groups, pictures)
+        if level is not None: rows.append(row(f"czkawka_{name}level", level))
+    return rows
+
+
 # Figures.
 
 @dataclass(frozen=True)
@@ -375,43 +404,44 @@ def cluster_rows(sets: list[Sorted], others: list[Sorted]) -> list[dict]:
     return rows
 
 
-# Pairs, judged without a search.
+# The whole search.
 
-def looked_at(file: bytes) -> Look:
-    return Look(open_image(file, at_least=256), lambda: open_image(file))
+def whole_rows(data: Path, encoder, small: bool, before: Path | None) -> list[dict]:
+    """What is found of each kind of copy in a folder of photos and their copies, which file is kept, how long that takes beside the embedding and
+    an earlier commit, and how much memory 100,000 files need."""
+    others = image_files(data / "pets" / "images")[:4 if small else 500]
+    with tempfile.TemporaryDirectory() as folder:
+        made = copied(Path(folder), data, N_COPIED, lambda rng: list(COPIES), 1)
+        files = [*(f for original, copies in made.items() for f in (original, *copies.values())), *others]
+        start = time.perf_counter()
+        unit = embeddings_of(files, encoder, "copies")
+        embedded = time.perf_counter()
+        hits = found_of(made, find_duplicates(files, unit))
+        rows = [row("seconds_per_1000_photos_over_embedding_many_copies", (time.perf_counter() - embedded) / (embedded - start), better="lower", against="embedding the same files")]
+        rows += [share_row(f"recall_{name}", np.concatenate([hits[kind] for kind in kinds]), goal=GOALS[name]) for name, kinds in FOUND.items()]
+        rows += [share_row(f"recall_whole_{kind}{'_chosen_on' * (kind in CHOSEN)}", hits[kind]) for kind in COPIES]
+        known = [kind for kind in COPIES if kind != "crop_20" and not any(kind in kinds for kinds in FOUND.values())]
+        rows.append(share_row("recall_found_before", np.concatenate([hits[kind] for kind in known]), goal=.98))
+        signatures = [s for s in read_signatures(files) if isinstance(s, Signature)]
+        if not small: rows.append(row("peak_gb_100k", peak_gb(signatures, unit), goal=2, better="lower", against="simulated from real descriptors"))
+        pairs = pairs_looked_at(signatures, unit)
+        if before is not None:
+            ours, theirs, ratios = pairs_per_second(pairs, before)
+            rows += [row("pairs_per_second", ours), row("pairs_per_second_before", theirs, against="commit ec3def5"),
+                     row("pairs_per_second_over_before", float(np.median(ratios)), min(ratios), max(ratios), 10, against="commit ec3def5, the same pairs by turns")]
+    photos = readable([f for name in ("pets", "clothing", "imagenet_sample", "flickr8k_sample") for f in image_files(data / name)][::2][:4 if small else 1000])
+    start = time.perf_counter()
+    unit = embeddings_of(photos, encoder, "photos")
+    embedded = time.perf_counter()
+    find_duplicates(photos, unit)
+    rows.append(row("seconds_per_1000_photos_over_embedding", (time.perf_counter() - embedded) / (embedded - start), goal=.5, better="lower", against="embedding the same files"))
+    return [*rows, share_row("kept_best", kept_best(data, 2 * N_COPIED if small else 200), goal=.97)]
 
 
-def share_row(name: str, hits: np.ndarray, better: str = "higher", goal: float | None = None) -> dict:
-    "A share of independent pairs, with the exact interval of Clopper and Pearson: 0 of n bounds the share by 3.7 / n."
-    k, n = int(hits.sum()), len(hits)
-    low, high = (beta.ppf(.025, k, n - k + 1) if k else 0., beta.ppf(.975, k + 1, n - k) if k < n else 1.)
-    return row(name, k / n, float(low), float(high), goal, better)
-
-
-# rows of several kinds; the kinds that nothing was chosen on are marked in `chosen_on`
-FALSE = {"plain": ("wallpapers", "line_art"), "forms": ("forms",), "colour": ("shirts", "recoloured"), "views": ("views",), "bursts": ("bursts",), "near_views": ("near_views",)}
-FOUND = {"screenshot": ("screenshot", "screenshot_bare"), "watermark": ("watermark",), "crop_40": ("crop_40",), "collage": ("collage_2", "collage_3"), "inset": ("inset",),
-         "negative": ("negative",)}
-GOALS = {"screenshot": .9, "watermark": .9, "crop_40": .9, "collage": .8, "inset": .8, "negative": .95}
-
-
-def judged_rows(data: Path, training: bool = False) -> list[dict]:
-    """Of pairs that are handed over as such, so that no search stands between: how many of each kind are called copies, and of those that are none, how
-    many are said to be the same picture, saved again: who deletes by that loses one. Each kind on its own as well, marked where it was chosen on."""
-    kinds, started, n = {}, time.perf_counter(), 0
-    for kind in [*NEGATIVES, *COPIES]:
-        many = N_PAIRS if kind in NEGATIVES else max(1, N_PAIRS // 8)
-        found = [compare(looked_at(a), looked_at(b)) for a, b in tqdm(made_pairs(kind, many, data, training, seed=0 if training else 1), kind, many)] # the seeds that nobody looked at
-        kinds[kind], n = [f.kind if f else "" for f in found], n + many
-    def of(names, *wanted): return np.array([k in wanted if wanted else k != "" for name in names for k in kinds[name]])
-    rows = []
-    for name, members in FALSE.items():
-        rows += [share_row(f"false_copy_{name}", of(members), "lower", 0 if name in ("plain", "forms", "colour", "views") else None),
-                 share_row(f"false_saved_again_{name}", of(members, "saved again"), "lower", 0 if name in ("plain", "forms", "colour", "views") else None)]
-    rows += [share_row(f"recall_{name}", of(members), goal=GOALS[name]) for name, members in FOUND.items()]
-    rows += [share_row(f"recall_alone_{kind}{'_chosen_on' * (kind in CHOSEN)}", of((kind,))) for kind in COPIES]
-    rows += [share_row(f"said_saved_again_{kind}", of((kind,), "saved again")) for kind in SAME_PICTURE]
-    return rows + [row("pairs_per_second", n / (time.perf_counter() - started), against="with making and reading them")]
+def pairs_looked_at(signatures: list[Signature], unit: np.ndarray, most: int = 300) -> list[tuple[str, str]]:
+    "A fixed mix of pairs that a search compares: candidates by hash and by embedding, drawn at random."
+    pairs = np.unique(np.concatenate([hash_candidates(signatures), neighbour_candidates(unit)]), axis=0)
+    return [(str(signatures[i].path), str(signatures[j].path)) for i, j in np.random.default_rng(0).permutation(pairs)[:most]]
 
 
 # All together.
@@ -432,9 +462,8 @@ def tuned(pictures: Pictures, unit: np.ndarray, hashes: np.ndarray) -> dict[str,
 def choose(pictures: Pictures, unit: np.ndarray) -> None:
     "Show what thresholds of ours do on the training pictures."
     signatures = read_signatures(pictures.files)
-    views = lru_cache(300)(lambda i: View(open_image(pictures.files[i], at_least=256)))
-    pairs = np.unique(np.concatenate([hash_candidates(signatures), neighbour_candidates(unit)]), axis=0)
-    found = [align(views(i), views(j), 1) for i, j in tqdm(pairs.tolist(), "comparing")]
+    pairs = np.unique(np.concatenate([hash_candidates(signatures), neighbour_candidates(unit), spot_candidates(signatures)]), axis=0)
+    found = list(tqdm(Judge()([(signatures[i], signatures[j]) for i, j in pairs.tolist()], [False] * len(pairs)), "comparing", len(pairs)))
     agreements = np.array([f.agreement if f else 0 for f in found])
     for threshold in (.5, .6, .7, .75, .8, .85, .9, .95):
         groups = joined(pairs[agreements >= threshold], len(pictures.files))
@@ -479,30 +508,35 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, "imagededup/, pets/, clothing/ and the others")
     parser.add_argument("--json", type=Path, help="write the rows there")
-    parser.add_argument("--pairs", type=int, help="only judge pairs, this many of each kind that are no copies; those of training with --choose")
+    parser.add_argument("--pairs", type=int, help="only judge pairs, this many of each sort that are no copies; with --choose those of training, and say what margins are worth")
+    parser.add_argument("--before", type=Path, metavar="FOLDER", help="a working tree of commit ec3def5, to decide the same pairs by turns")
+    parser.add_argument("--czkawka", type=Path, metavar="PYTHON", help="of an environment that has czkawka's bindings, as a further peer")
     parser.add_argument("--choose", action="store_true", help="show what other thresholds would do on the training pictures, and stop")
-    parser.add_argument("--only", choices=["clusters"], help="leave the copies as they were measured")
+    parser.add_argument("--only", choices=["clusters", "whole"], help="leave the rest as it was measured")
     args = parser.parse_args()
     if args.small: make_small()
     data = data_folder(args)
     if args.pairs:
-        global N_PAIRS
-        N_PAIRS = args.pairs
-        return report(judged_rows(data, args.choose), args.json)
+        judged = judge_pairs(data, args.pairs, training=args.choose, to_calibrate=args.choose)
+        if args.choose: return calibrated(judged)
+        rows = judged_rows(judged)
+        return report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
     encoder = create_encoder(size=SIZE)
     if args.only:
-        rows = all_cluster_rows(data, encoder, args.small)
+        rows = all_cluster_rows(data, encoder, args.small) if args.only == "clusters" else whole_rows(data, encoder, args.small, args.before)
         return report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
     with tempfile.TemporaryDirectory() as folder:
         training = training_pictures(data, Path(folder))
         unit = embeddings_of(training.files, encoder, "training")
         if args.choose: return choose(training, unit)
         thresholds = tuned(training, unit, np.stack([imagededup_hash(f) for f in training.files]))
+        levels = {"": None} | ({"tuned_": best_level(args.czkawka, training)} if args.czkawka else {})
     with tempfile.TemporaryDirectory() as folder:
         measured = measured_pictures(data, Path(folder))
         unit = embeddings_of(measured.files, encoder, "measured")
         rows = duplicate_rows(measured, unit, np.stack([imagededup_hash(f) for f in measured.files]), thresholds)
-    rows += judged_rows(data) + all_cluster_rows(data, encoder, args.small)
+        if args.czkawka: rows += czkawka_rows(args.czkawka, measured, levels)
+    rows += judged_rows(judge_pairs(data, N_PAIRS)) + whole_rows(data, encoder, args.small, args.before) + all_cluster_rows(data, encoder, args.small)
     report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
 
 

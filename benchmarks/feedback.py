@@ -11,6 +11,8 @@ views of each object; recall@10 is the share of its six pictures among the first
 
 **Suggestions.** Ten labels at random, then ten answers at a time: chosen by `suggested`, by the smallest margin, or at random. Accuracy on pictures that are never asked about, of the same head for all; 20 seeds.
 
+**Brushes, links, strokes.** See `_brushing.py`.
+
     python benchmarks/feedback.py --data ../shared/data --json benchmarks/results/feedback.json
 """
 import argparse
@@ -21,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from _brushing import brush_rows
 from _data import add_arguments, data_folder
-from _report import interval, interval_row, report, row
+from _report import interval, interval_row, measured_before, report, row
 from PIL import Image
 
 from image_similarity.encoders.encoder import create_encoder, embed
@@ -35,7 +38,7 @@ from image_similarity.metrics.similarity import normalize
 from image_similarity.scoring.marks import fit_marks, helpers_for, marked_head, middle_of, rooted, without
 from image_similarity.scoring.suggesting import doubt, fit_labels, suggested
 
-MARKS, QUERIES, SEEDS, ITEMS, VIEWS, PLAIN, REPEATS, ANSWERS = (1, 3, 10), 400, 20, 100_000, 6, 500, 15, 100
+MARKS, QUERIES, SEEDS, ITEMS, VIEWS, PLAIN, REPEATS, ANSWERS, PAIRS = (1, 3, 10), 400, 20, 100_000, 6, 500, 15, 100, 50
 GROUPS = {"finches": (1514668, 1622779), "frogs and turtles": (1629819, 1667778), "lizards": (1675722, 1698640), "snakes": (1728572, 1756291), "spiders": (1770081, 1776313),
           "parrots and ducks": (1795545, 1860187), "water birds": (2002556, 2058221), "dogs": (2085620, 2113978), "insects": (2165105, 2281787), "monkeys": (2480495, 2500267), "food": (7710000, 7930000)}  # WordNet numbers
 NAMED = {"boats": "canoe yawl speedboat lifeboat gondola catamaran trimaran schooner container_ship liner fireboat pirate aircraft_carrier submarine wreck".split(),
@@ -45,8 +48,8 @@ NAMED = {"boats": "canoe yawl speedboat lifeboat gondola catamaran trimaran scho
 
 def make_small() -> None:
     "As little as can be."
-    global QUERIES, SEEDS, ITEMS, VIEWS, PLAIN, REPEATS, ANSWERS
-    QUERIES, SEEDS, ITEMS, VIEWS, PLAIN, REPEATS, ANSWERS = 10, 2, 2000, 2, 10, 3, 60
+    global QUERIES, SEEDS, ITEMS, VIEWS, PLAIN, REPEATS, ANSWERS, PAIRS
+    QUERIES, SEEDS, ITEMS, VIEWS, PLAIN, REPEATS, ANSWERS, PAIRS = 10, 2, 2000, 2, 10, 3, 60, 4
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Photos:
     name: str
     units: np.ndarray
     labels: np.ndarray   # '' for none
+    files: list
+    pooled: np.ndarray
     test: np.ndarray     # bool: never asked about
 
     @property
@@ -76,7 +81,8 @@ def read(name: str, folder: Path, encoder) -> Photos:
         files = image_files(folder / ("imagenet_sample" if name == "imagenet" else name))
         labels, test = ([f.parent.name for f in files], [f.parent.parent.name == "test" for f in files]) if name == "clothing" else ([group_of(f) for f in files], [False] * len(files))
     found = embed(files, encoder, description=name)
-    return Photos(name, normalize(found.pooled[:, encoder.nf:]), *(np.array(values)[found.kept] for values in (labels, test)))
+    labels, test = (np.array(values)[found.kept] for values in (labels, test))
+    return Photos(name, normalize(found.pooled[:, encoder.nf:]), labels, found.files, found.pooled, test)
 
 
 # --- good and bad examples
@@ -250,18 +256,28 @@ def suggestion_rows(sets: list[Photos]) -> list[dict]:
     return rows
 
 
+GROUPED = ("marks", "suggestions", "speed", "brushes", "parts")
+
+
 def main():
     parser = argparse.ArgumentParser(description="What arguing with the answer is worth.")
     add_arguments(parser, "clothing, pets, imagenet_sample and coil100")
     parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument("--only", nargs="*", choices=GROUPED, default=GROUPED, help="measure these; what the file given by --json says of the others is kept")
     args = parser.parse_args()
     if args.small: make_small()
     folder, encoder = data_folder(args), create_encoder(size=64 if args.small else None)
-    photos = [read(name, folder, encoder) for name in ("clothing", "pets", "imagenet")]
-    rows = mark_rows([one for one in photos if (one.labels != "").any()]) + suggestion_rows(photos[:2])
-    report(rows, args.json) # kept, whatever happens next
-    rows += speed_rows()
-    report(rows + part_rows(folder, encoder), args.json)
+    photos, rows = {}, []
+    def of(*names: str) -> list[Photos]:
+        for name in names:
+            if name not in photos: photos[name] = read(name, folder, encoder)
+        return [photos[name] for name in names]
+    measures = {"marks": lambda: mark_rows([one for one in of("clothing", "pets", "imagenet") if (one.labels != "").any()]), "suggestions": lambda: suggestion_rows(of("clothing", "pets")),
+                "speed": speed_rows, "brushes": lambda: brush_rows(*of("pets"), encoder, PAIRS), "parts": lambda: part_rows(folder, encoder)}
+    for group in GROUPED:
+        if group not in args.only: continue
+        rows += measures[group]()
+        report(rows + measured_before(args.json, {row["name"] for row in rows}), args.json) # kept, whatever happens next
 
 
 if __name__ == "__main__":

@@ -10,14 +10,15 @@ foreign queries are averaged, and is left out of calibration errors; `_none_` ro
 """
 import argparse
 import csv
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from _data import add_arguments, data_folder
-from _report import interval_row, measured_before, report, row
+from _report import interval, interval_row, measured_before, report, row
 
 from image_similarity.encoders.encoder import Embedded, create_encoder, embed
 from image_similarity.finder.evaluation import part_of
@@ -27,11 +28,11 @@ from image_similarity.images.datasets import LabelledImages, all_pairs
 from image_similarity.images.listing import image_files
 from image_similarity.learners.classifier import classifier_learner
 from image_similarity.learners.siamese import siamese_learner
-from image_similarity.metrics.calibration import ece_noise_floor, expected_calibration_error
+from image_similarity.metrics.calibration import cllr, ece_noise_floor, expected_calibration_error, smallest_cllr
 from image_similarity.metrics.intervals import bootstrap_interval
 from image_similarity.metrics.pairs import pair_auc
-from image_similarity.scoring.open_world import allowance
-from image_similarity.scoring.scorers import embedding
+from image_similarity.scoring.open_world import UNCALIBRATED, Logistic, allowance
+from image_similarity.scoring.scorers import PairScorer, embedding
 
 AUGMENT, EPOCHS, DRAWS, SYSTEMS = 4, 10, 20, 99
 CATS_AND_DOGS = range(2085620, 2130309)  # WordNet numbers of canids and felids
@@ -159,11 +160,13 @@ def ask(finder: SimilarityFinder, closed: SimilarityFinder | None, queries: np.n
     return {name: values if name == "before" else np.array(values) for name, values in out.items()}
 
 
-def pair_figures(finder: SimilarityFinder, photos: Photos, rows: np.ndarray, part: str) -> float:
+def pair_figures(finder: SimilarityFinder, photos: Photos, rows: np.ndarray, part: str) -> tuple[float, float, float]:
+    "AUC, Cllr in bits, and the smallest Cllr that better calibration could give."
     pooled, (i, j) = torch.from_numpy(photos.vectors.pooled[rows]), all_pairs(len(rows)).T
     own = finder.scorer.rows(pooled)
     logits = finder.scorer.logits(own, own) if part == "before" else finder.pair_logits(pooled, pooled)
-    return pair_auc(logits.numpy()[i, j], photos.labels[rows[i]] == photos.labels[rows[j]])
+    scores, match = logits.double().numpy()[i, j], photos.labels[rows[i]] == photos.labels[rows[j]]
+    return pair_auc(scores, match), cllr(scores, match), smallest_cllr(scores, match)
 
 
 def pooled_queries(runs: list[dict], kind: str) -> dict[str, np.ndarray]:
@@ -199,7 +202,10 @@ def rows_of(name: str, runs: list[dict]) -> list[dict]:
         add(f"{kind}_none", by_class(np.isnan(p).astype(float), q["cluster"]), better="lower")
         for part in ("", "before"):
             values = np.array([run["pairs"][f"{part}_{kind}"] for run in runs])
-            found.append(row(f"{name}_pair_auc_{kind}{'_before' if part else ''}", float(values.mean()), float(values.min()), float(values.max()), against=told))
+            for k, (what, better) in enumerate((("auc", "higher"), ("cllr", "lower"), ("smallest_cllr", "lower"))):
+                end, of = "_before" if part else "", values[:, k]
+                goal = float(np.mean([run["pairs"][f"before_{kind}"][0] for run in runs])) if what == "auc" and not part else None
+                found.append(row(f"{name}_pair_{what}_{kind}{end}", float(of.mean()), float(of.min()), float(of.max()), goal, better, against=told))
     q = by_kind["foreign"]
     p = np.nan_to_num(q["probability"])
     add("top1_foreign_mean", by_class(p, q["cluster"]), goal=.05, better="lower")
@@ -230,6 +236,28 @@ def coverage_rows(name: str, runs: list[dict], told: str) -> list[dict]:
     return [row(f"{name}_{what}", float(np.mean(v)), *map(float, np.quantile(v, [.025, .975])), *goals.get(what, (None, "higher" if "coverage" in what else "lower")), told) for what, v in draws.items()]
 
 
+def speed_rows(width: int, classes: int = 37, queries: int = 16, items: int = 20_000) -> list[dict]:
+    "Pairs a second of a gallery whose rows are ready, by both heads and by the Siamese one alone, in turns. The numbers are drawn at random: speed does not hang on them."
+    rng, random = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=random)
+    scorer = PairScorer(draw(256, width), draw(256, width), draw(256), draw(256), *map(torch.tensor, (5., 0., 0.)))
+    world = replace(UNCALIBRATED, agreement=.3, alone=Logistic((1., 1.), 0.))
+    rows = [scorer.rows(draw(n, width).abs()) for n in (queries, items)]
+    seen = [(np.log(rng.dirichlet(np.ones(classes), n)), rng.random(n)) for n in (queries, items)]
+    siamese = lambda: scorer.logits(*rows)
+    both = lambda: siamese() + torch.from_numpy(world.class_agreement(seen[0][0], seen[1][0], (seen[0][1], seen[1][1])))
+    both()
+    taken: dict[str, list[float]] = {"siamese": [], "both": []}
+    for _ in range(9):
+        for name, score in (("siamese", siamese), ("both", both)):
+            start = time.perf_counter()
+            score()
+            taken[name].append(time.perf_counter() - start)
+    ratio = interval(np.array(taken["siamese"]) / np.array(taken["both"]))
+    return [row("both_heads_pairs_per_second", queries * items / float(np.median(taken["both"])), against=f"{classes} classes"),
+            row("both_heads_speed_ratio", *ratio, goal=.7, against=f"the Siamese head alone, {classes} classes, {items:,} items")]
+
+
 def main():
     global AUGMENT, EPOCHS, DRAWS, SYSTEMS
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -246,6 +274,7 @@ def main():
     for name in [args.only] if args.only else ["pets", "clothing"]:
         photos = read(name, folder, encoder)
         rows += rows_of(name, [measure(system, foreign, encoder) for system in systems(photos)])
+    if not args.small: rows += speed_rows(encoder.width)
     report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
 
 

@@ -2,7 +2,7 @@
 
 flickr8k_sample has 100 photos with five captions each. It is cut into five folds of photos; for each, a predictor learns from the captions of the other
 eighty, with `presets="best_quality"`. A caption is looked for among all 100 photos, and a photo's captions among all 500, by the predictor that never saw
-this photo. Penalties are chosen and calibrated inside the training photos. Beside it: the encoder as it is (zeroshot), ConSE as it was published (plain_conse), and chance.
+this photo. Penalties are chosen, for either way, and calibrated inside the training photos. Beside it: the encoder as it is (zeroshot), ConSE as it was published (plain_conse), and chance.
 
 Recall@k is the share of queries with a right answer among the first k; `_fraction` is the mean share of the right answers that is among them. Intervals are
 bootstraps over photos, and differences are taken on the same resampled photos. The options of the zero-shot encoder, and the fixed settings of the
@@ -58,9 +58,10 @@ def read_titles(folder: Path) -> pd.DataFrame:
     return pd.DataFrame({"caption": table["productDisplayName"], "image": [str(folder / "sample_images" / f"{i}.jpg") for i in table["id"]]})
 
 
-def scores_of(predictor: MatchPredictor, captions: list[str], images: list[str]) -> np.ndarray:
-    "(captions, images) cosines."
-    return predictor.extract_embedding({"caption": captions}) @ predictor.extract_embedding({"image": images}).T
+def scores_of(predictor: MatchPredictor, captions: list[str], images: list[str]) -> dict[str, np.ndarray]:
+    "(captions, images) cosines: of words that ask, and of pictures."
+    def embedded(name: str, cells: list[str], asked: str) -> np.ndarray: return predictor.embed_column(pd.DataFrame({name: cells}), name, asked=asked)
+    return {way: embedded("caption", captions, asked) @ embedded("image", images, asked).T for way, asked in (("t2i", "text"), ("i2t", "image"))}
 
 
 def held_out(scores: np.ndarray, relevant: np.ndarray, inside: np.ndarray, photos: np.ndarray) -> np.ndarray:
@@ -68,10 +69,10 @@ def held_out(scores: np.ndarray, relevant: np.ndarray, inside: np.ndarray, photo
     return query_recall_at_k(scores[np.ix_(inside, photos)], relevant[np.ix_(inside, photos)], 1, "hit").astype(float)
 
 
-def per_query(scores: np.ndarray, relevant: np.ndarray) -> dict[str, np.ndarray]:
+def per_query(scores: dict[str, np.ndarray], relevant: np.ndarray) -> dict[str, np.ndarray]:
     "Of each caption, and of each image, each figure."
     found = {}
-    for way, s, r in (("t2i", scores, relevant), ("i2t", scores.T, relevant.T)):
+    for way, s, r in (("t2i", scores["t2i"], relevant), ("i2t", scores["i2t"].T, relevant.T)):
         for k in CUTOFFS:
             found[f"{way}_recall_at_{k}"] = query_recall_at_k(s, r, k, "hit").astype(float)
             found[f"{way}_recall_at_{k}_fraction"] = query_recall_at_k(s, r, k, "fraction")
@@ -105,7 +106,7 @@ def flickr_rows(data: Path) -> list[dict]:
     zero_shot = MatchPredictor("caption", "image", "relevance", problem_type="image_text_similarity", presets=PRESETS)
     published = ConSEEncoder(zero_shot.column.encoder.encoder, definitions=False, linear=0)
     scores = {"zeroshot": scores_of(zero_shot, captions, images),
-              "plain_conse": published.encode_texts(captions) @ published.encode_images(images, progress=False).vectors.T}
+              "plain_conse": dict.fromkeys(("t2i", "i2t"), published.encode_texts(captions) @ published.encode_images(images, progress=False).vectors.T)}
     asked = {name: per_query(s, relevant) for name, s in scores.items()}
     before = per_query(scores_of(zero_shot, titles["caption"].tolist(), titles["image"].tolist()), np.eye(len(titles), dtype=bool))
     fold_of, tuned, after, new = np.random.default_rng(SEED).permutation(n) % FOLDS, {}, [], np.zeros((2, len(captions)))
@@ -114,7 +115,7 @@ def flickr_rows(data: Path) -> list[dict]:
         print(f"fold {fold}: {predictor.fitted}", flush=True)
         learned = scores_of(predictor, captions, images)
         found, inside = per_query(learned, relevant), fold_of[owner] == fold
-        new[:, inside] = [held_out(s, relevant, inside, fold_of == fold) for s in (learned, scores["zeroshot"])]
+        new[:, inside] = [held_out(s["t2i"], relevant, inside, fold_of == fold) for s in (learned, scores["zeroshot"])]
         for name, values in found.items():
             own = fold_of[owner] == fold if name.startswith("t2i") else fold_of == fold
             tuned.setdefault(name, np.zeros(len(own)))[own] = values[own]

@@ -26,6 +26,7 @@ from .learners.siamese import SiameseModel, siamese_learner, siamese_splitter
 from .learners.metric_learning import embedding_learner, load_embedding, save_embedding
 from .learners.encoder_tuning import Tuning
 from .explain.maps import class_map, pair_maps
+from .explain.parts import Only
 from .groups.sheets import contact_sheet
 from .groups.duplicates import find_duplicates
 from .groups.clusters import find_clusters
@@ -35,6 +36,7 @@ from .finder.evaluation import Evaluation, evaluate
 from .finder.training import fit_finder
 from .finder.onnx_export import export_onnx
 from .finder.inspection import inspect_gallery
+from .finder.model_card import write_card
 from .matching.automm import convert_data_for_ranking
 from .matching.predictor import MatchPredictor
 from .matching.search import MultiModalPredictor, semantic_search
@@ -57,6 +59,7 @@ __all__ = [
     "MatchPredictor",
     "Mixture",
     "MultiModalPredictor",
+    "Only",
     "OpenCLIPEncoder",
     "PairIndex",
     "PairScorer",
@@ -109,4 +112,5 @@ __all__ = [
     "siamese_splitter",
     "threshold_for_precision",
     "words",
+    "write_card",
 ]

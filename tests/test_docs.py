@@ -1,4 +1,5 @@
 """docs/, ARCHITECTURE.md and the tutorials: up to date with what they are made from, true to the rooms, with links that lead somewhere."""
+import json
 import re
 import shutil
 import subprocess
@@ -80,6 +81,18 @@ def test_a_figure_has_its_interval_and_a_table_its_goals():
 
 def test_a_script_that_has_not_run_has_no_rows(tmp_path):
     assert figures.results("pets", tmp_path)["rows"] == {}
+
+
+def test_a_table_has_a_column_for_each_kind_of_processor(tmp_path, monkeypatch):
+    row = lambda name, value, against=None: {"name": name, "value": value, "goal": 1, "better": "higher", "against": against}
+    run = lambda cpu, *rows: {"machine": {"cpu": cpu}, "rows": list(rows)}
+    (tmp_path / "speed.json").write_text(json.dumps(run("two", row("a", 2., "that")) | {"elsewhere": [run("one", row("a", 1., "this"), row("b", 3.))]}))
+    (tmp_path / "time.json").write_text(json.dumps(run("one", row("c", 4.))))
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    assert figures.goal_table({"speed": {"a": "A", "b": "B"}, "time": {"c": "C"}, "none": {"d": "D"}}).splitlines() == [
+        "|  | one | two | goal | beside, or against |", "| --- | --- | --- | --- | --- |", "| A | 1.000 | 2.000 | at least 1 | that |", "| B | 3.000 |  | at least 1 |  |",
+        "| C | 4.000 |  | at least 1 |  |"]
+    assert figures.goal_table({"time": {"c": "C"}}).splitlines()[0] == "|  | measured | goal | beside, or against |"
 
 
 def test_five_headlines_each_stand_beside_a_peer_and_repeat_a_measured_figure():

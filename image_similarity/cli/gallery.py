@@ -112,10 +112,11 @@ def index(
     place = found_gallery() if gallery is None else gallery
     kept = _gallery_to_fill(place, arch, weights, pooling, precision, model, images, exclude or ())
     if regions: kept = Gallery(place, kept.encoder, regions=True)
-    if on is not None:
-        from image_similarity.gallery.cluster import ClusterEncoder
-        kept.encoder = ClusterEncoder(kept.encoder, on)
-    added = kept.add(images, labels, labels if labels not in (None, "name", "folder") else None, exclude=exclude or ())
+    about = labels if labels not in (None, "name", "folder") else None
+    if on is None: added = kept.add(images, labels, about, exclude=exclude or ())
+    else:
+        from image_similarity.gallery.cluster import add_on_cluster
+        added = add_on_cluster(kept, images, on, labels, about, exclude or ())
     missing = kept.missing(None if images is None or as_url(images) else images)
     report(added.bad)
     tell_passed_over(added.listed)

@@ -3,6 +3,7 @@ from .evaluation import Evaluation, evaluate
 from .training import fit_finder
 from .onnx_export import export_onnx
 from .inspection import inspect_gallery
+from .model_card import write_card
 
 __all__ = [
     "Evaluation",
@@ -11,4 +12,5 @@ __all__ = [
     "export_onnx",
     "fit_finder",
     "inspect_gallery",
+    "write_card",
 ]

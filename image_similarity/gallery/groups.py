@@ -19,6 +19,7 @@ import numpy as np
 from .catalogue import Catalogue, Item
 from .decisions import Decision
 from .encoder import compared_of, named
+from .row_cache import cache_folder
 from ..groups.clusters import Clusters, find_clusters
 from ..groups.neighbours import embedding_neighbours, siamese_neighbours
 from ..groups.copies import COLUMNS, Copy, DuplicateGroup, Duplicates
@@ -42,6 +43,16 @@ def looked_at(catalogue: Catalogue, items: list[Item]) -> tuple[list[Item], np.n
 def _chosen(catalogue: Catalogue, where: dict | None) -> tuple[list[Item], np.ndarray, np.ndarray]:
     "`looked_at` of the items that meet all conditions."
     with catalogue.reading(): return looked_at(catalogue, catalogue.items(where))
+
+def _in_halves(catalogue: Catalogue, where: dict | None) -> tuple[list[Item], np.ndarray]:
+    "Items that meet all conditions and have a vector, and their embeddings in float16: some thousand at a time, so that a large gallery needs little memory."
+    with catalogue.reading():
+        items, seen, halves = catalogue.items(where), [], []
+        for start in range(0, max(1, len(items)), 4096):
+            some, _, embeddings = looked_at(catalogue, items[start:start + 4096])
+            seen += some
+            halves.append(embeddings.astype(np.float16))
+        return seen, np.concatenate(halves)
 
 def _same_encoder(one: Catalogue, other: Catalogue) -> None:
     "Raises `ValueError` when the vectors of two galleries cannot be compared."
@@ -113,13 +124,14 @@ def duplicates_in(
         protect: folders whose files are never proposed for deletion
         settled: show what was decided about, too
     Returns: groups, and a report of files that could not be read"""
-    items, _, embeddings = _chosen(catalogue, where)
+    items, embeddings = _in_halves(catalogue, where)
     theirs, their_embeddings = [], None
     if against is not None:
         _same_encoder(catalogue, against)
-        theirs, _, their_embeddings = _chosen(against, None)
+        theirs, their_embeddings = _in_halves(against, None)
+    folder = cache_folder(catalogue) # of what was seen and said of copies before
     found = find_duplicates([i.path for i in items], embeddings, threshold, None if against is None else [i.path for i in theirs], their_embeddings,
-                            progress, prefer, protect)
+                            progress, prefer, protect, folder and folder / "copies")
     before = sum(len(g.copies) for g in found)
     if not settled: found.groups = unsettled(found.groups, catalogue.decisions())
     return GalleryDuplicates(found, [*items, *theirs], len(items), before - sum(len(g.copies) for g in found))

@@ -10,6 +10,7 @@ __all__ = ['PART', 'path_bytes', 'safe_ids', 'item_row', 'PostgresDatabase']
 # %% ../../nbs/09_gallery/30_postgres_database.ipynb #a0e084a3
 import json
 import os
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from ..images.replacing import replaced_whole
 PART = 2**26 # bytes of a file that are kept in one row
 _VECTOR = ("INSERT INTO vectors SELECT id, pg_current_xact_id(), %s, %b, %b FROM items WHERE id = %s "
            "ON CONFLICT (id) DO UPDATE SET changed = excluded.changed, crc = excluded.crc, pooled = excluded.pooled, row = excluded.row")
-_PARTS = "DELETE FROM parts WHERE id = ANY(%s::bigint[])" # of vectors that are written anew
+_PARTS = "WITH moved AS (DELETE FROM places WHERE id = ANY(%s::bigint[])) DELETE FROM parts WHERE id = ANY(%s::bigint[])" # of vectors that are written anew
 
 def path_bytes(path: str | Path) -> bytes: return os.fsencode(as_url(path) or item_path(path, None, whole=True))
 def safe_ids(ids: Iterable[int]) -> list[int]: return [i for i in map(int, ids) if -2**63 <= i < 2**63]
@@ -53,6 +54,7 @@ class PostgresDatabase(PostgresSearch):
         """Args:
             compared: what is compared of a vector, see `compared_rows`, and its numbers; 0 as long as nothing is known"""
         super().__init__(server, compared)
+        self._met = threading.local() # ids, in each thread
         self.address = server.shown
         (self.id,), = server.rows("SELECT id FROM gallery")
 
@@ -96,8 +98,21 @@ class PostgresDatabase(PostgresSearch):
         if pooled.shape[1] != width: raise ValueError(f"{self.address}: vectors of {pooled.shape[1]} numbers, this gallery holds {width}")
         if not np.isfinite(pooled).all(): raise ValueError(f"{self.address}: a vector is not finite; PostgreSQL keeps none")
         last, rows = {id: i for i, id in enumerate(ids)}, compared_rows(pooled, compared) # of two for one item, the later
-        self.server.run(_PARTS, [safe_ids(last)])
+        self.server.run(_PARTS, [safe_ids(last)] * 2)
         self.server.run_many(_VECTOR, [(zlib.crc32(np.ascontiguousarray(pooled[i], "<f4").data), pooled[i], rows[i], id) for id, i in sorted(last.items())])
+
+    def meet(self, ids: Iterable[int] | None = None) -> None:
+        """Note for one who is writing.
+
+        Args:
+            ids: of items that were given as new, and are not: another writer was quicker; None at the beginning of a change"""
+        self._met.ids = set() if ids is None else self.met() | set(ids)
+
+    def met(self) -> set[int]:
+        """Items that another writer made while this change was under way.
+
+        Returns: ids"""
+        return getattr(self._met, "ids", set())
 
     def last_id(self) -> int:
         """The last id that was given to an item.

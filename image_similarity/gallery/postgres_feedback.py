@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from .feedback import KINDS, FeedbackCatalogue, Said, Version, no_version
+from .feedback import KINDS, FeedbackCatalogue, Places, Said, Version, as_places, no_version
 from .postgres_server import PostgresServer
 
 # %% ../../nbs/09_gallery/32_postgres_feedback.ipynb #9b054973
@@ -69,3 +69,13 @@ class PostgresFeedback(FeedbackCatalogue):
         while found := self.server.rows("SELECT changed::text, id, vectors FROM parts WHERE (changed, id) > (%s::text::xid8, %s) ORDER BY changed, id LIMIT %s", [*last, block]):
             yield np.array([id for _, id, _ in found]), np.stack([np.frombuffer(data, np.int8) for *_, data in found])
             last = found[-1][:2]
+
+    def put_places(self, places: Places, anew: bool = True) -> None:
+        rows = [(float(x), float(y), cluster, bool(joined), int(id)) for id, (x, y), cluster, joined in zip(places.ids, places.xy, places.clusters, places.joined)]
+        with self.writing():
+            if anew: self.server.run("DELETE FROM places")
+            self.server.run_many("INSERT INTO places SELECT id, %s, %s, %s, %s FROM vectors WHERE id = %s "
+                                 "ON CONFLICT (id) DO UPDATE SET x = excluded.x, y = excluded.y, cluster = excluded.cluster, joined = excluded.joined", rows)
+
+    def places(self) -> Places: return as_places(self.server.rows("SELECT id, x, y, cluster, joined FROM places ORDER BY id"))
+    def without_place(self) -> list[int]: return [id for id, in self.server.rows("SELECT id FROM vectors WHERE id NOT IN (SELECT id FROM places) ORDER BY id")]

@@ -46,6 +46,9 @@ STEPS: list[list[str]] = [
         "CREATE TABLE parts(id bigint PRIMARY KEY REFERENCES vectors(id) ON DELETE CASCADE, changed xid8 NOT NULL, vectors bytea NOT NULL)",
         "CREATE INDEX parts_changed ON parts(changed, id)",
     ],
+    [   # 4: where pictures lie on the map
+        "CREATE TABLE places(id bigint PRIMARY KEY REFERENCES vectors(id) ON DELETE CASCADE, x double precision NOT NULL, y double precision NOT NULL, cluster text, joined boolean NOT NULL)",
+    ],
 ]
 
 def _format(server: PostgresServer) -> int: # 0 where nothing is yet

@@ -89,7 +89,7 @@ class Feedback:
         there = self.catalogue.items_by_id(said)
         return [id for id, right in said.items() if right and id in there], [id for id, right in said.items() if not right and id in there]
 
-    def stroke(self, query: Any, item: int, boxes: Sequence[Sequence[float]], of: str = "query") -> int:
+    def stroke(self, query: Any, item: int, boxes: Sequence[Sequence[float]], of: str = "query", only: bool = False) -> int:
         """Keep that a part of a picture should not count. Raises `ValueError` for a box outside of the picture.
 
         Args:
@@ -97,10 +97,11 @@ class Feedback:
             item: the result that it was about
             boxes: what should not count: left, upper, right, lower of each; shares of width and height
             of: or 'match': whose picture was brushed over
+            only: the boxes are all that should count, instead
         Returns: what `undo` takes"""
         if of not in ("query", "match"): raise ValueError(f"of={of!r}: choose 'query' or 'match'")
         self._there(item)
-        return self.catalogue.say("stroke", [{"query": query_name(self.gallery, query), "item": int(item), "boxes": checked_boxes(boxes), "of": of}])[0]
+        return self.catalogue.say("stroke", [{"query": query_name(self.gallery, query), "item": int(item), "boxes": checked_boxes(boxes), "of": of, **({"only": True} if only else {})}])[0]
 
     def answer(self, item: int, label: str, right: bool = True) -> int:
         """Keep an answer. A yes labels the item at once.

@@ -50,6 +50,9 @@ STEPS: list[Iterable[str]] = [
         "CREATE TABLE IF NOT EXISTS parts(id INTEGER PRIMARY KEY REFERENCES vectors(id) ON DELETE CASCADE, changed INTEGER NOT NULL, vectors BLOB NOT NULL)",
         "CREATE INDEX IF NOT EXISTS parts_changed ON parts(changed)",
     ],
+    [   # where pictures lie on the map; a picture that changes leaves its place
+        "CREATE TABLE IF NOT EXISTS places(id INTEGER PRIMARY KEY REFERENCES vectors(id) ON DELETE CASCADE, x REAL NOT NULL, y REAL NOT NULL, cluster TEXT, joined INTEGER NOT NULL)",
+    ],
 ]
 
 # %% ../../nbs/09_gallery/07_sqlite.ipynb #c04a4d4c
@@ -234,9 +237,9 @@ class SqliteCatalogue(SqliteDecisions, Catalogue):
         found = self.file.rows("SELECT id, pooled FROM vectors WHERE id IN (SELECT value FROM json_each(?))", [_numbers(ids)])
         return {id: self._vector(id, pooled) for id, pooled in found}
 
-    def vectors_since(self, revision: int = -1, block: int = 4096) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def vectors_since(self, revision: int = -1, block: int = 4096, part: tuple[int, int] = (0, 1)) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         last = (revision, 2**63 - 1)
-        while found := self.file.rows("SELECT changed, id, pooled FROM vectors WHERE (changed, id) > (?, ?) ORDER BY changed, id LIMIT ?", (*last, block)):
+        while found := self.file.rows("SELECT changed, id, pooled FROM vectors WHERE (changed, id) > (?, ?) AND id % ? = ? ORDER BY changed, id LIMIT ?", (*last, *part[::-1], block)):
             yield np.array([id for _, id, _ in found]), np.stack([self._vector(id, p) for _, id, p in found])
             last = found[-1][:2]
 

@@ -164,7 +164,7 @@ def _calibrated(head: SiameseHead, make_head: Callable[[], SiameseHead], views: 
 
     held = held_out_classes(train, views, np.unique(targets, return_inverse=True)[1], seed=seed)
     fitted = calibrate(head, held.logits, held.matches)
-    return fit_open_world([fold._replace(logits=fitted(fold.logits), among=fitted(fold.among)) for fold in held.folds], n_classes)
+    return fit_open_world([fold._replace(logits=fitted(fold.logits), among=fitted(fold.among), between=fitted(fold.between)) for fold in held.folds], n_classes)
 
 # %% ../../nbs/06_learners/12_siamese.ipynb #9175bd0c
 def _as_learner(data: LabelledImages, encoder: Encoder, head: SiameseHead, made_with: dict, fp16: bool | None = None) -> SiameseLearner:

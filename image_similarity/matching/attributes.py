@@ -10,6 +10,7 @@ __all__ = ['VALIDATION', 'HOLDS', 'held_out_score', 'held_kinds', 'Attributes', 
 # %% ../../nbs/11_matching/23_attributes.ipynb #attr0003
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,23 +132,44 @@ class TableReader(Attributes):
         self._tell(pairs.bad)
         return pairs, logits
 
-    def embed_column(self, table: pd.DataFrame, column: str, id_mappings: IdMappings | None = None) -> np.ndarray:
+    def embed_column(self, table: pd.DataFrame, column: str, id_mappings: IdMappings | None = None, asked: str | None = None) -> np.ndarray:
         """The embedding of each cell of a column.
 
         Args:
             table: with that column; others are not looked at
             column: of images, or of texts
             id_mappings: for each column that holds ids: id to path
+            asked: of pictures and texts: which of them search, "text" or "image"; None: those of the query column
         Returns: (rows, nf) of length 1; NaN, with a warning, where an image cannot be read"""
         cells = self.matcher.cells(table_column(table, column, "images"), self.base_folder, (id_mappings or {}).get(column))
-        found, why = embedded_cells(cells, self.matcher.embed)
+        found, why = embedded_cells(cells, partial(self.matcher.embed, asked=asked))
         self._tell(BadRows(BadRow(row, reason) for row, reason in zip(table.index, why) if reason))
         return found
 
-    def _one_side(self, data: Table | list, column: str | None, id_mappings: IdMappings | None) -> Side:
+    def asking(self, table: pd.DataFrame, column: str, id_mappings: IdMappings | None = None) -> str | None:
+        """What searches: words or pictures. Each way has a correction of its own.
+
+        Args:
+            column: of the table: what is searched with
+            id_mappings: for each column that holds ids: id to path or text
+        Returns: None where both columns are of a kind"""
+        if self.problem_type != "image_text_similarity": return None
+        cells = self.matcher.cells(table_column(table, column, "query"), self.base_folder, (id_mappings or {}).get(column))
+        return next(("text" if is_text(cell) else "image" for cell in cells if isinstance(cell, tuple)), None)
+
+    def _one_side(self, data: Table | list, column: str | None, id_mappings: IdMappings | None, asked: str | None = None) -> Side:
         "Queries or responses; those that cannot be read are left out, with a warning."
-        table = pair_table({column: data} if isinstance(data, list) else data)
-        name: str = column if column is not None and column in table.columns else table.columns[0]
-        found = self.embed_column(table, name, id_mappings)
+        table, name = self._table_of(data, column)
+        found = self.embed_column(table, name, id_mappings, asked)
         good = ~np.isnan(found).any(axis=1)
         return Side(table[name][good].tolist(), found[good], name)
+
+    def _table_of(self, data: Table | list, column: str | None) -> tuple[pd.DataFrame, str]:
+        "One side as a table, and its column that counts."
+        table = pair_table({column: data} if isinstance(data, list) else data)
+        return table, column if column is not None and column in table.columns else table.columns[0]
+
+    def _two_sides(self, query_data: Table | list, response_data: Table | list, id_mappings: IdMappings | None) -> tuple[Side, Side]:
+        "Queries and responses."
+        asked = self.asking(*self._table_of(query_data, self.query), id_mappings)
+        return self._one_side(query_data, self.query, id_mappings, asked), self._one_side(response_data, self.response, id_mappings, asked)

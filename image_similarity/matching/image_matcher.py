@@ -43,7 +43,7 @@ def save_fitted(folder: Path, fitted: FittedMatches) -> dict:
     if fitted.head: tensors |= {f"head.{name}": value for name, value in fitted.head.state_dict().items()}
     write_tensors(folder / FITTED, tensors)
     return {"method": fitted.method, "steps": fitted.steps, "aucs": fitted.aucs, "weights": model.weights, "offset": model.offset,
-            "threshold": model.threshold, "uses_head": model.head is not None}
+            "threshold": model.threshold, "uses_head": model.head is not None, "ninety": fitted.ninety}
 
 # %% ../../nbs/11_matching/12_image_matcher.ipynb #b4a07409
 def load_fitted(folder: Path, saved: dict) -> FittedMatches:
@@ -60,7 +60,7 @@ def load_fitted(folder: Path, saved: dict) -> FittedMatches:
         if saved["uses_head"] and head is None: raise KeyError("head")
         scorer = head.fold() if head is not None and saved["uses_head"] else None
         model = MatchModel(embed, likelihood, scorer, tuple(saved["weights"]), saved["offset"], saved["threshold"])
-        return FittedMatches(model, saved["method"], saved["steps"], saved["aucs"], tensors["held.logits"].numpy(), tensors["held.match"].numpy(), head)
+        return FittedMatches(model, saved["method"], saved["steps"], saved["aucs"], tensors["held.logits"].numpy(), tensors["held.match"].numpy(), head, tuple(saved.get("ninety") or ()) or None)
     except (KeyError, AttributeError, TypeError, RuntimeError) as e: raise ValueError(f"{folder}: its parts do not fit together ({e}); fit again") from e
 
 def _load_head(state: dict, nf: int) -> SiameseHead | None:
@@ -97,11 +97,12 @@ class VectorMatcher:
         Args:
             columns: names of the two"""
 
-    def embed(self, items: Sequence[tuple[Path, ...]]) -> tuple[np.ndarray, dict[int, str]]:
+    def embed(self, items: Sequence[tuple[Path, ...]], asked: str | None = None) -> tuple[np.ndarray, dict[int, str]]:
         """The embeddings whose cosine compares items.
 
         Args:
             items: n, the files of each
+            asked: what searches; of no account here, where both sides are of a kind
         Returns: (n, d) rows of length 1; which items are bad, and why"""
         vectors = self.column.vectors(items, progress=False)
         return self.model.embed(torch.from_numpy(vectors.views[0])).numpy(), vectors.bad

@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/11_matching/image_trai
 
 # %% auto #0
 __all__ = ['REFINEMENTS', 'FEWEST_HELD_OUT', 'DEAREST', 'Split', 'source_within', 'fold_splits', 'split_aucs', 'clearly_better',
-           'embedding_of', 'choose_refinement', 'fit_weights', 'FittedMatches', 'held_out_models', 'weights_of',
-           'match_threshold', 'threshold_cost', 'calibrated', 'fit_matches']
+           'embedding_of', 'choose_refinement', 'FittedMatches', 'held_out_models', 'weights_of', 'match_threshold',
+           'threshold_cost', 'calibrated', 'fit_matches']
 
 # %% ../../nbs/11_matching/09_image_training.ipynb #2890c4e4
 import time
@@ -18,14 +18,12 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
-from scipy.special import expit
 
-from ..metrics.calibration import even_odds_weights, fit_calibration
+from ..metrics.doubt import careful_calibration
 from ..metrics.pairs import balanced_accuracy, best_threshold, pair_auc
 from .groups import PairSource
 from .image_head import fit_scorer
-from .image_model import LinearEmbedding, MatchModel, PairLikelihood, fit_likelihood, refined
+from .image_model import UNLABELLED, LinearEmbedding, MatchModel, PairLikelihood, fit_likelihood, fit_weights, refined, unlabelled
 from .pairs import Pairs
 from .settings import METHODS
 from ..learners.siamese_head import SiameseHead
@@ -38,11 +36,13 @@ class Split:
     Args:
         first: (H,) items of the held-out pairs
         second: (H,)
-        match: (H,) bool, of both kinds"""
+        match: (H,) bool, of both kinds
+        things: (H, 2) what the pairs lean on: two things, or two items"""
     train: PairSource
     first: np.ndarray  # (H,) items of the held-out pairs
     second: np.ndarray # (H,)
     match: np.ndarray  # (H,) bool, of both kinds
+    things: np.ndarray # (H, 2) what the pairs lean on: two things, or two items
 
 # %% ../../nbs/11_matching/09_image_training.ipynb #e7b5d47d
 def source_within(pairs: Pairs, items: np.ndarray, group: np.ndarray | None) -> PairSource:
@@ -56,7 +56,9 @@ def source_within(pairs: Pairs, items: np.ndarray, group: np.ndarray | None) -> 
     return PairSource(pairs.within(items), group)
 
 # %% ../../nbs/11_matching/09_image_training.ipynb #34b4030d
-def fold_splits(pairs: Pairs, folds: np.ndarray, group: np.ndarray | None, together: int = 1, n_held: int = 4000, seed: int = 42) -> list[Split]:
+def fold_splits(
+    pairs: Pairs, folds: np.ndarray, group: np.ndarray | None, together: int = 1, n_held: int = 4000, seed: int = 42, things: np.ndarray | None = None,
+) -> list[Split]:
     """Train on the pairs of all folds but one (or several), and try on the pairs among those; each fold with each other.
 
     Args:
@@ -64,6 +66,7 @@ def fold_splits(pairs: Pairs, folds: np.ndarray, group: np.ndarray | None, toget
         group: (n,) from `match_groups`, if what follows from the labels is to be drawn as well
         together: folds that are held out at a time
         n_held: pairs drawn from what is held out at a time
+        things: (n,) which thing each item shows, where things are held out; None: pictures are
     Returns: of what has both kinds of pairs, inside and outside"""
     rng, splits = np.random.default_rng(seed), []
     for held_out in combinations(range(folds.max() + 1), together):
@@ -74,7 +77,8 @@ def fold_splits(pairs: Pairs, folds: np.ndarray, group: np.ndarray | None, toget
             drawn = np.unique(np.stack(held.draw(n_held, rng)), axis=1)
         except ValueError: continue # no match in it, or nothing else
         i, j, match = drawn[:, drawn[0] != drawn[1]]
-        splits.append(Split(train, i, j, match.astype(bool)))
+        ends = np.stack([i, j], axis=1)
+        splits.append(Split(train, i, j, match.astype(bool), ends if things is None else things[ends]))
     return splits
 
 # %% ../../nbs/11_matching/09_image_training.ipynb #5658177c
@@ -97,27 +101,28 @@ def clearly_better(these: np.ndarray, those: np.ndarray, errors: float = 1) -> b
     return bool(gain.mean() > (errors * gain.std(ddof=1) / len(gain) ** .5 if len(gain) > 1 else 0))
 
 # %% ../../nbs/11_matching/09_image_training.ipynb #c566740f
-REFINEMENTS = (None, 0, 30, 150) # how far from the plain cosine: not at all, whitened, and gradient steps from there
+REFINEMENTS = (None, *UNLABELLED, 0, 30, 150) # how far from the plain cosine: not at all, without labels, whitened by matches, and gradient steps from there
 
 def embedding_of(
-    likelihood: PairLikelihood, views: torch.Tensor, group: np.ndarray | None, steps: int | None, until: float | None = None, seed: int = 42,
+    likelihood: PairLikelihood, views: torch.Tensor, source: PairSource, steps: int | str | None, until: float | None = None, seed: int = 42,
 ) -> LinearEmbedding:
     """An embedding so far from the plain one.
 
     Args:
         likelihood: of the pairs to fit to
         views: (V, n, 2·nf)
-        group: (n,) from `match_groups`; None: no gradient steps
+        source: of these pairs; without groups there are no gradient steps
         steps: one of `REFINEMENTS`
         until: `time.monotonic()` at which to stop"""
     if steps is None: return LinearEmbedding.plain(views.shape[-1] // 2)
-    return refined(likelihood.embedding, views, group, steps, until, seed) if steps and group is not None else likelihood.embedding
+    if isinstance(steps, str): return unlabelled(views[0, np.union1d(source.pairs.first, source.pairs.second)], UNLABELLED[steps])
+    return refined(likelihood.embedding, views, source.group, steps, until, seed) if steps and source.group is not None else likelihood.embedding
 
 # %% ../../nbs/11_matching/09_image_training.ipynb #84c9f5a7
 def choose_refinement(
     splits: Sequence[Split], likelihoods: Sequence[PairLikelihood], views: torch.Tensor, until: float | None = None, seed: int = 42,
-) -> tuple[int | None, list[LinearEmbedding]]:
-    """How far to go: no further than the cosines rank the held-out pairs clearly better for it.
+) -> tuple[int | str | None, list[LinearEmbedding]]:
+    """How far to go: no further than the cosines rank the held-out pairs clearly better for it; without labels, by two standard errors.
 
     Args:
         likelihoods: one a split
@@ -127,28 +132,11 @@ def choose_refinement(
     best, best_aucs = (0, []), None
     for steps in REFINEMENTS if splits else ():
         if steps and until is not None and time.monotonic() > until: break
-        found = [embedding_of(l, views, s.train.group, steps, until, seed) for l, s in zip(likelihoods, splits)]
+        found = [embedding_of(l, views, s.train, steps, until, seed) for l, s in zip(likelihoods, splits)]
         cosines = [(u[s.first] * u[s.second]).sum(1).numpy() for u, s in zip((embed(views[0]) for embed in found), splits)]
         aucs = split_aucs(splits, cosines)
-        if best_aucs is None or clearly_better(aucs, best_aucs): best, best_aucs = (steps, found), aucs
+        if best_aucs is None or clearly_better(aucs, best_aucs, 2 if isinstance(steps, str) else 1): best, best_aucs = (steps, found), aucs
     return best
-
-# %% ../../nbs/11_matching/09_image_training.ipynb #746ea439
-def fit_weights(scores: np.ndarray, match: np.ndarray) -> np.ndarray:
-    """Logistic regression at even odds with non-negative weights.
-
-    Args:
-        scores: (P, K) of held-out pairs
-        match: (P,) bool
-    Returns: (K,) 0 or more"""
-    spread, there = scores.std(axis=0).clip(1e-9), scores.std(axis=0) > 0 # a score that is always the same says nothing
-    x, sign, share = np.c_[scores / spread, np.ones(len(scores))], np.where(match, 1, -1), even_odds_weights(match) / len(match)
-    ridge = max(1e-4, 1 / len(scores)) # a few pairs can be told apart by any of the three, with weights without end
-    def loss(w):
-        margin = sign * (x @ w)
-        return share @ np.logaddexp(0, -margin) + ridge * w @ w, -(share * sign * expit(-margin)) @ x + 2 * ridge * w
-    start, bounds = np.append(np.where(there, 0.1, 0.), 0.), [(0, None)] * scores.shape[1] + [(None, None)]
-    return minimize(loss, start, jac=True, bounds=bounds).x[:-1] / spread
 
 # %% ../../nbs/11_matching/09_image_training.ipynb #01a0597c
 @dataclass(frozen=True, eq=False)
@@ -161,18 +149,24 @@ class FittedMatches:
         aucs: of each method tried, on held-out pairs: the mean over splits
         logits: (H,) calibrated logits of held-out pairs; none if there was too little to hold out
         match: (H,) bool
-        head: to go on training from"""
+        head: to go on training from
+        ninety: what a probability of 90 % might be, had other things been held out: its 95 % interval"""
     model: MatchModel
     method: str            # "cosine" or "siamese"
-    steps: int | None      # one of `REFINEMENTS`: how far the embedding goes from the plain one
+    steps: int | str | None # one of `REFINEMENTS`: how far the embedding goes from the plain one
     aucs: dict[str, float] # of each method tried, on held-out pairs: the mean over splits
     logits: np.ndarray     # (H,) calibrated logits of held-out pairs; none if there was too little to hold out
     match: np.ndarray      # (H,) bool
     head: SiameseHead | None = None # to go on training from
+    ninety: tuple[float, float] | None = None # what a probability of 90 % might be, had other things been held out: its 95 % interval
+
+    @property
+    def doubt(self) -> str: return f"where it says 90 %, it may be {self.ninety[0]:.0%} to {self.ninety[1]:.0%}" if self.ninety else "" # of the calibration itself, in words
 
     def __repr__(self):
         tried = ", ".join(f"{name} {auc:.3f}" for name, auc in self.aucs.items())
-        return self.method + (f"; AUC of {len(self.match):,} held-out pairs: {tried}" if len(self.match) else "; not calibrated")
+        if not len(self.match): return f"{self.method}; not calibrated"
+        return f"{self.method}; AUC of {len(self.match):,} held-out pairs: {tried}{self.ninety and '; ' or ''}{self.doubt}"
 
 # %% ../../nbs/11_matching/09_image_training.ipynb #32b307e2
 def _share(until: float | None, trainings: int) -> float | None:
@@ -182,7 +176,7 @@ def _share(until: float | None, trainings: int) -> float | None:
 # %% ../../nbs/11_matching/09_image_training.ipynb #2c727a28
 def held_out_models(
     splits: Sequence[Split], views: torch.Tensor, heads: bool, until: float | None = None, epochs: int = 10, seed: int = 42,
-) -> tuple[int | None, list[MatchModel]]:
+) -> tuple[int | str | None, list[MatchModel]]:
     """A model for each split, of its training pairs only; for one split in any case.
 
     Args:
@@ -236,21 +230,22 @@ def threshold_cost(logits: Sequence[np.ndarray], matches: Sequence[np.ndarray], 
     return float(np.mean([balanced_accuracy(l, m, best_threshold(l, m)) - balanced_accuracy(l, m, threshold) for l, m in zip(logits, matches)]))
 
 def calibrated(
-    model: MatchModel, scores: np.ndarray, match: np.ndarray, weights: np.ndarray, sizes: Sequence[int] | None = None,
-) -> tuple[MatchModel, np.ndarray]:
-    """Platt scaling on held-out pairs. Raises `ValueError` where that is not possible.
+    model: MatchModel, scores: np.ndarray, match: np.ndarray, weights: np.ndarray, things: np.ndarray, sizes: Sequence[int] | None = None,
+) -> tuple[MatchModel, np.ndarray, tuple[float, float]]:
+    """Platt scaling on held-out pairs, nearer to even odds where few things tell. Raises `ValueError` where that is not possible.
 
     Args:
         scores: (P, 3) of held-out pairs, by models like this one
         match: (P,) bool
         weights: (3,) to start from
+        things: (P, 2) what the pairs lean on, see `Split`
         sizes: pairs of each split; None: all of one
-    Returns: with log odds at even odds for logits, and a threshold; the held-out logits"""
+    Returns: with log odds at even odds for logits, and a threshold; the held-out logits; see `FittedMatches.ninety`"""
     if not np.any(weights): raise ValueError("nothing that was learned tells held-out matches from other pairs; check the labels, or give more pairs")
-    fitted = fit_calibration(scores @ weights, match)
-    logits = fitted(scores @ weights)
+    fitted, ninety = careful_calibration(raw := scores @ weights, match, things)
+    logits = fitted(raw)
     threshold = match_threshold(*(np.split(values, np.cumsum(sizes or [len(match)])[:-1]) for values in (logits, match)))
-    return replace(model, weights=tuple((fitted.scale * weights).tolist()), offset=fitted.offset, threshold=threshold), logits
+    return replace(model, weights=tuple((fitted.scale * weights).tolist()), offset=fitted.offset, threshold=threshold), logits, ninety
 
 # %% ../../nbs/11_matching/09_image_training.ipynb #0dc9cbf4
 FEWEST_HELD_OUT = 50 # of matches, and of other pairs: a share of fifty is known to 14 points at best
@@ -280,20 +275,21 @@ def fit_matches(
     aucs = {name: split_aucs(splits, [score @ w for score in scores]) for name, w in weights.items()}
     chosen = method if method != "auto" else "cosine" if not aucs or clearly_better(aucs["cosine"], aucs["siamese"]) else "siamese"
     likelihood = fit_likelihood(views, source, seed=seed)
-    model = MatchModel(embedding_of(likelihood, views, source.group, steps, until, seed), likelihood)
+    model = MatchModel(embedding_of(likelihood, views, source, steps, until, seed), likelihood)
     if chosen == "siamese" and (not splits or weights[chosen][0] > 0):
         scorer, head = fit_scorer(views, source, head, epochs, until, seed, progress)
         model = replace(model, head=scorer, weights=(1., 0., 0.), offset=0.)
-    logits, known = np.empty(0), match[:0]
+    logits, known, ninety = np.empty(0), match[:0], None
     if splits:
         sizes = [len(s.match) for s in splits]
         if (rarer := min(match.sum(), len(match) - match.sum())) < FEWEST_HELD_OUT:
             warnings.warn(f"there are only {rarer} held-out {'matches' if rarer == match.sum() else 'pairs without a match'} to go by: nobody can know how likely a match is, or where it begins, "
                           "to a few percent; give more pairs, or a threshold of your own", stacklevel=4)
-        try: (model, logits), known = calibrated(model, together, match, weights[chosen], sizes), match
+        things = np.concatenate([s.things for s in splits])
+        try: (model, logits, ninety), known = calibrated(model, together, match, weights[chosen], things, sizes), match
         except ValueError as e: warnings.warn(f"the probabilities are not calibrated: {e}", stacklevel=4)
         each_split = [np.split(values, np.cumsum(sizes)[:-1]) for values in (logits, known)]
         if rarer >= FEWEST_HELD_OUT and len(known) and (cost := threshold_cost(each_split[0], each_split[1], model.threshold)) > DEAREST:
             warnings.warn(f"where a match begins differs among held-out things: one threshold for all costs them {100 * cost:.0f} points of balanced accuracy, so that nobody can know the one of other things to a few percent; "
                           "give pairs of more things, or a threshold of your own", stacklevel=4)
-    return FittedMatches(model, chosen, steps, {name: float(each.mean()) for name, each in aucs.items()}, logits, known, head)
+    return FittedMatches(model, chosen, steps, {name: float(each.mean()) for name, each in aucs.items()}, logits, known, head, ninety)

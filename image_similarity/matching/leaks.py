@@ -45,22 +45,24 @@ class LeakCheck:
     Args:
         n_train: pairs to train on; of folds, the fewest
         n_held: pairs held out
-        shared: (n_held,) bool: pairs with an image that is in a training pair
+        shared: (n_held,) bool: pairs with an image, or a text, that is in a training pair
         examples: names of a few such images
-        n_folds: each with its own pairs to train on, and its own held out"""
+        n_folds: each with its own pairs to train on, and its own held out
+        kind: what the items are: "image" or "text" """
     n_train: int                # pairs to train on; of folds, the fewest
     n_held: int                 # pairs held out
-    shared: np.ndarray          # (n_held,) bool: pairs with an image that is in a training pair
+    shared: np.ndarray          # (n_held,) bool: pairs with an image, or a text, that is in a training pair
     examples: tuple[str, ...]   # names of a few such images
     n_folds: int = 1            # each with its own pairs to train on, and its own held out
+    kind: str = "image"         # what the items are: "image" or "text"
 
     def __bool__(self): return bool(self.shared.any())
 
     def __str__(self):
         train = f"{self.n_train:,} training pairs" if self.n_folds == 1 else f"{self.n_train:,} or more training pairs of their fold ({self.n_folds} folds)"
-        if not self: return f"leak check: {self.n_held:,} held-out pairs share no image with the {train}"
+        if not self: return f"leak check: {self.n_held:,} held-out pairs share no {self.kind} with the {train}"
         have, they = ("have", "they are") if self.shared.sum() > 1 else ("has", "it is")
-        return (f"leak check: {self.shared.sum():,} of {self.n_held:,} held-out pairs {have} an image that is in a training pair "
+        return (f"leak check: {self.shared.sum():,} of {self.n_held:,} held-out pairs {have} {'an' if self.kind == 'image' else 'a'} {self.kind} that is in a training pair "
                 f"({', '.join(self.examples)}); {they} left out")
 
 # %% ../../nbs/11_matching/03_leaks.ipynb #3bf0443f
@@ -77,4 +79,4 @@ def leak_check(train: Pairs, held: Pairs, contents: Mapping[tuple, frozenset] | 
     leaks = np.array([bool(contents[item] & seen) for item in held.items] or [False])
     shared = leaks[held.first] | leaks[held.second] if len(held) else np.zeros(0, dtype=bool)
     names = [getattr(file := held.items[i][0], "name", str(file)) for i in np.flatnonzero(leaks)[:3]]
-    return LeakCheck(len(train), len(held), shared, tuple(names))
+    return LeakCheck(len(train), len(held), shared, tuple(names), kind=held.kind)

@@ -194,6 +194,9 @@ class Pairs:
         if self.match is None: raise ValueError("these pairs have no labels: read them with the label column")
         return self.match
 
+    @property
+    def kind(self) -> str: return "text" if all(isinstance(item[0], str) for item in self.items) else "image" # what an item is called
+
     def __repr__(self):
         known = "" if self.match is None else f", {self.match.sum():,} match"
         return f"{len(self):,} pairs of {len(self.items):,} items{known}" + (f"; {len(self.bad)} bad rows" if self.bad else "")

@@ -9,6 +9,7 @@ __all__ = ['SIMILARITY_TYPES', 'MultiModalPredictor', 'semantic_search']
 
 # %% ../../nbs/11_matching/25_search.ipynb #03f1d9df
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 
@@ -47,8 +48,9 @@ def semantic_search(
         raise ValueError(f"similarity_type={similarity_type!r}: choose one of {', '.join(SIMILARITY_TYPES)}{did_you_mean(similarity_type, SIMILARITY_TYPES)}")
     for name, value, least in (("top_k", top_k, 0), ("query_chunk_size", query_chunk_size, 1), ("response_chunk_size", response_chunk_size, 1)):
         if value < least: raise ValueError(f"{name}={value}: give {least} or more")
-    queries = _side(matcher, query_data, query_embeddings, "query", id_mappings)
-    responses = _side(matcher, response_data, response_embeddings, "response", id_mappings)
+    sides = [_side(matcher, *given) for given in ((query_data, query_embeddings, "query"), (response_data, response_embeddings, "response"))]
+    asked = matcher.asking(*sides[0], id_mappings) if matcher and isinstance(sides[0], tuple) else None
+    queries, responses = (matcher.embed_column(*side, id_mappings, asked) if matcher and isinstance(side, tuple) else np.asarray(side) for side in sides)
     good, found = np.flatnonzero(np.isfinite(responses).all(axis=1)), [[] for _ in queries]
     usable = np.flatnonzero(np.isfinite(queries).all(axis=1))
     for rows in (usable[i:i + query_chunk_size] for i in range(0, len(usable), query_chunk_size)):
@@ -62,15 +64,14 @@ def semantic_search(
     return found
 
 # %% ../../nbs/11_matching/25_search.ipynb #03338479
-def _side(matcher: MatchPredictor | None, data: Table | list | None, embeddings: ArrayLike | None, role: str, id_mappings: IdMappings | None) -> np.ndarray:
-    "(n, D) embeddings of one side; NaN for what cannot be read."
+def _side(matcher: MatchPredictor | None, data: Table | list | None, embeddings: ArrayLike | None, role: str) -> np.ndarray | tuple[pd.DataFrame, str]:
+    "(n, D) embeddings of one side, or the table to embed and its column."
     if isinstance(embeddings, torch.Tensor): embeddings = embeddings.detach().float().cpu() # of any type, on any device, in training or not
     if embeddings is not None and data is None: return np.atleast_2d(np.asarray(embeddings, dtype=np.float32))
     if data is None or embeddings is not None: raise ValueError(f"give either {role}_data or {role}_embeddings")
     if matcher is None: raise ValueError(f"{role}_data needs a predictor that embeds it: semantic_search(matcher, …)")
     table = pair_table({getattr(matcher, role) or role: data} if isinstance(data, list) else data)
-    column = table.columns[0] if len(table.columns) == 1 else column_of(table, matcher.query, matcher.response, role)
-    return matcher.embed_column(table, column, id_mappings)
+    return table, table.columns[0] if len(table.columns) == 1 else column_of(table, matcher.query, matcher.response, role)
 
 # %% ../../nbs/11_matching/25_search.ipynb #a13mmp02
 MultiModalPredictor = MatchPredictor # AutoMM's name for it: its tutorials run with another import and nothing else

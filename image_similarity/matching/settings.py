@@ -36,6 +36,7 @@ class ImageSettings:
         held_out: "things" or "images", see `groups`; None: things, if there are enough
         encoder: a name of timm's
         size: input height and width in pixels; None for the encoder's own
+        adapt: let batch norms see the pictures, where held-out pairs gain clearly
         augment: augmented views of each image
         epochs: of the concatenation head
         end_to_end: epochs of the encoder itself at most, where a time limit or a GPU allows for it; 0 for none
@@ -46,6 +47,7 @@ class ImageSettings:
     held_out: str | None = None    # "things" or "images", see `groups`; None: things, if there are enough
     encoder: str = DEFAULT_ENCODER # a name of timm's
     size: int | None = None        # input height and width in pixels; None for the encoder's own
+    adapt: bool = True             # let batch norms see the pictures, where held-out pairs gain clearly
     augment: int = 3               # augmented views of each image
     epochs: int = 10               # of the concatenation head
     end_to_end: int = 10           # epochs of the encoder itself at most, where a time limit or a GPU allows for it; 0 for none
@@ -102,12 +104,12 @@ class SentenceSettings:
     def __post_init__(self): _checked(self, method=METHODS, held_out=(None, *HELD_OUT))
 
     @property
-    def of_vectors(self) -> ImageSettings: return ImageSettings(self.method, self.held_out, augment=0, epochs=self.epochs, end_to_end=0, holdout_frac=self.holdout_frac, seed=self.seed) # the same, for vectors that are there
+    def of_vectors(self) -> ImageSettings: return ImageSettings(self.method, self.held_out, adapt=False, augment=0, epochs=self.epochs, end_to_end=0, holdout_frac=self.holdout_frac, seed=self.seed) # the same, for vectors that are there
 
 # %% ../../nbs/11_matching/05_settings.ipynb #be9bc273
 PRESETS: dict[type, dict[str, dict]] = {
     ImageSettings: {
-        "medium_quality": {"augment": 0, "epochs": 5, "end_to_end": 0},
+        "medium_quality": {"adapt": False, "augment": 0, "epochs": 5, "end_to_end": 0},
         "high_quality": {},
         "best_quality": {"augment": 7, "epochs": 20},
     },

@@ -78,8 +78,8 @@ class PairTables:
             bad: items that cannot be read, and why
             unread: items that there was no time for
             indexes: what the rows of the tables of `train` and `tuning` are called"""
-        if len(unread) == len(self.items): raise ValueError("there was no time to read any of the images: give a larger time_limit")
-        if len(unread): warnings.warn(f"{len(unread):,} image{'s' * (len(unread) > 1)} could not be read in time, and pairs with {'them' if len(unread) > 1 else 'it'} are left out; give a larger time_limit", stacklevel=5)
+        if len(unread) == len(self.items): raise ValueError("there was no time to read any of the {self.train.kind}s: give a larger time_limit")
+        if len(unread): warnings.warn(f"{len(unread):,} {self.train.kind}{'s' * (len(unread) > 1)} could not be read in time, and pairs with {'them' if len(unread) > 1 else 'it'} are left out; give a larger time_limit", stacklevel=5)
         read = np.ones(len(self.items), dtype=bool)
         read[unread] = False
         parts = zip((self.train, self.tuning, self.earlier), (*indexes, range(len(self.earlier))))
@@ -87,12 +87,12 @@ class PairTables:
         train, tuning, earlier = (pairs.within(read) for pairs in usable)
         if earlier.bad:
             lost = len(earlier.bad)
-            warnings.warn(f"{lost:,} of {len(self.earlier):,} pairs of earlier fits {'are' if lost > 1 else 'is'} left out, because images cannot be read any more "
+            warnings.warn(f"{lost:,} of {len(self.earlier):,} pairs of earlier fits {'are' if lost > 1 else 'is'} left out, because {self.train.kind}s cannot be read any more "
                           f"({earlier.bad[0].reason}); if they were moved, load the predictor with base_folder=…", stacklevel=5)
         found = replace(self, train=train, tuning=tuning, earlier=earlier)
         before, after = joined(usable[0], usable[2]).known_match, found.both.known_match
         if len(unread) and (before.any() and not after.any() or not before.all() and after.all()):
-            raise ValueError(f"time_limit is too short: {len(unread):,} of {len(self.items):,} images were not read in it, and among the rest no pair "
+            raise ValueError(f"time_limit is too short: {len(unread):,} of {len(self.items):,} {self.train.kind}s were not read in it, and among the rest no pair "
                              f"{'matches' if not after.any() else 'is without a match'}; give a larger time_limit")
         return found
 

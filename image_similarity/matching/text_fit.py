@@ -22,7 +22,7 @@ from .settings import TextSettings
 from .tables import READING, TRAINING, FitPairs, joined, prepare_tables, time_shares
 from .text_heads import TextImageData
 from .text_items import TextImageItems, is_text
-from .text_training import FittedText, Folds, fit_text_image, held_out_recall, match_matrix
+from .text_training import FittedText, Folds, fit_text_image, fold_recalls, held_out_recall, match_matrix
 from .text_tuning import set_between, train_clip, weights_of
 
 # %% ../../nbs/11_matching/17_text_fit.ipynb #15e0e9e1
@@ -98,7 +98,7 @@ def train_network(pairs: Pairs, column: TextImageItems, read: np.ndarray, folds:
         set_between(encoder, before, after, share)
         column.forget()
         data = text_image_data(pairs, column, read, kept_rows(pairs, column, read))
-        recalls[share] = held_out_recall(data, folds, match_matrix(data), [None])
+        recalls[share] = held_out_recall(fold_recalls(data, folds, match_matrix(data), [None]))
     set_between(encoder, before, after, max(recalls, key=lambda share: recalls[share], default=1.))
     column.forget()
 
@@ -137,5 +137,5 @@ def fit_text_pairs(
     folds, pairs = Folds(item_fold[read], item_fold[text]), joined(both, tables.tuning)
     if network_learns: train_network(pairs, column, read, folds, settings, until(READING + (TRAINING - READING) / 2))
     kept = kept_rows(pairs, column, read) if network_learns else vectors.views[:, read[places]]
-    data = text_image_data(pairs, column, read, kept)
-    return TextFit(both, tables.bad, tables.leaks, fit_text_image(data, folds, settings.steps, until(TRAINING), settings.seed))
+    data, asked = text_image_data(pairs, column, read, kept), "text" if text[both.first[0]] else "image"
+    return TextFit(both, tables.bad, tables.leaks, fit_text_image(data, folds, settings.steps, until(TRAINING), settings.seed, asked))

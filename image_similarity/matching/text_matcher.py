@@ -25,7 +25,7 @@ from .tables import FitPairs
 from .text_fit import fit_text_pairs
 from .text_heads import TextImageHeads
 from .text_items import TextImageItems, create_text_image_encoder, holds_images, is_text, load_text_image_encoder, text_cells
-from .text_training import FittedText, TextMatchModel
+from .text_training import WAYS, FittedText, TextMatchModel, Way
 
 # %% ../../nbs/11_matching/18_text_matcher.ipynb #9ffaa3ef
 FITTED_TEXT = "text_matches.safetensors"
@@ -36,9 +36,11 @@ def save_fitted_text(folder: Path, fitted: FittedText) -> dict:
     Args:
         folder, fitted: for the manifest"""
     model, tensors = fitted.model, {"held.logits": torch.from_numpy(fitted.logits), "held.match": torch.from_numpy(fitted.match)}
-    if model.heads: tensors |= {f"heads.{name}": value for name, value in model.heads.tensors().items()}
+    for way in fitted.ways.values(): # those of one penalty are the same
+        if way.heads: tensors |= {f"heads {way.penalty:g}.{name}": value for name, value in way.heads.tensors().items()}
     write_tensors(folder / FITTED_TEXT, tensors)
-    return {"penalty": fitted.penalty, "recalls": fitted.recalls, "scale": model.scale, "offset": model.offset, "threshold": model.threshold}
+    ways = {asked: {"penalty": way.penalty, "recalls": way.recalls} for asked, way in fitted.ways.items()}
+    return {"asked": fitted.asked, "ways": ways, "ninety": fitted.ninety, "scale": model.scale, "offset": model.offset, "threshold": model.threshold}
 
 def load_fitted_text(folder: Path, saved: dict) -> FittedText:
     """Raises `ValueError` when the parts do not fit together.
@@ -47,9 +49,15 @@ def load_fitted_text(folder: Path, saved: dict) -> FittedText:
         saved: what `save_fitted_text` gave"""
     tensors = read_tensors(Path(folder) / FITTED_TEXT)
     try:
-        parts = {name[6:]: value for name, value in tensors.items() if name.startswith("heads.")}
-        model = TextMatchModel(TextImageHeads.of(parts) if parts else None, saved["scale"], saved["offset"], saved["threshold"])
-        return FittedText(model, saved["penalty"], saved["recalls"], tensors["held.logits"].numpy(), tensors["held.match"].numpy())
+        older = "ways" not in saved # one correction for all
+        asked, of_way = ("text", {way: {"penalty": saved["penalty"], "recalls": saved["recalls"]} for way in WAYS}) if older else (saved["asked"], saved["ways"])
+        def heads(penalty: float | None) -> TextImageHeads | None:
+            if penalty is None: return None
+            start = "heads." if older else f"heads {penalty:g}."
+            return TextImageHeads.of({name[len(start):]: value for name, value in tensors.items() if name.startswith(start)})
+        ways = {name: Way(heads(of_way[name]["penalty"]), of_way[name]["penalty"], of_way[name]["recalls"]) for name in WAYS}
+        model = TextMatchModel(ways[asked].heads, saved["scale"], saved["offset"], saved["threshold"])
+        return FittedText(model, asked, ways, tensors["held.logits"].numpy(), tensors["held.match"].numpy(), tuple(saved.get("ninety") or ()) or None)
     except (KeyError, TypeError) as e: raise ValueError(f"{folder}: its parts do not fit together ({e}); fit again") from e
 
 # %% ../../nbs/11_matching/18_text_matcher.ipynb #2813147a
@@ -112,20 +120,22 @@ class TextMatcher:
             raise ValueError(f"columns {columns[0]!r} and {columns[1]!r} both hold {both}: give one column of files and one of texts; "
                              "is base_folder= right?")
 
-    def embed(self, items: Sequence[tuple]) -> tuple[np.ndarray, dict[int, str]]:
+    def embed(self, items: Sequence[tuple], asked: str | None = None) -> tuple[np.ndarray, dict[int, str]]:
         """The embeddings whose cosine compares pictures with texts.
 
         Args:
             items: n, the files or the text of each
+            asked: what searches: "text" or "image"; None: what pairs go by
         Returns: (n, dim) rows of length 1, NaN for bad ones; which items are bad, and why"""
+        model = TextMatchModel(self.fitted.ways[asked].heads) if self.fitted and asked else self.model
         text = np.array([is_text(item) for item in items], dtype=bool)
         found = np.full((len(items), self.column.encoder.dim), np.nan, dtype=np.float32)
-        if text.any(): found[text] = self.model.texts(self.column.texts([item for item in items if is_text(item)]))
+        if text.any(): found[text] = model.texts(self.column.texts([item for item in items if is_text(item)]))
         places = np.flatnonzero(~text)
         vectors = self.column.images.vectors([items[i] for i in places.tolist()], progress=False)
         good = np.setdiff1d(np.arange(len(places)), list(vectors.bad)).astype(np.int64)
         kept = vectors.views[0][good]
-        if len(good): found[places[good]] = self.model.images(self.column.encoder.from_pooled(kept), self.column.features(kept))
+        if len(good): found[places[good]] = model.images(self.column.encoder.from_pooled(kept), self.column.features(kept))
         return found, {int(places[i]): reason for i, reason in vectors.bad.items()}
 
     def logits(self, pairs: Pairs, index: Sequence) -> tuple[Pairs, np.ndarray]:

@@ -139,9 +139,8 @@ def byte_logits(query: ByteQuery, items: ByteRows, ids: np.ndarray) -> tuple[np.
     Args:
         ids: (n,) int64, which items
     Returns: (n,) float64 lowest and highest that the exact logit can be"""
-    from image_similarity.scoring.kernels import code_sums
-    hinges, dots = np.empty((2, len(ids)), np.int32)
-    code_sums(items.codes, ids, query.cut, query.weight, query.slope, hinges, dots)
-    logits = query.start + query.per_hinge * hinges + query.per_dot * dots + items.shift[ids]
-    margin = items.margin[ids] + query.margin
-    return logits - margin, logits + margin
+    from image_similarity.scoring.kernels import byte_bounds, bytes_ahead
+    low, high = np.empty((2, len(ids)))
+    asked = query.cut, query.weight, query.slope, query.per_hinge, query.per_dot, query.start, query.margin
+    bytes_ahead(lambda ahead: byte_bounds(*items, ids, *asked, ahead, low, high), len(ids))
+    return low, high

@@ -15,8 +15,9 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['SHORT', 'LEADERS', 'NEAREST', 'REFERENCES', 'UNCALIBRATED', 'LEAST', 'Side', 'log_sigmoid', 'trained_side',
-           'other_side', 'Logistic', 'fit_logistic', 'nearness', 'comparison', 'OpenWorld', 'item_numbers',
-           'usual_cosine', 'agreement_of', 'side_scores', 'Cover', 'cover', 'spent_for', 'allowance']
+           'other_side', 'Again', 'expanded', 'reciprocal', 'looked_again', 'Logistic', 'fit_logistic', 'nearness',
+           'comparison', 'OpenWorld', 'item_numbers', 'usual_cosine', 'agreement_of', 'side_scores', 'Cover', 'cover',
+           'spent_for', 'allowance']
 
 # %% ../../nbs/05_scoring/08_open_world.ipynb #c005004
 SHORT = 50  # items of each side that are looked at more closely
@@ -50,6 +51,53 @@ def other_side(side: Side, cosine: float, most: int = SHORT) -> Side:
     Returns: by logit and cosine"""
     side = side.take(np.argsort(-side.logits, kind="stable")[:most])
     return side.take(np.argsort(-(side.logits + cosine * side.cosines), kind="stable"))
+
+# %% ../../nbs/05_scoring/08_open_world.ipynb #again002
+class Again(NamedTuple):
+    "How the best of the others are ranked once more."
+    kind: str = "off"  # 'off', 'expansion' or 'reciprocal'
+    worth: float = 0.  # of what is added to logits
+    n: int = 0         # leaders, or neighbours of each
+
+def expanded(scores: np.ndarray, between: np.ndarray, n: int) -> np.ndarray:
+    """What the leaders say of each item, on the mean; of itself each says what it says of the closest (Chum et al. 2007).
+
+    Args:
+        scores: (k,)
+        between: (k, k) logits of the items' pairs
+        n: leaders
+    Returns: (k,) logits"""
+    first = np.argsort(-scores, kind="stable")[:n]
+    itself = first[:, None] == np.arange(len(scores))
+    closest = np.where(itself, -np.inf, between[first]).max(1, keepdims=True)
+    return np.where(itself, closest, between[first]).mean(0)
+
+def reciprocal(scores: np.ndarray, between: np.ndarray, n: int) -> np.ndarray:
+    """Share of neighbours that the query and an item have in common, of those that have them as neighbours in turn (Zhong et al. 2017).
+
+    Args:
+        scores: (k,)
+        between: (k, k) logits of the items' pairs
+        n: neighbours of the query and of each item
+    Returns: (k,) from 0 to 1"""
+    k = len(scores)
+    close = np.full((k + 1, k + 1), np.inf) # the query is the first; each is its own neighbour
+    close[0, 1:] = close[1:, 0] = scores
+    close[1:, 1:] = np.where(np.eye(k, dtype=bool), np.inf, between)
+    near = np.zeros(close.shape, bool)
+    np.put_along_axis(near, np.argsort(-close, 1, kind="stable")[:, :n + 1], True, 1)
+    mutual = near & near.T
+    return (mutual[1:] & mutual[0]).sum(1) / (mutual[1:] | mutual[0]).sum(1)
+
+def looked_again(side: Side, cosine: float, between: np.ndarray, again: Again) -> Side:
+    """Args:
+        cosine: as for `other_side`
+        between: (k, k) logits of the pairs of its first k items, which are ranked"""
+    k = len(between)
+    if again.kind == "off" or k < 2: return side
+    scores = (side.logits + cosine * side.cosines)[:k]
+    added = {"expansion": expanded, "reciprocal": reciprocal}[again.kind](scores, between, again.n)
+    return side.take(np.concatenate([np.argsort(-(scores + again.worth * added), kind="stable"), np.arange(k, len(side.rows))]))
 
 # %% ../../nbs/05_scoring/08_open_world.ipynb #c008004
 @dataclass(frozen=True)
@@ -113,7 +161,9 @@ class OpenWorld:
         classes: that it was calibrated on; 0: not calibrated
         spent: of queries of trained classes: what had to be spent to hold a match, see `cover`
         spent_new: the same of new classes
-        searched: items of the gallery that `spent` is of; 0: of galleries of held-out classes"""
+        searched: items of the gallery that `spent` is of; 0: of galleries of held-out classes
+        again: how the best of the others are ranked once more
+        sure: power of the probability that a picture is of a known class, by which class agreement counts"""
     known: Logistic   # of `comparison`: that the query is of a trained class
     alone: Logistic   # the same where the gallery has no others
     trained: Logistic # of `item_numbers`: that an item of a trained class matches
@@ -127,6 +177,8 @@ class OpenWorld:
     spent: tuple[float, ...] = ()     # of queries of trained classes: what had to be spent to hold a match, see `cover`
     spent_new: tuple[float, ...] = () # the same of new classes
     searched: int = 0 # items of the gallery that `spent` is of; 0: of galleries of held-out classes
+    again: Again = Again() # how the best of the others are ranked once more
+    sure: float = 1.       # power of the probability that a picture is of a known class, by which class agreement counts
 
     @property
     def calibrated(self) -> bool: return self.classes > 0
@@ -155,7 +207,7 @@ class OpenWorld:
         Returns: (q, g) log odds that it adds to those of a pair"""
         if not self.agreement: return np.zeros((len(first), len(second)))
         known = [1 / (1 + np.exp(-self.alone(np.stack([one.max(1), n], 1)))) for one, n in zip((first, second), near)]
-        return self.agreement * np.outer(*known) * agreement_of(first, second)
+        return self.agreement * np.outer(*known)**self.sure * agreement_of(first, second)
 
     def to_dict(self) -> dict: return asdict(self)
 
@@ -166,9 +218,11 @@ class OpenWorld:
         Args:
             saved: of `to_dict`"""
         odds = {name: Logistic(tuple(map(float, saved[name]["weight"])), float(saved[name]["offset"])) for name in ("known", "alone", "trained", "other")}
+        again = Again(*saved.get("again", ())) # older ones have none
+        if again.kind not in ("off", "expansion", "reciprocal"): raise KeyError(again.kind)
         number = {name: float(saved[name]) for name in ("cosine", "bar", "far", "empty", "agreement")}
         spent = [tuple(map(float, saved[name])) for name in ("spent", "spent_new")]
-        return cls(odds["known"], odds["alone"], odds["trained"], odds["other"], number["cosine"], number["bar"], number["far"], number["empty"], number["agreement"], classes=int(saved["classes"]), spent=spent[0], spent_new=spent[1], searched=int(saved["searched"]))
+        return cls(odds["known"], odds["alone"], odds["trained"], odds["other"], number["cosine"], number["bar"], number["far"], number["empty"], number["agreement"], classes=int(saved["classes"]), spent=spent[0], spent_new=spent[1], searched=int(saved["searched"]), again=again, sure=float(saved.get("sure", 1.)))
 
 def item_numbers(side: Side, is_trained: bool, known: float, near: float, usual: float | None = None) -> np.ndarray:
     """Args:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..groups.alignment import View, align
 from ..gallery.catalogue import Item, NoSuchItem
 from .collection import Opened
 from ..groups.candidates import AT_LEAST
 from ..groups.duplicates import THRESHOLD
+from ..groups.verdicts import Look, compare
 from ..gallery.encoder import compared_rows
 from ..images.errors import ImageError
 from ..images.opening import open_image
@@ -89,19 +89,20 @@ CLOSE = .85 # cosine from which two pictures are worth laying over each other
 LAID = 50   # times that this is done for a search, since each takes a while; what comes later stays
 
 @lru_cache(64)
-def _view(path: Path, mtime_ns: int) -> View: return View(open_image(path, at_least=AT_LEAST))
+def _look(path: Path, mtime_ns: int) -> Look: return Look(open_image(path, at_least=AT_LEAST), lambda: open_image(path))
 
-def _view_of(item: Item) -> View | None: # None when the file is gone
-    try: return _view(item.path, item.mtime_ns or 0)
+def _look_of(item: Item) -> Look | None: # None when the file is gone
+    try: return _look(item.path, item.mtime_ns or 0)
     except (ImageError, FileNotFoundError): return None
 
-def _same_photo(one: View | None, other: View | None) -> bool:
+def _same_photo(one: Look | None, other: Look | None) -> bool:
     if one is None or other is None: return False
-    found = align(one, other, THRESHOLD)
-    return found is not None and found.agreement >= THRESHOLD
+    try: found = compare(one, other)
+    except (ImageError, FileNotFoundError): return False # gone since
+    return found is not None and found.kind != "part of" and found.agreement >= THRESHOLD
 
 def without_duplicates(
-    items: Sequence[Item], embeddings: np.ndarray, n: int, query: View | None = None, query_embedding: np.ndarray | None = None,
+    items: Sequence[Item], embeddings: np.ndarray, n: int, query: Look | None = None, query_embedding: np.ndarray | None = None,
 ) -> tuple[list[int], int]:
     """Leave out what shows the same photo as the query or as a better one.
 
@@ -112,7 +113,7 @@ def without_duplicates(
         query, query_embedding: (D,)
     Returns: places of those that stay, n at most, and how many were left out on the way"""
     kept, hidden, left = [], 0, LAID
-    shown: list[View | Item] = [] if query is None else [query]
+    shown: list[Look | Item] = [] if query is None else [query]
     vectors = [] if query is None else [query_embedding]
     for i, item in enumerate(items):
         if len(kept) == n: break
@@ -120,7 +121,7 @@ def without_duplicates(
         if left and cosines.max() >= CLOSE:
             left -= 1
             original = shown[cosines.argmax()] # a copy is closest to its original
-            if _same_photo(_view_of(original) if isinstance(original, Item) else original, _view_of(item)):
+            if _same_photo(_look_of(original) if isinstance(original, Item) else original, _look_of(item)):
                 hidden += 1
                 continue
         kept.append(i)
@@ -174,7 +175,8 @@ def _found(opened: Opened, query: Query, n: int, options: SearchOptions) -> Resu
         try: return opened.gallery.search(asked, n, options.where, approximate=options.approximate)
         except NoSuchItem as e: raise Refused("not_found", str(e)) from e
     results = opened.finder.search(query.picture, n + 1, options.candidates or "weighted", options.where, query.pooled, options.coverage)
-    return Results(results.query, [r for r in results if r.id != query.id][:n], results.predicted, results.coverage)
+    others = [r for r in results if r.id != query.id]
+    return Results(results.query, others[:n], results.predicted, results.coverage and results.coverage + f"; but it is cut to its first {n}, which promises nothing" * (len(others) > n))
 
 def _check(opened: Opened, query: Query, options: SearchOptions) -> None:
     "Raises `Refused` for what this collection cannot do."
@@ -221,10 +223,10 @@ def _still_there(opened: Opened, results: list[Result]) -> tuple[list[Result], n
 def _distinct(opened: Opened, query: Query, results: list[Result], items: dict[int, Item], n: int) -> tuple[list[Result], int]:
     results, embeddings = _still_there(opened, results)
     if not results: return [], 0
-    view, own = None, None
+    look, own = None, None
     if query.pooled is not None: # a picture, or an item
-        view, own = _view_of(query.content) if query.kind == "item" else View(open_image(query.content, at_least=AT_LEAST)), _embeddings(opened, query.pooled[None])[0]
-    kept, hidden = without_duplicates([items[_id(r)] for r in results], embeddings, n, view, own)
+        look, own = _look_of(query.content) if query.kind == "item" else Look(open_image(query.content)), _embeddings(opened, query.pooled[None])[0]
+    kept, hidden = without_duplicates([items[_id(r)] for r in results], embeddings, n, look, own)
     return [results[i] for i in kept], hidden
 
 def _predicted(opened: Opened, query: Query, found: Results) -> Prediction | None:

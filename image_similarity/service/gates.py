@@ -205,7 +205,7 @@ def refusal(error: Refused, scope):
     Args:
         scope: of the request
     Returns: a response (ASGI)"""
-    if error.code == "unauthorized" and scope["path"] == "/" and scope["method"] == "GET": return RedirectResponse("/login", 303)
+    if error.code == "unauthorized" and scope["path"] in ("/", "/whole") and scope["method"] == "GET": return RedirectResponse("/login", 303)
     return JSONResponse({"code": error.code, "message": error.detail}, error.status_code, error.headers)
 
 # %% ../../nbs/13_service/06_gates.ipynb #4598f554

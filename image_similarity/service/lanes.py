@@ -91,7 +91,7 @@ def main() -> None:
     except (ValueError, OSError) as e: found = {"error": one_line(e)}
     json.dump(found, sys.stdout)
 
-async def copies_apart(request: Request, lane: Lane, folder: Path, threshold: float, within: dict | None) -> list[dict]:
+async def copies_apart(request: Request, lane: Lane, folder: str | Path, threshold: float, within: dict | None) -> list[dict]:
     """`copies`, for as long as somebody waits for it.
 
     Args:
@@ -99,7 +99,7 @@ async def copies_apart(request: Request, lane: Lane, folder: Path, threshold: fl
         within: conditions on the items
     Returns: as `copies` gives them"""
     async with lane.place(request):
-        threads = {name: str(max(1, (os.cpu_count() or 1) // 2)) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+        threads = {name: str(max(1, (os.cpu_count() or 1) // 2)) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "LOKY_MAX_CPU_COUNT")}
         process = subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **threads})
         said = asyncio.ensure_future(anyio.to_thread.run_sync(process.communicate, json.dumps([str(folder), threshold, within]).encode(), limiter=lane._threads))
         try:
@@ -115,7 +115,7 @@ async def copies_apart(request: Request, lane: Lane, folder: Path, threshold: fl
     return found["found"]
 
 # %% ../../nbs/13_service/08_lanes.ipynb #lanescp2
-def copies_kept(folder: Path, to: Path, tell: Callable[[str, float], None]) -> "Duplicates":
+def copies_kept(folder: str | Path, to: Path, tell: Callable[[str, float], None]) -> "Duplicates":
     """Look for copies in a gallery, and keep them in a file.
 
     Args:
@@ -124,6 +124,7 @@ def copies_kept(folder: Path, to: Path, tell: Callable[[str, float], None]) -> "
         tell: stage, and percent
     Returns: all of them, whatever was decided"""
     from image_similarity.gallery.gallery import Gallery
+    from image_similarity.gallery.row_cache import cache_folder
     from image_similarity.groups.duplicates import find_duplicates
     gallery, bars = Gallery(folder), set()
     state = {"items": len(gallery), "last": max(gallery.ids, default=0)} # by which one sees that pictures came since
@@ -134,7 +135,8 @@ def copies_kept(folder: Path, to: Path, tell: Callable[[str, float], None]) -> "
         to.parent.mkdir(parents=True, exist_ok=True)
         with replaced_whole(to) as beside: beside.write_text(json.dumps({**state, "partial": partial, "records": found.to_records()}), encoding="utf-8")
     tell("looking for copies", 0)
-    with progress_told(told): keep(find_duplicates(gallery.files), partial=True)
+    cache = cache_folder(gallery.catalogue)
+    with progress_told(told): keep(find_duplicates(gallery.files, kept=cache and cache / "copies"), partial=True)
     with progress_told(lambda what, share: told(f"{what} more closely", share)): found = gallery.duplicates(settled=True)
     keep(found, partial=False)
     return found

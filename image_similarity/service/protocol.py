@@ -275,14 +275,14 @@ class JobResult(Answered):
     known: int
     accuracy: float | None = Field(None, description="Of the classifier, on pictures that were held out.")
     recall_at_1: float | None = None; auc: float | None = None
-    copies: int | None = Field(None, description="Groups of copies that were found, where they were looked for.")
+    copies: int | None = Field(None, description="Groups of copies, or findings of an inspection, that were found, where they were looked for.")
     tuned: str | None = Field(None, description="What became of fine-tuning; null where none was asked for.")
 
 class JobInfo(Answered):
     model_config = ConfigDict(json_schema_extra={"example": {"id": "9f0c2c4be1d2", "collection": "pets", "kind": "train", "state": "running", "stage": "reading pictures", "percent": 42, "message": None, "skipped": [{"file": "a/b.txt", "reason": "not an image"}], "result": None, "created": "2026-01-01T12:00:00Z", "started": "2026-01-01T12:00:01Z", "finished": None}})
     id: str
     collection: str
-    kind: Literal["train", "index", "duplicates"]
+    kind: Literal["train", "index", "duplicates", "map", "inspect"]
     state: Literal["queued", "running", "done", "failed", "cancelled"]
     stage: str
     percent: int = Field(ge=0, le=100)

@@ -2,6 +2,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from image_similarity.drawing.pets import draw_pet
 from image_similarity.encoders.encoder import create_encoder
@@ -38,6 +39,46 @@ def test_a_region_and_parts(call, folder):
     assert [r["id"] for r in results] == [r.id for r in Gallery(folder / "kept").search(folder / "pet_0.png", 3, region=(0, 0, 48, 96))]
     assert any("box" in r for r in found(call, folder / "pet_0.png", "--region", "30,30,60,60", *kept)["results"])
     assert len(found(call, folder / "pet_0.png", "--parts", *kept)["results"]) == 3
+
+
+def test_a_mask_is_a_region(call, folder):
+    mask = Image.new("L", (96, 96))
+    mask.paste(255, (0, 0, 48, 96))
+    mask.save(folder / "mask.gif")
+    by = lambda region: found(call, folder / "pet_0.png", "--region", region, "--gallery", folder / "kept")["results"]
+    assert by(folder / "mask.gif") == by("0,0,48,96")
+
+
+def test_examples_rank_a_models_pictures_too(call, small):
+    like, unlike = (r.id for r in small.finder.search(small.query, 2))
+    expected = small.finder.search(small.query, 4, positives=[like], negatives=[unlike])
+    argued = found(call, small.query, "--model", small.model, "--like", like, "--unlike", unlike, "--top-k", 4)
+    assert [r["id"] for r in argued["results"]] == [r.id for r in expected] and argued["scores"] == "log odds, by the examples"
+    code, out, err = call("find", small.query, "--model", small.model, "--like", like, "--candidates", "all")
+    assert (code, out) == (2, "") and "--candidates and --coverage: examples rank" in err
+
+
+def test_a_brush_says_what_the_answer_would_be(call, small, folder):
+    result = small.finder.search(small.query, 1)[0]
+    width, height = Image.open(small.query).size
+    before, after = small.finder.explain(result), small.finder.explain(result, query_away=(0, 0, width, height / 2))
+    brush = ["feedback", "brush", small.model, small.query, result.id, "--box", "0,0,1,.5"]
+    code, out, err = call(*brush, "--model", small.model, "--json", "--explain", folder / "left.png")
+    assert code == 0, err
+    told = json.loads(out)
+    assert [told["before"], told["after"], told["probability"]] == pytest.approx([before.logit + before.agreement, after.logit + after.agreement, after.probability], abs=1e-3)
+    assert Image.open(folder / "left.png").width > 100
+    code, out, _ = call(*brush) # the cosine
+    assert code == 0 and float(out.split("\t")[0]) == pytest.approx(small.finder.gallery.search(small.query, 24)[[r.id for r in small.finder.gallery.search(small.query, 24)].index(result.id)].score, abs=2e-3)
+
+
+def test_links_are_those_of_the_model(call, small, folder):
+    result = small.finder.search(small.query, 1)[0]
+    code, out, err = call("feedback", "links", small.model, small.query, result.id, "--model", small.model, "-n", 2, "--json", "--draw", folder / "links.png")
+    assert code == 0, err
+    expected = small.finder.links(result)
+    assert [(tuple(one["query"]), one["adds"]) for one in json.loads(out)] == [(divmod(i, expected.query_shape[1]), pytest.approx(by, abs=1e-3)) for i, _, by in expected.strongest(2)]
+    assert Image.open(folder / "links.png").width > 100
 
 
 @pytest.mark.parametrize("args, said", [(["--region", "1,2,3"], "give left,upper,right,lower"), (["--region", "200,0,300,50"], "nothing of it is in a picture"), (["--like", "99"], "no item of that id"),

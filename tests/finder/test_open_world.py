@@ -17,6 +17,7 @@ from image_similarity.images.datasets import LabelledImages
 from image_similarity.images.listing import image_files, label_func
 from image_similarity.learners.classifier import classifier_learner
 from image_similarity.learners.siamese import siamese_learner
+from image_similarity.scoring.open_world import Again
 
 NEW = 2  # breeds that the model does not learn
 
@@ -78,6 +79,29 @@ def test_probabilities_are_of_this_gallery_and_of_the_pair(world):
         assert 0 < found.pair_probability < 1 and (found.probability is None) == (found.reason is not None)
         logit = world.finder.pair_logits(torch.from_numpy(world.embedded.pooled[[query]]), torch.from_numpy(world.embedded.pooled[[world.files.index(found.path)]]))
         assert found.pair_probability == pytest.approx(float(logit.sigmoid()), abs=1e-4)
+
+
+@pytest.mark.parametrize("again", [Again("expansion", 2., 3), Again("reciprocal", 5., 4)])
+def test_looking_again_ranks_new_classes_by_what_their_pictures_say_of_each_other(world, again):
+    shown, query, names = np.flatnonzero(~world.held & world.new), int(np.flatnonzero(world.held & world.new)[0]), sorted(set(world.labels[world.new]))
+    finder = SimilarityFinder(world.clearn, world.slearn, world.finder.gallery)
+    finder.model = replace(finder.model, world=replace(finder.model.world, again=again))
+    rows = finder.scorer.rows(torch.from_numpy(world.embedded.pooled[[query, *shown]]))
+    table = finder.scorer.logits(rows, rows).numpy()
+    scores = table[0, 1:] + finder.model.world.cosine * (rows.unit[0] @ rows.unit[1:].T).numpy()
+    if again.kind == "expansion": # the slow twin
+        first = sorted(range(len(shown)), key=lambda i: -scores[i])[:3]
+        said = lambda i, j: table[1 + i, 1 + j] if i != j else max(table[1 + i, 1 + k] for k in range(len(shown)) if k != i)
+        scores = [scores[j] + 2 * sum(said(i, j) for i in first) / 3 for j in range(len(shown))]
+    else:
+        table = table.copy()
+        table[0, 1:] = table[1:, 0] = scores
+        close = [set(sorted(set(range(len(table))) - {i}, key=lambda j: -table[i, j])[:4]) | {i} for i in range(len(table))]
+        mutual = [{j for j in close[i] if i in close[j]} for i in range(len(table))]
+        scores = [scores[j] + 5 * len(mutual[0] & mutual[j + 1]) / len(mutual[0] | mutual[j + 1]) for j in range(len(shown))]
+    found = finder.search(world.files[query], 5, where={"label": names}, pooled=world.embedded.pooled[query])
+    assert [r.path for r in found] == [world.files[shown[i]] for i in sorted(range(len(shown)), key=lambda i: -scores[i])[:5]]
+    assert [r.score for r in found] == sorted((r.score for r in found), reverse=True)
 
 
 def test_what_is_unlike_anything_is_doubted(world):

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from image_similarity.groups import duplicates as module
-from image_similarity.groups.alignment import View, align
-from image_similarity.groups.candidates import hash_candidates, read_signatures
+from image_similarity.groups import candidates, judging
+from image_similarity.groups.candidates import hash_candidates, neighbour_candidates, read_signatures, spot_candidates
 from image_similarity.drawing.pets import draw_pet
 from image_similarity.groups.duplicates import find_duplicates
 from image_similarity.groups.hashing import oriented_hashes
@@ -103,7 +102,7 @@ def test_plain_pictures_are_copies_only_by_their_bytes(tmp_path):
 def test_many_equal_files_are_not_compared_with_each_other(tmp_path, pets, monkeypatch):
     pets[0].save(tmp_path / "0.png")
     for i in range(1, 30): shutil.copy(tmp_path / "0.png", tmp_path / f"{i}.png")
-    monkeypatch.setattr(module, "compare", lambda *_: pytest.fail("compared"))
+    monkeypatch.setattr(judging, "compare", lambda *_: pytest.fail("compared"))
     assert len(found(tmp_path)[0].copies) == 29
 
 
@@ -150,16 +149,16 @@ def test_the_hashes_of_all_orientations_do_not_depend_on_the_orientation(pets, t
 
 @pytest.mark.parametrize("box", [(40, 30, 220, 210), (0, 0, 170, 200), (90, 60, 250, 220)])
 def test_a_part_is_laid_where_it_was_cut_out(pets, box):
-    found = align(View(pets[0]), View(pets[0].crop(box)))
-    scale = 256 / 128
-    corners = apply_map(found.matrix, np.array([[-.5, 127.5 * (box[3] - box[1]) / max(box[2] - box[0], box[3] - box[1])],
-                                                [-.5, 127.5 * (box[2] - box[0]) / max(box[2] - box[0], box[3] - box[1])]]))
-    assert np.abs((corners + .5) * scale - np.array([[box[1], box[3]], [box[0], box[2]]])).max() < 3
+    found = compare(Look(pets[0]), Look(pets[0].crop(box)))
+    sides = np.array([box[3] - box[1], box[2] - box[0]]) * 320 / max(box[3] - box[1], box[2] - box[0])
+    corners = apply_map(found.matrix, np.column_stack([[-.5, -.5], sides - .5]))
+    assert np.abs((corners + .5) * 256 / 320 - np.array([[box[1], box[3]], [box[0], box[2]]])).max() < 1
 
 
 def test_the_way_back_is_the_inverse(pets):
-    there, back = (align(View(a), View(b)) for a, b in ((pets[0], pets[0].crop((40, 30, 220, 210))), (pets[0].crop((40, 30, 220, 210)), pets[0])))
-    assert np.allclose(there.matrix, invert_map(back.matrix), atol=.5)
+    part = pets[0].crop((40, 30, 220, 210))
+    there, back = compare(Look(pets[0]), Look(part)), compare(Look(part), Look(pets[0]))
+    assert np.allclose(there.matrix, invert_map(back.matrix), atol=1)
     assert there.first_share == pytest.approx(back.second_share, abs=.02)
 
 
@@ -228,3 +227,90 @@ def test_what_the_camera_wrote_is_kept(tmp_path, pets):
     Image.open(tmp_path / "camera.jpg").save(tmp_path / "plain.png", exif=b"")
     group, = found(tmp_path)
     assert (group.keep.name, group.copies[0].kind, group.copies[0].proposed) == ("camera.jpg", "same pixels", True)
+
+
+def test_a_further_name_of_a_file_is_told_and_never_proposed(tmp_path, pets):
+    pets[0].save(tmp_path / "photo.png")
+    (tmp_path / "name.png").hardlink_to(tmp_path / "photo.png")
+    shutil.copy(tmp_path / "photo.png", tmp_path / "real.png")
+    group, = found(tmp_path)
+    told = {c.path.name: (c.linked, c.proposed) for c in group.copies}
+    assert told.pop("real.png", (False, True)) == (False, True) and "frees nothing" in str(group)
+    assert group.keep.name == "real.png" or list(told.values()) == [(True, False)]
+
+
+def test_a_photo_is_found_in_a_collage_without_embeddings(tmp_path, pets):
+    for i, pet in enumerate(pets): pet.resize((512, 512)).save(tmp_path / f"{i}.png")
+    collage = Image.new("RGB", (800, 800), "white")
+    for n, i in enumerate((1, 4, 2, 5)): collage.paste(pets[i].resize((392, 392)), (n % 2 * 408, n // 2 * 408))
+    collage.save(tmp_path / "collage.jpg", quality=85)
+    result = found(tmp_path)
+    assert {g.keep.name for g in result} == {"1.png", "2.png", "4.png", "5.png"}
+    assert {(c.path.name, c.kind) for g in result for c in g.copies} == {("collage.jpg", "part of")}
+
+
+def test_a_search_that_was_broken_off_goes_on_and_new_files_alone_are_compared(folder, tmp_path_factory, pets, monkeypatch):
+    kept, files = tmp_path_factory.mktemp("kept"), sorted(folder.iterdir())
+    fresh = find_duplicates(files, progress=False).to_records()
+    asked, answer = [], judging.answer
+    def counted(pair):
+        asked.append({pair[2], pair[3]})
+        if len(asked) == 2: raise KeyboardInterrupt
+        return answer(pair)
+    monkeypatch.setattr(judging, "answer", counted)
+    monkeypatch.setattr(judging, "BLOCK", 1)
+    with pytest.raises(KeyboardInterrupt): find_duplicates(files, progress=False, kept=kept)
+    before, asked[1:] = asked[:1], [set()] * 2 # nothing is broken off any more
+    assert find_duplicates(files, progress=False, kept=kept).to_records() == fresh
+    assert not [pair for pair in asked[3:] if pair in before]
+    asked[:] = [set()] * 2
+    ImageOps.flip(pets[0]).save(folder / "flipped.png")
+    group, = find_duplicates(sorted(folder.iterdir()), progress=False, kept=kept)
+    new = read_signatures([folder / "flipped.png"], progress=False)[0].content
+    assert "flipped.png" in {c.path.name for c in group.copies} and asked[2:] and all(new in pair for pair in asked[2:])
+
+
+def test_several_processes_say_what_one_says(folder, monkeypatch):
+    alone = found(folder, embeddings=np.ones((len(list(folder.iterdir())), 4)))
+    monkeypatch.setattr(judging, "MANY", 1)
+    monkeypatch.setattr(judging, "cpu_count", lambda: 2)
+    monkeypatch.setattr(judging, "compare", lambda *_: pytest.fail("compared here"))
+    assert [[c.path for c in g.copies] for g in found(folder, embeddings=np.ones((len(list(folder.iterdir())), 4)))] == [[c.path for c in g.copies] for g in alone]
+
+
+def test_spots_in_common_are_those_of_comparing_all_with_all(folder):
+    signatures = read_signatures(sorted(folder.iterdir()), progress=False)
+    def votes(a, b): # the slow twin: how many spots of a have one of b that differs in 20 bits and shares a box
+        far = (np.unpackbits(a.spots.bits, axis=1)[:, None] != np.unpackbits(b.spots.bits, axis=1)[None]).sum(2)
+        boxed = np.logical_or.reduce([(a.spots.bits[:, None, [x, y]] == b.spots.bits[None, :, [x, y]]).all(2) for x, y in ((0, 9), (3, 12), (5, 14), (2, 11))])
+        return int(((far <= 20) & boxed).any(1).sum())
+    n = len(signatures)
+    expected = {(min(i, j), max(i, j)) for i in range(n) for j in range(n) if i != j and votes(signatures[i], signatures[j]) >= 4}
+    assert {tuple(p) for p in spot_candidates(signatures, k=n).tolist()} == expected
+
+
+CASES = DATA.parent / "cases"
+
+
+@pytest.mark.skipif(not CASES.exists(), reason=f"{CASES} is not there")
+@pytest.mark.parametrize("folder, kind, kept, proposed", [
+    ("copies/metadata", "same pixels", "camera.jpg", True), ("copies/colour", "edited", "original.jpg", False), ("copies/enlarged", "saved again", "original.jpg", None),
+    ("copies/black", None, None, None), ("copies/screenshot", "part of", "original.jpg", False), ("copies/collage", "part of", "original.jpg", False),
+    ("copies/negative", "edited", "original.jpg", False)])
+def test_copies_that_others_made(folder, kind, kept, proposed):
+    group, = found(CASES / folder)
+    copy, = group.copies
+    assert kind in (None, copy.kind) and kept in (None, group.keep.name) and proposed in (None, copy.proposed)
+
+
+@pytest.mark.skipif(not CASES.exists(), reason=f"{CASES} is not there")
+@pytest.mark.parametrize("folder", ["wallpapers", "forms", "colours"])
+def test_pictures_that_others_took_for_copies(folder): assert not len(found(CASES / "not_copies" / folder))
+
+
+def test_neighbours_by_cells_and_in_halves_are_those_that_lie_close(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(600, 48)).astype(np.float16)
+    rows[300:330] = rows[:30] + .1 * rng.normal(size=(30, 48)) # next to themselves; nothing else is
+    monkeypatch.setattr(candidates, "EXACT_UP_TO", 100)
+    assert neighbour_candidates(rows).tolist() == [[i, 300 + i] for i in range(30)]

@@ -5,7 +5,6 @@ import re
 import pickle
 import shutil
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from image_similarity.matching import image_head
+from image_similarity.matching import image_fit
 from image_similarity.matching import image_training as pair_training
 from image_similarity.matching import image_tuning as pair_tuning
 from image_similarity.images.datasets import draw_pairs, labelled_images
 from image_similarity.drawing.pets import sample_pets
+from image_similarity.encoders.adapting import batch_norms
 from image_similarity.encoders.encoder import create_encoder, embed, fingerprint
 from image_similarity.matching.image_items import ImageItems
 from image_similarity.matching.search import semantic_search
@@ -30,16 +30,8 @@ from image_similarity.matching.leaks import item_contents, leak_check
 from image_similarity.matching.pairs import BadRows, MatchLabels, Pairs, read_pairs
 from image_similarity.matching.settings import ImageSettings
 
+pytestmark = pytest.mark.usefixtures("fewer_pairs")
 QUICK = {"augment": 1, "epochs": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fewer_pairs():
-    "Train on fewer pairs, with fewer steps: enough for a test."
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_head, "drawn_batches", partial(image_head.drawn_batches, n_batches=3, n_pairs=192))
-        patch.setattr(pair_training, "REFINEMENTS", (None, 0, 5))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -437,6 +429,22 @@ def test_an_encoder_trained_end_to_end_is_kept_only_where_it_ranks_held_out_pair
     assert after > before + .2 if kept else before == 1 # and nothing is better than 1
     assert (found is not None) == kept
     if found: assert found[1].encoder is learned and len(found[0].match) == len(split.match) and column.encoder is encoder
+
+
+@pytest.mark.parametrize("whose, kept", [("nothing", True), ("things", False)])
+def test_batch_norms_that_saw_the_pictures_are_taken_only_where_they_rank_held_out_pairs_clearly_better(whose, kept, encoder, tmp_path, capsys):
+    (pairs, thing), column = colours(tmp_path), ImageItems(encoder)
+    group = match_groups(pairs)
+    splits = pair_training.fold_splits(pairs, item_folds(group, item_contents(pairs.items), "images", 3, np.random.default_rng(0)), group)
+    views = torch.randn(2, len(thing), 64, generator=torch.Generator().manual_seed(0)) # two halves that say nothing
+    if whose == "things": views = .01 * views + torch.eye(32)[thing].tile(2)
+    found = image_fit.fit_adapted(column, pairs.items, splits, views, ImageSettings(), progress=True)
+    assert (found is not None) == kept and f"{'taken' if kept else 'left as they were'}\n" in capsys.readouterr().err
+    assert image_fit.fit_adapted(column, pairs.items, splits, views, ImageSettings(adapt=False)) is None
+    if not found: return
+    norms = [[layer.running_mean for layer in batch_norms(each)] for each in (found[0].encoder, encoder)]
+    assert found[0].encoder is not encoder and not any(torch.equal(a, b) for a, b in zip(*norms)) and found[1].shape == (2, len(thing), 2 * encoder.nf)
+    np.testing.assert_allclose(found[1][0], found[0].vectors(pairs.items, progress=False).views[0], atol=1e-5)
 
 
 def test_training_an_encoder_sees_no_held_out_image_and_leaves_the_given_one_alone(data, encoder, train):

@@ -310,6 +310,61 @@ def test_an_error_in_a_thread_is_raised():
 
 # --- machine code
 
+@pytest.mark.parametrize("h, d", list(product([0, 1, 15, 16, 17, 63, 64, 65, 130], [0, 1, 16, 79, 128])))
+def test_every_width_is_added_up_to_the_last_number(h, d):
+    "Of small whole numbers, so that every order of adding gives the same."
+    rng = np.random.default_rng(h + 1000 * d)
+    draw = lambda *shape: rng.integers(-9, 10, shape).astype(np.float32)
+    queries, gallery, w, ids = [draw(3, n) for n in (h, h, d)], [draw(20, n) for n in (h, h, d)], draw(h), np.array([3, 19, 0, 7])
+    (q0, q1, q2), (g0, g1, g2) = ([x[:, None] for x in queries], [x[ids] for x in gallery])
+    expected = (np.maximum(q0 + g1, 0) * w).sum(-1) + (np.maximum(q1 + g0, 0) * w).sum(-1) + 5 * (q2 * g2).sum(-1) - 2
+    np.testing.assert_array_equal(row_logits(queries, gallery, ids, w, np.float32(5), np.float32(-2)), expected)
+    codes = rng.integers(0, 256, (20, h + d), np.uint8)
+    cut, weight, slope = rng.integers(0, 255 * PARTS + 1, h, np.int16), rng.integers(-99, 100, h, np.int16), rng.integers(-99, 100, d, np.int16)
+    wide = codes.astype(np.int64)
+    sums = np.array([kernels.code_sums(row, cut, weight, slope, row) for row in codes])
+    np.testing.assert_array_equal(sums, np.stack([(np.maximum(wide[:, :h] * PARTS, cut) * weight).sum(1), (wide[:, h:] * slope).sum(1)], 1))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_sums_of_bytes_are_exact(sign):
+    "As large as 32 bits hold, of as large numbers as there may be."
+    weight = np.zeros(256, np.int16)
+    weight[[0, 40, 255]] = sign * 21931
+    slope = np.full(320, -sign * 26317, np.int16)
+    codes, cut = np.full((1, 576), 255, np.uint8), np.full(256, 255 * PARTS, np.int16)
+    hidden, dot = kernels.code_sums(codes[0], cut, weight, slope, codes[0])
+    assert hidden == 255 * PARTS * weight.sum(dtype=np.int64) and dot == 255 * slope.sum(dtype=np.int64)
+    assert abs(int(hidden)) > .999 * LARGEST and abs(int(dot)) > .999 * LARGEST
+
+
+def test_how_far_ahead_rows_are_fetched_changes_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(chunks, "ahead_file", lambda: tmp_path / "ahead.json")
+    monkeypatch.setattr(chunks, "CHUNK", 64)
+    scorer, pooled = made_up_scorer(nf=40, h=70), made_up_pooled(500, nf=40)
+    query, found = made_up_pooled(1, nf=40, seed=1)[0], []
+    monkeypatch.setattr(pair_search, "PLAIN_BELOW", 0)
+    for distance in (chunks.USUAL, *chunks.OTHERS, 10**9):
+        for loop in ("floats_ahead", "bytes_ahead"):
+            ahead = chunks.Ahead(loop)
+            ahead.chosen = distance
+            monkeypatch.setattr(kernels, loop, ahead)
+        index = pair_index(scorer, pooled, "int8")
+        found.append([index.logits(query), index.logits(query, among=np.arange(0, 500, 9)), *bounds(index, query), index.search(query, 20).ids])
+    for one in found[1:]:
+        for a, b in zip(found[0], one): np.testing.assert_array_equal(a, b)
+    monkeypatch.setattr(chunks, "TELLING", 64)
+    for loop in ("floats_ahead", "bytes_ahead"): monkeypatch.setattr(kernels, loop, chunks.Ahead(loop))
+    for _ in range(12): np.testing.assert_array_equal(index.search(query, 20).ids, found[0][-1]) # while it is tried
+    assert kernels.bytes_ahead.chosen is not None and "bytes_ahead" in chunks.ahead_file().read_text()
+
+
+def test_rows_that_do_not_lie_side_by_side_are_refused():
+    rows = np.zeros((10, 32), np.float32)[:, ::2]
+    with pytest.raises(Exception, match="side by side"):
+        row_logits([rows[:1]] * 3, [rows] * 3, np.arange(10), np.zeros(16, np.float32), np.float32(1), np.float32(0))
+
+
 def test_where_nothing_can_be_kept_the_loops_are_compiled_all_the_same(monkeypatch):
     def no_folder(cache=False, **options):
         if cache:

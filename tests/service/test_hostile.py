@@ -485,9 +485,9 @@ def test_pictures_that_are_all_alike_are_not_all_compared(service, monkeypatch):
     for first in range(0, 12, 4):
         files = [("files", (f"{i}.png", picture(i, (96, 96), "PNG"))) for i in range(first, first + 4)] # noise: of one kind for every encoder
         assert len(service.http.post("/v1/collections/alike/items", files=files).json()["items"]) == 4
-    compared, align = [], answers.align
+    compared, compare = [], answers.compare
     monkeypatch.setattr(answers, "LAID", 5)
-    monkeypatch.setattr(answers, "align", lambda *pair: compared.append(pair) or align(*pair))
+    monkeypatch.setattr(answers, "compare", lambda *pair: compared.append(pair) or compare(*pair))
     found = service.http.post("/v1/collections/alike/search", json={"item": 1, "top_k": 12, "hide_duplicates": True}).json()
     assert len(compared) == 5 and len(found["results"]) + found["hidden_duplicates"] == 11
 

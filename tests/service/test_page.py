@@ -10,6 +10,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlencode, urlsplit
 from zipfile import ZipFile
 
@@ -37,6 +38,7 @@ def root(small, tmp_path_factory):
     from image_similarity.gallery.gallery import Gallery
     root = tmp_path_factory.mktemp("collections")
     small.finder.save(root / "pets")
+    Gallery(root / "parts", small.encoder, regions=True).add(small.data.files[:6], progress=False)
     for name in "learning", "stopped":
         gallery = Gallery(root / name, small.encoder)
         gallery.import_embeddings([], np.zeros((0, gallery.encoder.width)))
@@ -141,8 +143,8 @@ def told(answer):
     "The same of an answer of the API."
     by = answer["compared_by"]
     def figure(r):
-        if by == "probability": return f"pair {percent(r['pair_probability'])}" if r["probability"] is None else percent(r["probability"])
-        return f"{r['score']:.{3 if by == 'cosine' else 2}f}"
+        if by == "probability": return f"pair {percent(r['pair_probability'])}" if r["probability"] is None else f"match {percent(r['probability'])}"
+        return f"cosine {r['score']:.2f}" if by == "cosine" else f"{r['score']:.1f} σ above average"
     labelled = any(r["label"] for r in answer["results"])
     return [(r["label"] or "no label" if labelled else None, r["file"], figure(r)) for r in answer["results"]]
 
@@ -188,7 +190,7 @@ def test_what_is_not_quite_sure_is_not_called_100_percent(page):
         route.fulfill(json=answer)
     page.route("**/search*", sure)
     show(page, collection="pets", item=1)
-    assert [figure for *_, figure in read(page)][:4] == ["100.0%", ">99.9%", "99.9%", "0.0%"]
+    assert [figure for *_, figure in read(page)][:4] == ["match 100.0%", "match >99.9%", "match 99.9%", "match 0.0%"]
     page.locator(f"{TILES} .open").nth(1).click()
     page.wait_for_selector("#compare[open]")
     assert page.locator("#compare-title").inner_text() == ">99.9% likely to match"
@@ -229,9 +231,20 @@ def test_words_are_searched_with_alone_and_beside_a_picture(page, api, small):
     assert page.locator("#pair-query .role").inner_text() == "Query, and “a brown dog”" and page.locator(".overlay").count() == 0
     check(page)
     page.keyboard.press("Escape")
+    page.wait_for_selector("#compare", state="hidden")
+    second = read(page)[1][1]
+    page.get_by_role("button", name="More like this").nth(1).click()
+    page.wait_for_function("name => document.querySelector('.query-file').textContent === name", arg=second) # it keeps its name
+    assert page.locator("#text").input_value() == "" and "mix=" not in page.url
+    page.go_back()
+    page.wait_for_selector("#mix-row:not([hidden])")
+    settled(page)
     page.get_by_role("button", name="Clear").click()
     settled(page)
     assert "picture=" not in page.url and "text=" in page.url
+    page.locator("#text").fill("")
+    page.get_by_role("button", name="Search").click()
+    assert "Say in a few words" in page.inner_text("#text-wrong")
 
 
 # --- going on, and back
@@ -277,7 +290,13 @@ def test_recommended_pictures_of_an_item_and_back(page, api):
     expected = api.get("/v1/collections/pets/items/1/recommendations", params={"top_k": 24}).json()["results"]
     assert read(page) == told({"results": expected, "compared_by": "probability"})
     assert "view=recommended" in page.url and page.get_by_role("button", name="Recommended").get_attribute("aria-pressed") == "true"
-    assert not page.locator("#refine").is_visible() # none of that is asked of recommendations
+    assert page.locator("#threshold-row").is_visible() and not page.locator("#filters").is_visible() # what is less similar than asked for is not recommended either
+    least = min(.99, [r["pair_probability"] if r["probability"] is None else r["probability"] for r in expected][len(expected) // 2])
+    page.locator("#threshold").fill(f"{least:.2f}")
+    page.wait_for_function("n => document.querySelectorAll('.grid:not(.waiting) li').length < n", arg=len(expected))
+    assert len(read(page)) == sum((r["pair_probability"] if r["probability"] is None else r["probability"]) >= float(f"{least:.2f}") for r in expected)
+    page.locator("#threshold").fill("0")
+    page.wait_for_function("n => document.querySelectorAll('.grid:not(.waiting) li').length === n", arg=len(expected))
     check(page)
     page.locator(f"{TILES} .open").first.click()
     page.wait_for_selector("#compare[open]")
@@ -396,6 +415,51 @@ def test_a_label_a_threshold_and_clearing_them(page, api):
     assert page.locator("#threshold").input_value() == "0"
 
 
+@pytest.fixture(scope="module")
+def sure(small, tmp_path_factory):
+    "A server with a model that was calibrated on many classes, and its finder."
+    from dataclasses import replace
+
+    from image_similarity.finder.finder import SimilarityFinder
+    from image_similarity.service.app import create_app
+    from image_similarity.service.server import running
+    root = tmp_path_factory.mktemp("sure")
+    finder = SimilarityFinder.load(small.finder.save(root / "pets"))
+    spent = tuple(np.linspace(0, .9, 30).tolist())
+    finder._own = replace(finder._own, world=replace(finder._own.world, classes=30, spent=spent, spent_new=spent, searched=len(finder)))
+    finder.save(root / "pets")
+    finder = SimilarityFinder.load(root / "pets")
+    with running(create_app(root)) as address: yield SimpleNamespace(address=address, finder=finder)
+
+
+def test_a_set_that_holds_a_match_is_asked_for_and_promised(chromium, sure):
+    picture = sure.finder.files[0]
+    found = sure.finder.search(picture, coverage=.8)
+    with httpx.Client(base_url=sure.address, timeout=60) as api:
+        ask = lambda **options: api.post("/v1/collections/pets/search", json={"item": 1, **options})
+        answer = ask(coverage=.8, top_k=50).json()
+        assert [r["id"] for r in answer["results"]] == [r.id for r in found] and answer["coverage"] == found.coverage and "80%" in found.coverage
+        assert "cut to its first 1" in ask(coverage=.8, top_k=1).json()["coverage"] and len(found) > 1
+        refusal = ask(coverage=.99)
+        assert refusal.status_code == 422 and "cannot be shown" in refusal.json()["message"]
+    with opened(chromium, sure.address) as page:
+        show(page, collection="pets", item=1)
+        page.locator("#coverage").select_option("0.8")
+        page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(found))
+        assert found.coverage in page.locator("#results-note").inner_text() and "coverage=0.8" in page.url
+        assert "1 active" in page.locator("#refine-count").inner_text()
+        page.go_back()
+        page.wait_for_function("n => document.querySelectorAll('.grid li').length > n", arg=len(found))
+        assert page.locator("#coverage").input_value() == "0"
+
+
+def test_a_model_that_can_promise_nothing_says_so_on_the_page(page):
+    show(page, collection="pets", item=1, coverage=.9) # three classes are too few
+    assert "five or more classes" in page.locator(".panel").inner_text()
+    page.locator("#coverage").select_option("0")
+    page.wait_for_selector(f"{TILES} .sure")
+
+
 def test_nothing_is_similar_enough(page):
     show(page, collection="pets", item=1, threshold=1)
     assert page.locator(".panel h3").inner_text() == "Nothing is similar enough"
@@ -466,6 +530,109 @@ def test_near_duplicates_are_hidden_and_metadata_filters(page, api, small, tmp_p
     settled(page)
     assert len(read(page)) == 1 and page.get_by_label("year").evaluate("s => s.selectedOptions[0].textContent") == "2020"
     check(page)
+
+
+# --- what a reader trips over
+
+def test_results_are_seen_and_old_ones_are_not_there_to_be_clicked(page):
+    show(page, collection="pets")
+    page.set_viewport_size({"width": 700, "height": 420})
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    held = []
+    page.route("**/search*", lambda route: held.append(route))
+    page.locator(f"{TILES} .open").nth(20).click()
+    page.wait_for_selector(".grid.waiting")
+    assert page.locator(TILES).count() == 0 # nothing of before stands under the title of what comes
+    page.wait_for_timeout(200)
+    held.pop().continue_()
+    page.wait_for_selector(f"{TILES} .sure")
+    settled(page)
+    seen = "(() => { const box = document.querySelector('.grid:not(.waiting) li .open').getBoundingClientRect(); return box.top >= 0 && box.top < innerHeight; })()"
+    assert page.evaluate(seen)
+    page.unroute("**/search*")
+    page.set_viewport_size(PHONE)
+    before = page.url
+    page.locator(f"{TILES} .more").nth(3).click()
+    page.wait_for_function("url => location.href !== url", arg=before)
+    settled(page)
+    page.wait_for_selector(f"{TILES} .sure")
+    assert page.evaluate(seen)
+
+
+def test_counts_say_what_they_count(page, api):
+    label = api.get("/v1/collections/pets").json()["labels"][0]
+    show(page, collection="pets", item=1, count=2, label=label["label"])
+    assert page.inner_text("#results-note") == f"2 of {label['items']} pictures labelled {label['label']}"
+    show(page, collection="pets", label=label["label"])
+    assert page.inner_text("#results-note").startswith(f"{label['items']} pictures labelled {label['label']}.")
+
+
+def test_another_collection_is_asked_nothing(page, small):
+    show(page, collection="pets")
+    drop(page, small.query)
+    page.wait_for_selector(f"{TILES} .sure")
+    page.select_option("#collection", "learning")
+    page.wait_for_function("!location.search.includes('picture=')")
+    settled(page)
+    assert page.locator("#query-image").is_hidden()
+    button, command = page.locator(".panel-actions button").first.bounding_box(), page.locator(".command").first.bounding_box()
+    assert button["y"] < command["y"] # first what most will do
+
+
+def test_what_is_the_matter_is_said(page, server):
+    show(page, collection="pets")
+    page.locator("#create-open").click()
+    page.locator("#create-name").fill("my pets!")
+    page.get_by_role("button", name="Create").click()
+    assert "cannot be a name" in page.inner_text("#create-wrong") and "cannot be changed later" in page.inner_text("#encoder-rule")
+    check(page)
+    page.keyboard.press("Escape")
+    assert httpx.post(f"{server}/logout").headers["location"] == "/" # nobody had to sign in
+    assert httpx.get(f"{server}/login").headers["location"] == "/"
+
+
+def test_moved_pictures_are_told_with_the_command(page):
+    page.route("**/thumbnail*", lambda route: route.fulfill(status=404, json={"code": "not_found", "message": "gone"}))
+    show(page, collection="pets")
+    page.wait_for_selector(".gone code")
+    assert page.inner_text(".gone code") == "image_similarity index FOLDER --gallery pets"
+    check(page)
+
+
+def test_a_training_is_seen_from_everywhere(page):
+    page.route("**/v1/jobs?limit=20", lambda route: route.fulfill(json={"jobs": [{"id": "1", "collection": "learning", "kind": "train", "state": "running", "percent": 40}], "next": None}))
+    for address in "/?collection=pets", "/whole?collection=pets":
+        page.goto(address)
+        page.wait_for_selector(".working a")
+        assert page.inner_text(".working a") == "Training learning, 40%"
+
+
+def test_the_square_that_was_looked_at_is_drawn(page, small, tmp_path):
+    Image.open(small.query).convert("RGB").resize((240, 120)).save(tmp_path / "wide.png")
+    show(page, collection="pets")
+    drop(page, tmp_path / "wide.png", "image/png")
+    page.wait_for_selector(f"{TILES} .sure")
+    page.locator(f"{TILES} .open").first.click()
+    page.wait_for_selector("#pair-query .look", timeout=60_000)
+    look, stage = page.locator("#pair-query .look").bounding_box(), page.locator("#pair-query .stage").bounding_box()
+    assert abs(look["width"] - look["height"]) < 1 and look["width"] < stage["width"] and abs(look["x"] + look["width"] / 2 - stage["x"] - stage["width"] / 2) < 1
+
+
+def test_a_finger_finds_every_button_and_swipes(page):
+    page.set_viewport_size(PHONE)
+    show(page, collection="pets", item=1)
+    small_ones = page.evaluate("[...document.querySelectorAll('button, select, a.button')].filter(b => b.offsetParent && b.getBoundingClientRect().height < 43.9).map(b => b.outerHTML)")
+    assert small_ones == []
+    page.locator(f"{TILES} .open").first.click()
+    page.wait_for_selector("#compare[open]")
+    box = page.locator("#compare").bounding_box()
+    assert box["width"] >= PHONE["width"] - 1 and box["height"] >= PHONE["height"] - 1
+    swipe = """(to) => { const at = (x) => [new Touch({identifier: 1, target: document.querySelector('.pair'), clientX: x, clientY: 200})], pair = document.querySelector('.pair');
+        pair.dispatchEvent(new TouchEvent('touchstart', {touches: at(200), changedTouches: at(200)})); pair.dispatchEvent(new TouchEvent('touchend', {touches: [], changedTouches: at(to)})); }"""
+    page.evaluate(swipe, 60)
+    page.wait_for_function("() => document.querySelector('#pair-match .role').textContent.startsWith('Result 2 ')")
+    page.evaluate(swipe, 320)
+    page.wait_for_function("() => document.querySelector('#pair-match .role').textContent.startsWith('Result 1 ')")
 
 
 # --- keys
@@ -850,9 +1017,34 @@ def test_a_box_over_the_query_searches_with_that_part(page, api):
     assert region[2] - region[0] > .02 and region[3] - region[1] == pytest.approx(.5, abs=.05)
     page.wait_for_selector("#region-box")
     assert read(page) == told(api.post("/v1/collections/pets/argue", json={"item": 1, "top_k": 24, "region": [region]}).json())
+    page.locator("#region-brush").check()
+    assert not page.locator("#region-draw").is_checked()
+    with page.expect_response("**/argue**") as asked: dragged(page, "#query-image", (.3, .6), (.7, .6))
+    brushed = json.loads(asked.value.request.post_data)["region"]
+    assert len(brushed) > 3 and brushed[0] == region # what is brushed over counts beside the box
+    settled(page)
+    assert read(page) == told(api.post("/v1/collections/pets/argue", json={"item": 1, "top_k": 24, "region": brushed}).json())
+    page.reload()
+    settled(page)
+    assert read(page) == told(api.post("/v1/collections/pets/argue", json={"item": 1, "top_k": 24, "region": brushed}).json()) # the address holds it
+    page.wait_for_selector("#region-box:visible")
+    seen = lambda x, y: page.locator("#region-box").evaluate("(c, [x, y]) => c.getContext('2d').getImageData(x * c.width, y * c.height, 1, 1).data[3]", [x, y])
+    assert seen(.02, .02) > 100 and seen(sum(brushed[-1][::2]) / 2, sum(brushed[-1][1::2]) / 2) == 0 # what does not count is dimmed
+    check(page)
     page.locator("#region-clear").click()
     settled(page)
     assert read(page) == told(api.post("/v1/collections/pets/search", json={"item": 1, "top_k": 24}).json())
+
+
+def test_the_part_that_matched_is_framed(page, api):
+    region = [.3, .3, .6, .6]
+    show(page, collection="parts", item=1, region=",".join(map(str, region)))
+    page.wait_for_selector(f"{TILES} .box")
+    results = {r["id"]: r["box"] for r in api.post("/v1/collections/parts/argue", json={"item": 1, "region": [region]}).json()["results"]}
+    page.wait_for_function("n => document.querySelectorAll('.grid .box').length === n", arg=sum(box is not None for box in results.values()))
+    id, (left, upper, right, lower) = next((id, box) for id, box in results.items() if box)
+    tile, box = (page.locator(f'.grid li[data-id="{id}"] {part}').bounding_box() for part in (".open", ".box"))
+    assert [(box["x"] - tile["x"]) / tile["width"], box["width"] / tile["width"]] == pytest.approx([left, right - left], abs=.03) # the drawn pets are square
 
 
 def test_a_brush_moves_the_score_is_kept_and_learned_from(page, api):
@@ -866,10 +1058,19 @@ def test_a_brush_moves_the_score_is_kept_and_learned_from(page, api):
     answer = looked.value.json()
     assert answer["after"] != answer["before"]
     page.wait_for_selector("#brush-keep:visible")
-    assert page.locator("#argue-note").inner_text() == f"log odds {answer['before']:.2f}; without what is brushed over log odds {answer['after']:.2f}"
+    said = f"log odds {answer['before']:.2f}; {{}} what is brushed over log odds {answer['after']:.2f}, as a pair {percent(answer['probability'])} likely to match"
+    assert page.locator("#argue-note").inner_text() == said.format("without")
+    shown = lambda of: page.locator(f"#pair-{of} .overlay").get_attribute("src").partition(",")[2]
+    assert [shown(of) for of in ("query", "match")] == [answer["query_overlay"], answer["match_overlay"]] # the maps are of what is left
     check(page)
+    with page.expect_response("**/brush?**") as looked: page.locator("#brush-only").check()
+    rest = looked.value.json()
+    assert rest["before"] == answer["before"] and rest["after"] != answer["after"]
+    with page.expect_response("**/brush?**"): page.locator("#brush-only").uncheck()
+    page.wait_for_function("said => document.querySelector('#argue-note').textContent === said", arg=said.format("without"))
     page.locator("#brush-keep").click()
     page.wait_for_function("() => document.querySelector('#argue-note').textContent.startsWith('Kept')")
+    assert page.locator("#pair-query .overlay").get_attribute("src").startswith("blob:") # as before
     said, = api.get("/v1/collections/pets/feedback", params={"kind": "stroke"}).json()["said"]
     assert (said["query"], said["item"], said["of"]) == (1, match, "query") and len(said["boxes"]) > 2
     page.locator("#brush").uncheck()
@@ -878,13 +1079,23 @@ def test_a_brush_moves_the_score_is_kept_and_learned_from(page, api):
     stage = page.locator("#pair-query .stage").bounding_box()
     page.mouse.move(stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2)
     lit = "canvas => new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer).some(Boolean)"
-    assert page.locator("#pair-query canvas").evaluate(lit)
+    assert page.locator("#pair-query canvas").evaluate(lit) and page.locator("#pair-match canvas").evaluate(lit) # what goes with it lights up
     logit = lambda: api.post(f"/v1/collections/pets/brush?match={match}", json={"item": 1}).json()["before"]
     version = api.post("/v1/collections/pets/feedback/refit", json={"kind": "pairs"}).json()["version"]
     assert abs(logit() - answer["after"]) < abs(answer["before"] - answer["after"]) / 2
     assert api.post("/v1/collections/pets/feedback/version", json={"kind": "pairs"}).json() == {"version": 0} and version > 0
     assert logit() == pytest.approx(answer["before"], abs=1e-3)
     api.post("/v1/collections/pets/feedback/undo", json={"ids": [said["id"]]})
+
+
+def test_kept_marks_are_offered_again(page, api):
+    kept = api.post("/v1/collections/pets/feedback/marks", json={"item": 1, "right": [2], "wrong": [5]}).json()["ids"]
+    show(page, collection="pets", item=1)
+    page.locator("#marks-kept").click()
+    settled(page)
+    assert page.locator("#marks-note").inner_text() == "1 right, 1 wrong" and page.locator("#marks-kept").is_hidden()
+    assert read(page) == told(api.post("/v1/collections/pets/argue", json={"item": 1, "top_k": 24, "right": [2], "wrong": [5]}).json())
+    api.post("/v1/collections/pets/feedback/undo", json={"ids": kept})
 
 
 def test_quick_answers(page, api, small):
@@ -906,4 +1117,10 @@ def test_quick_answers(page, api, small):
     assert api.get(f"/v1/collections/unlabelled/items/{suggested['item']['id']}").json()["label"] is None
     page.locator("#teach-learn").click()
     page.wait_for_function("() => document.querySelector('#teach-versions').textContent === 'version 1 of labels, at work'")
+    page.wait_for_function("() => document.querySelector('#teach-says').textContent.startsWith('It says of 6 pictures without a label: ')")
+    told = api.get("/v1/collections/unlabelled/predictions").json()
+    assert page.locator("#teach-says").inner_text().removesuffix(".").endswith(", ".join(f"{one['items']} {one['label']}" for one in told["labels"])) and told["total"] == 6
+    page.locator("#teach-back").click()
+    page.wait_for_function("() => document.querySelector('#teach-versions').textContent === 'version 1 of labels'")
+    assert page.locator("#teach-says").inner_text() == "" and api.get("/v1/collections/unlabelled/predictions").status_code == 404
     api.delete("/v1/collections/unlabelled")

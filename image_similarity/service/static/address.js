@@ -1,6 +1,6 @@
 // The state of the page, and how it is written into the address:
-// /?collection=pets&item=7&count=24&threshold=0.8&duplicates=hide&label=Beagle&label=&meta.year=2020&match=9
-// &right=3&wrong=5&region=0.1,0.2,0.5,0.6
+// /?collection=pets&item=7&count=24&threshold=0.8&coverage=0.95&duplicates=hide&label=Beagle&label=&meta.year=2020&match=9
+// &right=3&wrong=5&region=0.1,0.2,0.5,0.6;0.4,0.4,0.7,0.9
 
 export const COUNT = 24;
 
@@ -12,21 +12,24 @@ export const BLANK = {
   mix: 0.5,           // weight of the text beside a picture
   count: COUNT,       // how many pictures to show
   threshold: 0,
+  coverage: 0,        // share of searches in which the set of results shall hold a match; 0: no set is asked for
   hideDuplicates: false,
   labels: [],         // any of these; "" is for those without a label
   metadata: {},       // name to value, as text
   view: null,         // of an item "recommended" pictures, of the collection its "duplicates"; null for the usual
   right: [],          // ids of results that are marked as right
   wrong: [],
-  region: null,       // the part of the query that counts: left, upper, right, lower, as shares of the picture
+  region: null,       // the part of the query that counts: boxes, each left, upper, right, lower, as shares of the picture
   match: null,        // id of the result that is compared with the query
 };
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/; // of a collection
 
+const MOST_BOXES = 500;
+
 function regionOf(text) {
-  const edges = text.split(",").map(Number);
-  return edges.length === 4 && edges.every((edge) => edge >= 0 && edge <= 1) && edges[0] < edges[2] && edges[1] < edges[3] ? edges : null;
+  const boxes = text.split(";").slice(0, MOST_BOXES).map((box) => box.split(",").map(Number));
+  return boxes.every((edges) => edges.length === 4 && edges.every((edge) => edge >= 0 && edge <= 1) && edges[0] < edges[2] && edges[1] < edges[3]) ? boxes : null;
 }
 
 export function read(search) {
@@ -42,7 +45,7 @@ export function read(search) {
   return {
     collection: NAME.test(asked.get("collection")) ? asked.get("collection") : null, item: id("item"), picture: asked.get("picture"), text: asked.get("text") ?? "",
     mix: number("mix", 0.1, 0.9, BLANK.mix), count: Math.floor(number("count", 1, 200, COUNT)),
-    threshold: number("threshold", 0, 10, 0), hideDuplicates: asked.get("duplicates") === "hide",
+    threshold: number("threshold", 0, 10, 0), coverage: number("coverage", 0.5, 0.99, 0), hideDuplicates: asked.get("duplicates") === "hide",
     labels: asked.getAll("label"), metadata, view: asked.get("view"), match: id("match"),
     right: ids("right"), wrong: ids("wrong"), region: regionOf(asked.get("region") ?? ""),
   };
@@ -58,12 +61,13 @@ export function write(state) {
   put("mix", state.mix, BLANK.mix);
   put("count", state.count, COUNT);
   put("threshold", state.threshold, 0);
+  put("coverage", state.coverage, 0);
   if (state.hideDuplicates) said.append("duplicates", "hide");
   for (const label of state.labels) said.append("label", label);
   for (const [name, value] of Object.entries(state.metadata)) said.append(`meta.${name}`, value);
   for (const id of state.right) said.append("right", id);
   for (const id of state.wrong) said.append("wrong", id);
-  if (state.region) said.append("region", state.region.join(","));
+  if (state.region) said.append("region", state.region.map((box) => box.join(",")).join(";"));
   put("view", state.view, null);
   put("match", state.match, null);
   return `/?${said}`;
@@ -95,4 +99,4 @@ export function whereOf(state, collection) {
 }
 
 export const refinements = (state) =>
-  (state.threshold > 0) + state.hideDuplicates + state.labels.length + Object.keys(state.metadata).length;
+  (state.threshold > 0) + (state.coverage > 0) + state.hideDuplicates + state.labels.length + Object.keys(state.metadata).length;

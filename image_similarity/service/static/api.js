@@ -47,6 +47,7 @@ export const collection = (name, signal) => get(at(name), signal);
 export const create = async (name, encoder) => (await request(at(name), withJson("PUT", { encoder }))).json();
 export const item = (name, id, signal) => get(at(name, `/items/${id}`), signal);
 export const jobs = async (name) => (await get(`/v1/jobs?collection=${encodeURIComponent(name)}`)).jobs;
+export const allJobs = async () => (await get("/v1/jobs?limit=20")).jobs;
 export const job = (id) => get(`/v1/jobs/${encodeURIComponent(id)}`);
 export const cancelJob = async (id) => (await request(`/v1/jobs/${encodeURIComponent(id)}/cancel`, { method: "POST" })).json();
 
@@ -135,6 +136,8 @@ export const feedbackAddress = (name) => at(name, "/feedback?undone=true");
 export const feedback = (name, signal) => get(at(name, "/feedback"), signal);
 const said = (path) => async (name, body) => (await request(at(name, `/feedback/${path}`), withJson("POST", body))).json();
 export const [mark, stroke, answer] = [said("marks"), said("strokes"), said("answers")];
+export const examples = (name, item) => said("examples")(name, { item });
+export const predictions = (name, signal) => get(at(name, "/predictions?top_k=1"), signal);
 export const undo = (name, ids) => said("undo")(name, { ids });
 export const refit = (name, kind) => said("refit")(name, { kind });
 export const goBack = (name, kind) => said("version")(name, { kind });
@@ -163,3 +166,19 @@ export function addPictures(name, files, label, progress, signal) {
 
 export const train = (name, zip, labels, progress, signal) =>
   upload(at(name, `/train?labels=${encodeURIComponent(labels)}`), zip, "application/zip", progress, signal);
+
+// The collection as a whole. Changes answer with what undoes them.
+export const table = (name, signal) => get(at(name, "/table"), signal);
+export const details = (name, id, signal) => get(at(name, `/items/${id}/details`), signal);
+export const fullSize = (name, id) => at(name, `/items/${id}/full`);
+export const thumbnail = (name, id, size) => at(name, `/items/${id}/thumbnail?size=${size}`);
+export const ranking = async (name, id, signal) => (await get(at(name, `/items/${id}/ranking`), signal)).ids;
+const whole = (path) => async (name, body) => (await request(at(name, path), withJson("POST", body))).json();
+export const relabel = async (name, changes) => (await whole("/labels")(name, { changes })).changes;
+export const exclude = (name, ids, excluded) => whole("/exclusions")(name, { ids, excluded });
+export const takeOut = (name, ids) => whole("/removals")(name, { ids });
+export const exported = async (name, ids, kind) => (await request(at(name, "/export"), withJson("POST", { ids, kind }))).blob();
+export const drawMap = async (name) => (await request(at(name, "/map"), { method: "POST" })).json(); // the job
+export const placeNew = async (name) => (await request(at(name, "/map"), { method: "PUT" })).json();
+export const inspect = async (name) => (await request(at(name, "/inspection"), { method: "POST" })).json(); // the job
+export const findings = (name, signal) => get(at(name, "/inspection"), signal);

@@ -1,5 +1,5 @@
 // Arguing with one answer: what is right or wrong, a brush over what should not count, which part goes with which, and the part of the query that counts.
-import { $, announce, el } from "./dom.js";
+import { $, announce, el, percent } from "./dom.js";
 import * as api from "./api.js";
 
 const DAB = 0.04;          // half a brush, as a share of the longer side
@@ -14,13 +14,14 @@ const figures = { query: $("#pair-query"), match: $("#pair-match") };
 const mode = () => (shown?.can && (($("#brush").checked && "brush") || ($("#links").checked && "links"))) || null;
 const note = (text) => { $("#argue-note").textContent = text; };
 
-// `mark(id, right)`, `region(box)`: what to search by next; a box is left, upper, right, lower, as shares of the picture.
+// `mark(id, right)`, `region(boxes)`, `use({ right, wrong })`: what to search by next; a box is left, upper, right, lower, as shares of the picture.
 export function setUp(given) {
   page = given;
   $("#mark-right").addEventListener("click", () => page.mark(shown.result.id, true));
   $("#mark-wrong").addEventListener("click", () => page.mark(shown.result.id, false));
   for (const [one, other] of [["#brush", "#links"], ["#links", "#brush"]]) $(one).addEventListener("change", () => { $(other).checked = false; clear(); if ($("#links").checked) learnLinks(); });
   $("#brush-clear").addEventListener("click", clear);
+  $("#brush-only").addEventListener("change", () => { hint(); brushed(); });
   $("#brush-keep").addEventListener("click", keep);
   for (const [of, figure] of Object.entries(figures)) {
     const stage = $(".stage", figure);
@@ -50,9 +51,14 @@ function clear() {
   dabs = { query: [], match: [] };
   found = null;
   $("#brush-clear").hidden = $("#brush-keep").hidden = true;
-  note({ brush: "Brush over what should not count.", links: "Working out which part goes with which…" }[mode()] ?? "");
+  $("#brush-only-row").hidden = mode() !== "brush";
+  for (const overlay of document.querySelectorAll("#compare .overlay[data-whole]")) { overlay.src = overlay.dataset.whole; delete overlay.dataset.whole; }
+  hint();
   paint();
 }
+
+const only = () => $("#brush-only").checked;
+const hint = () => note({ brush: `Brush over what should ${only() ? "count, and nothing else of that picture" : "not count"}.`, links: "Working out which part goes with which…" }[mode()] ?? "");
 
 // Where the picture lies in its stage, which it does not fill.
 function place(of) {
@@ -108,6 +114,16 @@ function frame(canvas, [left, upper, right, lower]) { // the part that matched
 
 const told = (value) => (shown.collection.kind === "model" ? `log odds ${value.toFixed(2)}` : `cosine ${value.toFixed(3)}`);
 
+// The maps of what is left, where maps are shown.
+function repaint(answer) {
+  for (const [of, figure] of Object.entries(figures)) {
+    const overlay = $(".overlay", figure);
+    if (!overlay) continue;
+    overlay.dataset.whole ??= overlay.src;
+    overlay.src = `data:image/png;base64,${answer[`${of}_overlay`]}`;
+  }
+}
+
 async function brushed() {
   if (!dabs.query.length && !dabs.match.length) return;
   asking.abort();
@@ -115,11 +131,13 @@ async function brushed() {
   const { signal } = asking, { collection, query, result } = shown;
   note("Looking again…");
   try {
-    const away = { ...(dabs.query.length && { query_away: dabs.query }), ...(dabs.match.length && { match_away: dabs.match }) };
+    const away = { ...(dabs.query.length && { query_away: dabs.query }), ...(dabs.match.length && { match_away: dabs.match }), only: only() };
     const answer = await api.brush(collection.name, query, result.id, away, signal);
     if (signal.aborted) return;
-    const said = `${told(answer.before)}; without what is brushed over ${told(answer.after)}`;
+    const pair = answer.probability === null ? "" : `, as a pair ${percent(answer.probability)} likely to match`;
+    const said = `${told(answer.before)}; ${only() ? "with nothing but" : "without"} what is brushed over ${told(answer.after)}${pair}`;
     note(said);
+    repaint(answer);
     announce(said);
     $("#brush-clear").hidden = false;
     $("#brush-keep").hidden = !query.item; // a picture that is only asked with is not in the collection, so nothing is learned from it
@@ -129,7 +147,7 @@ async function brushed() {
 async function keep() {
   const { collection, query, result } = shown;
   try {
-    for (const of of ["query", "match"]) if (dabs[of].length) await api.stroke(collection.name, { item: query.item, match: result.id, boxes: dabs[of], of });
+    for (const of of ["query", "match"]) if (dabs[of].length) await api.stroke(collection.name, { item: query.item, match: result.id, boxes: dabs[of], of, only: only() });
     clear();
     note("Kept. Learn from it under Label.");
   } catch (error) { note(error.message); }
@@ -174,48 +192,96 @@ function light(of, event) {
   cells(two, found[`${other}_shape`], of === "query" ? found.links[cell] : found.links.map((row) => row[cell]));
 }
 
-// --- the part of the query that counts: a box, dragged over it
+// --- the part of the query that counts: a box, dragged over it, or what is brushed over
+
+const MOST_BOXES = 60, LEAST = 0.02;
+
+// Where the picture lies in its element, which it does not fill.
+function placed(image) {
+  const scale = Math.min(image.clientWidth / image.naturalWidth, image.clientHeight / image.naturalHeight);
+  const width = image.naturalWidth * scale, height = image.naturalHeight * scale;
+  return { left: (image.clientWidth - width) / 2, top: (image.clientHeight - height) / 2, width, height };
+}
+
+const exact = (box) => box.map((edge) => Number(edge.toFixed(3)));
 
 function setUpRegion() {
-  const image = $("#query-image"), box = $("#region-box");
-  let from = null;
+  const image = $("#query-image");
+  let from = null, brushed = null; // where a box begins; the boxes of a brush
   const share = (event) => {
-    const is = image.getBoundingClientRect(), scale = Math.min(is.width / image.naturalWidth, is.height / image.naturalHeight);
-    const width = image.naturalWidth * scale, height = image.naturalHeight * scale;
-    return { x: clip((event.clientX - is.left - (is.width - width) / 2) / width), y: clip((event.clientY - is.top - (is.height - height) / 2) / height) };
+    const seen = image.getBoundingClientRect(), is = placed(image);
+    return { x: clip((event.clientX - seen.left - is.left) / is.width), y: clip((event.clientY - seen.top - is.top) / is.height) };
   };
   const boxed = (to) => [Math.min(from.x, to.x), Math.min(from.y, to.y), Math.max(from.x, to.x), Math.max(from.y, to.y)];
+  const dabAt = ({ x, y }) => {
+    const is = placed(image), reach = DAB * Math.max(is.width, is.height), [dx, dy] = [reach / is.width, reach / is.height], last = brushed.at(-1);
+    if (brushed.length >= MOST_BOXES || (last && Math.hypot(((last[0] + last[2]) / 2 - x) / dx, ((last[1] + last[3]) / 2 - y) / dy) < 0.7)) return; // as good as there already
+    brushed.push(exact([clip(x - dx), clip(y - dy), clip(x + dx), clip(y + dy)]));
+    paintRegion(brushed);
+  };
   image.draggable = false;
-  image.addEventListener("pointerdown", (event) => { if (!$("#region-draw").checked) return; event.preventDefault(); from = share(event); image.setPointerCapture(event.pointerId); });
-  image.addEventListener("pointermove", (event) => { if (from) paintRegion(boxed(share(event))); });
+  for (const [one, other] of [["#region-draw", "#region-brush"], ["#region-brush", "#region-draw"]]) $(one).addEventListener("change", () => { $(other).checked = false; });
+  image.addEventListener("pointerdown", (event) => {
+    if ($("#region-draw").checked) from = share(event);
+    else if ($("#region-brush").checked) { brushed = [...(page.asked().region ?? [])]; dabAt(share(event)); }
+    else return;
+    event.preventDefault();
+    image.setPointerCapture(event.pointerId);
+  });
+  image.addEventListener("pointermove", (event) => { if (from) paintRegion([boxed(share(event))]); else if (brushed) dabAt(share(event)); });
   image.addEventListener("pointerup", (event) => {
-    if (!from) return;
-    const region = boxed(share(event)).map((edge) => Number(edge.toFixed(3)));
-    from = null;
-    if (region[2] - region[0] > 0.02 && region[3] - region[1] > 0.02) page.region(region);
-    else paintRegion(null);
+    const region = from ? [exact(boxed(share(event)))] : brushed;
+    if (!region) return;
+    const large = !from || (region[0][2] - region[0][0] > LEAST && region[0][3] - region[0][1] > LEAST);
+    from = brushed = null;
+    if (large) page.region(region);
+    else paintRegion(page.asked().region);
   });
   image.addEventListener("load", () => paintRegion(page.asked().region));
   $("#region-clear").addEventListener("click", () => page.region(null));
   $("#marks-clear").addEventListener("click", () => page.forget());
-  box.hidden = true;
+  $("#marks-kept").addEventListener("click", () => page.use(kept));
 }
 
-export function paintRegion(region) {
-  const image = $("#query-image"), box = $("#region-box");
-  box.hidden = !region || !image.naturalWidth;
-  if (box.hidden) return;
-  const scale = Math.min(image.clientWidth / image.naturalWidth, image.clientHeight / image.naturalHeight);
-  const width = image.naturalWidth * scale, height = image.naturalHeight * scale;
-  const left = image.offsetLeft + (image.clientWidth - width) / 2, top = image.offsetTop + (image.clientHeight - height) / 2;
-  Object.assign(box.style, { left: `${left + region[0] * width}px`, top: `${top + region[1] * height}px`, width: `${(region[2] - region[0]) * width}px`, height: `${(region[3] - region[1]) * height}px` });
+// What does not count is dimmed.
+export function paintRegion(boxes) {
+  const image = $("#query-image"), veil = $("#region-box");
+  veil.hidden = !boxes?.length || !image.naturalWidth;
+  if (veil.hidden) return;
+  const is = placed(image), pen = veil.getContext("2d");
+  Object.assign(veil.style, { left: `${image.offsetLeft + is.left}px`, top: `${image.offsetTop + is.top}px` });
+  Object.assign(veil, { width: is.width, height: is.height });
+  pen.fillStyle = "rgb(0 0 0 / 60%)";
+  pen.fillRect(0, 0, is.width, is.height);
+  for (const [left, upper, right, lower] of boxes) pen.clearRect(left * is.width, upper * is.height, (right - left) * is.width, (lower - upper) * is.height);
+}
+
+// --- marks
+
+let kept = null;               // the marks that the collection keeps for the item that is asked with
+
+async function offerKept({ collection, item, right, wrong }) {
+  const button = $("#marks-kept");
+  button.hidden = true;
+  kept = null;
+  if (!item) return;
+  let found;
+  try { found = await api.examples(collection, item); } catch { return; } // nothing that anybody asked for
+  const asked = page.asked();
+  if (asked.item !== item || asked.collection !== collection) return;
+  if (![...found.right.map((id) => [id, right]), ...found.wrong.map((id) => [id, wrong])].some(([id, there]) => !there.includes(id))) return;
+  kept = { right: found.right, wrong: found.wrong };
+  button.textContent = `Use the marks that are kept: ${found.right.length} right, ${found.wrong.length} wrong`;
+  button.hidden = false;
 }
 
 // What is argued about the query, beside it.
-export function paintAsked({ region, right, wrong, text }, picture) {
+export function paintAsked(state, picture) {
+  const { region, right, wrong, text } = state;
   $("#asked").hidden = !picture || Boolean(text);
   $("#region-clear").hidden = !region;
   $("#marks-clear").hidden = !right.length && !wrong.length;
   $("#marks-note").textContent = right.length || wrong.length ? `${right.length} right, ${wrong.length} wrong` : "";
   paintRegion(picture ? region : null);
+  offerKept(picture && !text ? state : {});
 }

@@ -12,7 +12,8 @@ export function setUp({ take, say, collectionName }) {
     file.value = ""; // so that the same file can be chosen again
   });
   $("#clear-picture").addEventListener("click", () => { say({ item: null, picture: null }); $("#choose").focus(); });
-  $("#words").addEventListener("submit", (event) => { event.preventDefault(); say({ text: $("#text").value.trim() }); });
+  $("#words").addEventListener("submit", (event) => { event.preventDefault(); submitted(say); });
+  $("#text").addEventListener("input", () => { $("#text-wrong").textContent = ""; });
   $("#text").addEventListener("search", () => { if (!$("#text").value) say({ text: "" }); }); // the small cross in the field
   $("#mix").addEventListener("change", () => say({ mix: Number($("#mix").value) }));
   $("#mix").addEventListener("input", paintMix);
@@ -23,6 +24,13 @@ export function setUp({ take, say, collectionName }) {
     event.preventDefault();
     take(pasted);
   });
+}
+
+function submitted(say) {
+  const text = $("#text").value.trim(), empty = !text && $("#frame").dataset.shows === "nothing";
+  $("#text-wrong").textContent = empty ? "Say in a few words what the picture shows, or choose a picture." : "";
+  if (empty) $("#text").focus();
+  else say({ text });
 }
 
 function listenForDrops(take, collectionName) {

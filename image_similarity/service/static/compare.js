@@ -26,6 +26,13 @@ export function setUp({ close, step, more }) {
     if (event.key === "ArrowLeft") by(-1);
     if (event.key === "ArrowRight") by(1);
   });
+  let from = null; // a finger that swipes
+  $(".pair", dialog).addEventListener("touchstart", (event) => { from = event.touches.length === 1 && !$("#brush").checked && !$("#links").checked ? [event.touches[0].clientX, event.touches[0].clientY] : null; }, { passive: true });
+  $(".pair", dialog).addEventListener("touchend", (event) => {
+    const [dx, dy] = from ? [event.changedTouches[0].clientX - from[0], event.changedTouches[0].clientY - from[1]] : [0, 0];
+    if (Math.abs(dx) > 48 && Math.abs(dx) > 2 * Math.abs(dy)) by(dx < 0 ? 1 : -1);
+    from = null;
+  });
   $("#compare-more").addEventListener("click", () => more(shown.result));
   $("#overlay").checked = remembered("overlay", "on") === "on";
   $("#opacity").value = remembered("opacity", "0.6");
@@ -92,7 +99,7 @@ async function paintOverlays() {
   $("#why").hidden = !possible;
   $("#opacity-row").hidden = !on;
   $(".legend", dialog).hidden = !on;
-  for (const overlay of dialog.querySelectorAll(".overlay")) overlay.remove();
+  for (const overlay of dialog.querySelectorAll(".overlay, .look")) overlay.remove();
   paintOpacity();
   if (!on) return note(possible ? "" : query.text ? "A query with words cannot be explained." : "This collection’s model cannot show why.");
   note("Working out why…");
@@ -105,6 +112,7 @@ async function paintOverlays() {
       $(".stage", figure).append(el("img", { class: "overlay", src: url, alt: "" }));
       paintOpacity();
       said = caveat && `${caveat[0].toUpperCase()}${caveat.slice(1)}.`;
+      paintLook($(".stage", figure));
     }
     note(said);
   } catch (error) {
@@ -114,6 +122,17 @@ async function paintOverlays() {
     if (!signal.aborted) dialog.removeAttribute("aria-busy");
   }
 }
+
+// The encoder looks at the central square: drawn, so that a map that ends there is understood.
+function paintLook(stage) {
+  const image = $("img:not(.overlay)", stage), [w, h] = [image?.naturalWidth, image?.naturalHeight];
+  $(".look", stage)?.remove();
+  if (!w || Math.max(w, h) / Math.min(w, h) < 1.03) return;
+  const scale = Math.min(stage.clientWidth / w, stage.clientHeight / h), side = Math.min(w, h) * scale, frame = el("span", { class: "look", "aria-hidden": "true" });
+  Object.assign(frame.style, { inlineSize: `${side}px`, blockSize: `${side}px`, left: `${(stage.clientWidth - side) / 2}px`, top: `${(stage.clientHeight - side) / 2}px` });
+  stage.append(frame);
+}
+addEventListener("resize", () => { for (const frame of dialog.querySelectorAll(".look")) paintLook(frame.parentElement); });
 
 async function overlayOf(collection, query, result, which, signal) {
   const key = `${query.key} ${result.id} ${which}`;

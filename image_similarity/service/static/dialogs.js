@@ -19,6 +19,9 @@ export function setUp(given) {
     dialog.addEventListener("click", (event) => { if (event.target === dialog && !sending) dialog.close(); });
   }
   $("#create-form").addEventListener("submit", create);
+  $("#create-encoder").addEventListener("change", explainEncoder);
+  $("#create-name").addEventListener("invalid", (event) => { event.preventDefault(); const given = $("#create-name").value; $("#create-wrong").textContent = given ? `“${given}” cannot be a name: letters, digits, - and _ only, and a letter or digit first.` : "Give it a name."; $("#create-name").focus(); });
+  $("#create-name").addEventListener("input", () => { $("#create-wrong").textContent = ""; });
   $("#add-form").addEventListener("submit", (event) => { event.preventDefault(); send(); });
   $("#add-choose").addEventListener("click", () => $("#add-files").click());
   $("#add-files").addEventListener("change", () => { choose([...$("#add-files").files]); $("#add-files").value = ""; });
@@ -28,12 +31,19 @@ export function setUp(given) {
   $("#add").addEventListener("drop", (event) => { if (!sending) choose([...event.dataTransfer.files]); });
 }
 
+const ENCODERS = { // what there is to know before one chooses
+  "tf_efficientnet_lite0": "Small and quick, explains its answers, and understands words. Right for most collections.",
+  "tf_efficientnet_lite2": "Looks at larger pictures: finds small things better, and takes about three times as long.",
+};
+const explainEncoder = () => { $("#encoder-rule").textContent = `${ENCODERS[$("#create-encoder").value.replace(/[.@].*$/, "")] ?? "What looks at the pictures."} It cannot be changed later.`; };
+
 export function openHelp() { if (!document.querySelector("dialog[open]")) $("#help").showModal(); }
 
 export function openCreate() {
   $("#create-form").reset();
   $("#create-wrong").textContent = "";
   $("#create-encoder").replaceChildren(...page.service().encoders.map((name) => el("option", {}, name)));
+  explainEncoder();
   $("#create").showModal();
 }
 

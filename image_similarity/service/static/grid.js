@@ -6,6 +6,17 @@ const sure = (result, comparedBy) => {
   if (comparedBy !== "probability") return result.score.toFixed(comparedBy === "cosine" ? 3 : 2);
   return result.probability === null ? `pair ${percent(result.pair_probability)}` : percent(result.probability);
 };
+// One word says which kind of score it is.
+const kinds = {
+  probability: (result) => (result.probability === null ? ["pair", percent(result.pair_probability), ""] : ["match", percent(result.probability), ""]),
+  cosine: (result) => ["cosine", result.score.toFixed(2), ""],
+  mixture: (result) => ["", result.score.toFixed(1), "σ above average"],
+  marks: (result) => ["log odds", result.score.toFixed(2), ""],
+};
+function scoreOf(result, comparedBy) {
+  const [before, figure, after] = kinds[comparedBy](result);
+  return [before && el("span", { class: "kind" }, before), before && " ", figure, after && " ", after && el("span", { class: "kind" }, after)];
+}
 export const inWords = (result, comparedBy) => ({
   probability: result.probability === null ? `as a pair ${percent(result.pair_probability)} likely to match; in this collection it cannot be said: ${result.reason}`
     : `${sure(result, comparedBy)} likely to match`,
@@ -21,15 +32,25 @@ function scale(share) {
   return bar;
 }
 
+// The part that matched, over a picture that fills its square.
+function framed(picture, [left, upper, right, lower]) {
+  const least = Math.min(picture.naturalWidth, picture.naturalHeight), [width, height] = [picture.naturalWidth / least, picture.naturalHeight / least];
+  const across = (share) => Math.min(1, Math.max(0, (1 - width) / 2 + share * width)), down = (share) => Math.min(1, Math.max(0, (1 - height) / 2 + share * height));
+  const box = el("span", { class: "box", "aria-hidden": "true" });
+  Object.assign(box.style, { left: `${100 * across(left)}%`, top: `${100 * down(upper)}%`, width: `${100 * (across(right) - across(left))}%`, height: `${100 * (down(lower) - down(upper))}%` });
+  return box;
+}
+
 function tile(item, { comparedBy, labelled, note, open, more }) {
   const picture = el("img", { src: item.thumbnail, alt: altOf(item), loading: "lazy", decoding: "async", width: 320, height: 320 });
-  picture.addEventListener("error", () => picture.classList.add("broken"), { once: true });
+  picture.addEventListener("error", () => { picture.classList.add("broken"); gone(picture.closest("ul")); }, { once: true });
   const main = el("button", { type: "button", class: "open", onclick: () => open(item) }, picture);
+  if (item.box) picture.addEventListener("load", () => main.append(framed(picture, item.box)), { once: true });
   const caption = el("div", { class: "caption" });
   if (comparedBy) {
     const share = { probability: item.probability ?? undefined, cosine: item.score }[comparedBy]; // the sum of a mixture has no upper end
     main.append(el("span", { class: "unseen" }, ", compare with the query"));
-    caption.append(el("p", { class: "sure", title: inWords(item, comparedBy) }, sure(item, comparedBy)));
+    caption.append(el("p", { class: "sure", title: inWords(item, comparedBy) }, ...scoreOf(item, comparedBy)));
     if (share !== undefined) caption.append(scale(share));
   } else {
     main.append(el("span", { class: "unseen" }, ", find more like this"));
@@ -50,6 +71,15 @@ export function grid(items, actions) {
   list.addEventListener("focusin", (event) => makeCurrent(list, event.target.closest("li")));
   makeCurrent(list, list.firstChild);
   return list;
+}
+
+// Files that were moved: how many of those on the screen, and what to run.
+function gone(list) {
+  if (!list) return;
+  const n = list.querySelectorAll("img.broken").length, name = new URLSearchParams(location.search).get("collection") ?? "GALLERY";
+  let banner = list.previousElementSibling;
+  if (!banner?.classList.contains("gone")) list.before(banner = el("div", { class: "gone", role: "status" }));
+  banner.replaceChildren(`${n === 1 ? "One picture" : `${n} pictures`} cannot be shown: the ${n === 1 ? "file was" : "files were"} moved or deleted. Say where they lie now: `, el("code", {}, `image_similarity index FOLDER --gallery ${name}`));
 }
 
 export function skeleton(n) {

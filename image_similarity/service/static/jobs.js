@@ -56,6 +56,8 @@ function outcome(job) {
   if (job.state === "cancelled") return "Cancelled. Pictures already added stay.";
   const { added, known, accuracy, auc, copies } = job.result;
   if (job.kind === "duplicates") return `${plural(copies, "photo")} there more than once.`;
+  if (job.kind === "map") return `A map of ${plural(known, "picture")}: see Browse.`;
+  if (job.kind === "inspect") return `${plural(copies, "finding")}: see Browse, Problems.`;
   const parts = [`${plural(added, "picture")} added`];
   if (known) parts.push(`${known.toLocaleString("en")} already there`);
   if (typeof accuracy === "number") parts.push(`right class for ${percent(accuracy, 0)} of the held-out pictures`);
@@ -65,7 +67,7 @@ function outcome(job) {
 
 const TITLES = { queued: "Training is waiting", running: "Training", done: "Training finished", failed: "Training failed", cancelled: "Training cancelled" };
 
-const NAMES = { index: "Indexing", duplicates: "Looking for copies" };
+const NAMES = { index: "Indexing", duplicates: "Looking for copies", map: "Drawing the map", inspect: "Inspecting" };
 
 function paint(job) {
   const before = cards.get(job.id);
@@ -73,9 +75,9 @@ function paint(job) {
   cards.set(job.id, { job, card });
   card.dataset.state = job.state;
   $("h2", card).textContent = TITLES[job.state].replace("Training", NAMES[job.kind] ?? "Training");
-  $(".stage-name", card).textContent = ended(job) ? outcome(job) : `${job.stage}, ${Math.round(job.percent)}%`;
+  $(".stage-name", card).textContent = ended(job) ? outcome(job) : job.state === "queued" ? "waiting for others to end" : job.percent < 1 ? `${job.stage}: getting ready…` : `${job.stage}, ${Math.round(job.percent)}%`;
   $("progress", card).hidden = ended(job);
-  $("progress", card).value = job.percent;
+  if (job.percent < 1) $("progress", card).removeAttribute("value"); else $("progress", card).value = job.percent;
   $(".job-cancel", card).hidden = ended(job);
   $(".job-dismiss", card).hidden = !ended(job);
   paintSkipped($("details", card), job.skipped);

@@ -12,6 +12,7 @@ import * as pictures from "./pictures.js";
 import * as problems from "./problems.js";
 import * as refine from "./refine.js";
 import * as teach from "./teach.js";
+import * as working from "./working.js";
 
 const ANSWERS_KEPT = 20;
 const MOST_RECOMMENDED = 100;  // that the service gives for one item
@@ -56,7 +57,7 @@ async function take(files) {
 
 function toCollection(name) {
   remember(name);
-  return go({ ...address.BLANK, collection: name, picture: state.picture }); // the same picture, asked of another collection
+  return go({ ...address.BLANK, collection: name }); // a query is about one collection
 }
 
 const remember = (name) => { try { localStorage.setItem("collection", name); } catch { /* not kept, then */ } };
@@ -84,6 +85,7 @@ function paintCollections() {
   $("#collection").replaceChildren(...shown.map((name) => el("option", { value: name }, name)));
   $("#collection").value = state.collection ?? "";
   $("#collection").disabled = !shown.length;
+  $("#whole-link").href = `/whole?${new URLSearchParams(state.collection === null ? {} : { collection: state.collection })}`;
   $("#sign-out").hidden = !service.token;
 }
 
@@ -128,14 +130,15 @@ async function search(signal) {
   if (Object.keys(where).length) options.where = where;
   if (address.isArgued(state)) return arguedSearch(options, signal);
   if (state.threshold) options.threshold = state.threshold;
+  if (state.coverage && comparedBy(state) === "probability") Object.assign(options, { coverage: state.coverage, top_k: service.limits.top_k }); // a set that is cut promises nothing
   const answer = await api.search(info.name, query, options, signal);
   const seen = answer.results.length + answer.below_threshold + answer.hidden_duplicates;
-  return { ...answer, more: seen >= state.count && state.count < service.limits.top_k };
+  return { ...answer, more: !answer.coverage && seen >= state.count && state.count < service.limits.top_k };
 }
 
 async function arguedSearch({ top_k, where }, signal) {
   const { right, wrong, region } = state;
-  const answer = await api.argue(info.name, query, { top_k, right, wrong, ...(where && { where }), ...(region && { region: [region] }) }, signal);
+  const answer = await api.argue(info.name, query, { top_k, right, wrong, ...(where && { where }), ...(region && { region }) }, signal);
   if (unsaid) keepMark(unsaid, query.item ? { item: query.item } : { picture: answer.picture });
   unsaid = null;
   return { ...answer, query: {}, below_threshold: 0, hidden_duplicates: 0, more: answer.results.length >= state.count && state.count < service.limits.top_k };
@@ -160,7 +163,8 @@ async function browse(signal) {
 async function recommend(signal) {
   const most = Math.min(service.limits.top_k, MOST_RECOMMENDED);
   const { results } = await api.recommendations(info.name, state.item, Math.min(state.count, most), signal);
-  return { results, query: {}, compared_by: comparedBy(state), below_threshold: 0, hidden_duplicates: 0, more: results.length >= state.count && state.count < most };
+  const near = results.filter(({ probability, pair_probability, score }) => (comparedBy(state) === "probability" ? probability ?? pair_probability : score) >= state.threshold);
+  return { results: state.threshold ? near : results, query: {}, compared_by: comparedBy(state), below_threshold: state.threshold ? results.length - near.length : 0, hidden_duplicates: 0, more: results.length >= state.count && state.count < most };
 }
 
 // What a job has found, or has found so far; where none has looked yet, one begins.
@@ -246,7 +250,9 @@ function showWaiting() {
   $("#results-title").textContent = titleOf();
   $("#results-note").textContent = query ? "Searching…" : "Loading…";
   compare.hide();
-  if (!results.querySelector(".grid:not(.waiting)")) results.replaceChildren(skeleton(12)); // otherwise what is there is dimmed
+  const before = results.querySelector(".grid:not(.waiting)");
+  if (moved || !before) results.replaceChildren(skeleton(12)); // what is there would be clicked under the title of what comes
+  if (moved) toTop();
 }
 
 function showPanel(panel, bad = false) {
@@ -265,7 +271,7 @@ function showAnswer(answer) {
   if (!answer.results.length) return showPanel(problems.nothing(answer, state, info, { say: refineBy, clear: () => refineBy(refine.NOTHING), again: lookForCopies }));
   const before = drawn?.answer.results.length ?? 0;
   const longer = drawn && address.searchKey({ ...state, count: drawn.count }) === drawn.key && state.count > drawn.count;
-  const lost = moved && (results.contains(document.activeElement) || document.activeElement === document.body);
+  const asked = moved, lost = moved && (results.contains(document.activeElement) || document.activeElement === document.body);
   moved = false;
   drawn = { key, answer, count: state.count };
   $("#results-title").textContent = titleOf();
@@ -282,7 +288,15 @@ function showAnswer(answer) {
   const first = answer.results[0]; // the most similar, of recommended pictures too
   announce(query ? `${plural(answer.results.length, "picture")} found. Most similar: ${altOf(first)}, ${inWords(first, answer.compared_by)}` : noteOf(answer));
   if (longer) focusTile(answer.results[Math.min(before, answer.results.length - 1)].id);
-  else if (lost) { results.focus({ preventScroll: true }); scrollTo({ top: 0 }); }
+  else if (lost) results.focus({ preventScroll: true });
+  if (asked) toTop();
+}
+
+// The best is to be seen at once: on a phone it is below the query.
+function toTop() {
+  const narrow = matchMedia("(max-width: 60rem)").matches && query;
+  if (narrow) $(".results-head").scrollIntoView({ block: "start" });
+  else scrollTo({ top: 0 });
 }
 
 function groupOf({ keep, why, copies }, actions) {
@@ -300,12 +314,24 @@ function noteOf(answer) {
   if (address.viewOf(state) === "recommended") return "Similar to this one, but not the same photo, and different from each other.";
   if (!query) {
     const some = answer.results.length < answer.total ? `${answer.results.length.toLocaleString("en")} of ` : "";
-    return `${some}${plural(answer.total, "picture")}. Choose one to find more like it.`;
+    const of = Object.keys(address.whereOf(state, info)).length ? filterWords() : "";
+    return `${some}${plural(answer.total, "picture")}${of}. Choose one to find more like it.`;
   }
-  const parts = [`${answer.results.length.toLocaleString("en")} of ${plural(info.items, "picture")}`];
+  const parts = [`${answer.results.length.toLocaleString("en")} of ${countedOf()}`];
+  if (answer.coverage) parts.push(answer.coverage);
   if (answer.below_threshold) parts.push(`${answer.below_threshold.toLocaleString("en")} not similar enough`);
   if (answer.hidden_duplicates) parts.push(`${plural(answer.hidden_duplicates, "near-duplicate")} hidden`);
   return parts.join(" · ");
+}
+
+// What is counted: all pictures, or those that the filters leave.
+const filterWords = () => (state.labels.length === 1 && !Object.keys(state.metadata).length ? (state.labels[0] ? ` labelled ${state.labels[0]}` : " without a label") : " that match the filters");
+function countedOf() {
+  const where = address.whereOf(state, info);
+  if (!Object.keys(where).length) return plural(info.items, "picture");
+  if (Object.keys(state.metadata).length) return `the pictures${filterWords()}`;
+  const left = info.labels.filter(({ label }) => state.labels.includes(label ?? "")).reduce((sum, { items: n }) => sum + n, 0);
+  return `${plural(left, "picture")}${filterWords()}`;
 }
 
 function showMatch(answer) {
@@ -360,7 +386,9 @@ refine.setUp(refineBy);
 compare.setUp({ close: closeMatch, step: (id) => go({ match: id }, { replace: true }), more: (item) => searchFor({ item: item.id }) });
 argue.setUp({
   mark, region: (region) => go({ region, match: null }), asked: () => state, forget: () => go({ right: [], wrong: [], match: null }),
+  use: ({ right, wrong }) => go({ right, wrong, match: null }),
 });
+working.setUp();
 teach.setUp({ collection: () => info, taught: changed });
 jobs.setUp(changed);
 dialogs.setUp({

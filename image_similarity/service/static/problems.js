@@ -28,11 +28,11 @@ export function emptyCollection(collection, service, { add }) {
   const bearer = service.token ? ' -H "Authorization: Bearer $TOKEN"' : "";
   const url = `${location.origin}/v1/collections/${collection.name}`;
   return panel(`${collection.name} is empty`, "empty",
-    text("Add pictures here, or from a terminal:"),
+    buttons(button("Add pictures", add, true)),
+    text("Or from a terminal:"),
     command(`curl${bearer} -F files=@cat.jpg -F files=@dog.jpg \\`, `  ${url}/items`),
     text("To train a model that says how likely two pictures match, send a zip with a folder for each class:"),
-    command(`curl${bearer} -H "Content-Type: application/zip" \\`, `  --data-binary @pets.zip ${url}/train`),
-    buttons(button("Add pictures", add, true)));
+    command(`curl${bearer} -H "Content-Type: application/zip" \\`, `  --data-binary @pets.zip ${url}/train`));
 }
 
 // A search that found nothing, or a collection of which the filters leave nothing.
@@ -49,6 +49,10 @@ export function nothing(answer, state, collection, { say, clear, again }) {
   if (answer.hidden_duplicates) {
     return panel("Only near-duplicates", "nothing", text(`${plural(answer.hidden_duplicates, "near-duplicate is", "near-duplicates are")} hidden, and there is nothing else.`),
       buttons(button("Show near-duplicates", () => say({ hideDuplicates: false }), true)));
+  }
+  if (answer.coverage) {
+    return panel("Nothing that could be a match", "nothing", text(`The query is unlike anything that the model was trained on, so the set is empty.`),
+      buttons(button("Show the most similar anyway", () => say({ coverage: 0 }), true)));
   }
   if (refinements(state)) {
     return panel("No picture matches these filters", "nothing", text(`${collection.name} has ${plural(collection.items, "picture")}, none of them with these labels and metadata.`),

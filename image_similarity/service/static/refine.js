@@ -9,13 +9,14 @@ export function setUp(say) {
   const threshold = $("#threshold");
   threshold.addEventListener("input", paintThreshold);
   threshold.addEventListener("change", () => say({ threshold: Number(threshold.value) }));
+  $("#coverage").addEventListener("change", (event) => say({ coverage: Number(event.target.value) }));
   $("#hide-duplicates").addEventListener("change", (event) => say({ hideDuplicates: event.target.checked }));
   $("#clear-filters").addEventListener("click", () => { say(NOTHING); $("#refine summary").focus(); });
   $("#filters").addEventListener("change", () => say({ labels: chosenLabels(), metadata: chosenMetadata() }));
   $("#refine").open = matchMedia("(min-width: 60rem)").matches;
 }
 
-export const NOTHING = { threshold: 0, hideDuplicates: false, labels: [], metadata: {} };
+export const NOTHING = { threshold: 0, coverage: 0, hideDuplicates: false, labels: [], metadata: {} };
 
 const boxes = () => [...document.querySelectorAll("#filters input[type=checkbox]")];
 const selects = () => [...document.querySelectorAll("#filters select")];
@@ -45,6 +46,9 @@ export function paint(state, collection, comparedBy) {
   $("label", row).textContent = label;
   Object.assign($("#threshold"), { max: most, step, value: state.threshold });
   paintThreshold();
+  $("#coverage-row").hidden = !asked || comparedBy !== "probability"; // only a model has learned what to promise
+  if (![...$("#coverage").options].some(({ value }) => Number(value) === state.coverage)) $("#coverage").append(el("option", { value: state.coverage }, `in ${percent(state.coverage, 0)} of searches`));
+  $("#coverage").value = String(state.coverage);
   $("#hide-duplicates").checked = state.hideDuplicates;
   $("#hide-duplicates").closest("label").hidden = !asked;
   for (const box of boxes()) box.checked = state.labels.includes(box.value);
@@ -52,7 +56,10 @@ export function paint(state, collection, comparedBy) {
   const n = refinements(state);
   $("#refine-count").textContent = n ? `${n} active` : "";
   $("#clear-filters").hidden = !n;
-  $("#refine").hidden = viewOf(state) === "recommended" || (!asked && !$("#filters").children.length);
+  const recommended = viewOf(state) === "recommended"; // to which only the threshold applies
+  $("#filters").hidden = recommended;
+  if (recommended) $("#hide-duplicates").closest("label").hidden = true;
+  $("#refine").hidden = !asked && !$("#filters").children.length;
 }
 
 function build(collection) {
@@ -82,6 +89,7 @@ function labelFilter(labels) {
     narrow.addEventListener("change", (event) => event.stopPropagation());
     box.append(narrow);
   }
+  if (choices.length > LABELS_TO_SEARCH) box.append(el("p", { class: "rule" }, `${choices.length.toLocaleString("en")} labels, scroll for more`));
   box.append(el("div", { class: "choices", tabindex: "0", role: "group", "aria-label": "Labels" }, ...choices));
   return box;
 }

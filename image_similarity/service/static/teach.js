@@ -1,5 +1,5 @@
 // Quick answers: what to label next, one yes or no after the other; all that was said, taken back or learned from.
-import { $, announce, baseName, el } from "./dom.js";
+import { $, announce, baseName, el, plural } from "./dom.js";
 import * as api from "./api.js";
 
 const dialog = $("#teach");
@@ -90,8 +90,22 @@ async function list() {
   $("#teach-said").replaceChildren(...said.slice(-50).reverse().map((it) => el("li", {}, el("span", {}, inWords(it)),
     el("button", { type: "button", class: "quiet", "aria-label": `Undo: ${inWords(it)}`, onclick: () => undo(it.id) }, "Undo"))));
   $("#teach-versions").textContent = versions.length ? versions.map(({ version, kind, used }) => `version ${version} of ${kind}${used ? ", at work" : ""}`).join("; ") : "Nothing is learned yet.";
+  await says(versions);
   $("#teach-export").href = api.feedbackAddress(name());
   return undefined;
+}
+
+// What the version at work says of the pictures that have no label.
+async function says(versions) {
+  const at = versions.some(({ kind, used }) => kind === "labels" && used);
+  let text = "";
+  try {
+    if (at) {
+      const { total, labels } = await api.predictions(name());
+      text = total ? `It says of ${plural(total, "picture")} without a label: ${labels.map(({ label, items }) => `${items} ${label}`).join(", ")}.` : "Every picture has a label.";
+    }
+  } catch (error) { text = error.message; }
+  $("#teach-says").textContent = text;
 }
 
 async function undo(id) {
