@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 
@@ -99,7 +100,8 @@ def test_ten_thousand_pictures_are_a_few_tiles(page):
 def test_a_selection_is_labelled_excluded_exported_and_all_of_it_undone(page, api):
     before = labels(api, "pets")
     show(page, collection="pets", sort="name")
-    order = [row["id"] for row in sorted(api.get("/v1/collections/pets/items?limit=50").json()["items"], key=lambda i: i["file"])]
+    natural = lambda item: [int(part) if part.isdigit() else part.casefold() for part in re.split(r"(\d+)", item["file"])]
+    order = [row["id"] for row in sorted(api.get("/v1/collections/pets/items?limit=50").json()["items"], key=natural)]
     page.locator("[role=option]").nth(0).wait_for()
     at = lambda n: page.locator(f"[aria-posinset='{n}']")
     at(2).click()
@@ -143,7 +145,7 @@ def test_a_picture_is_opened_at_full_size_and_told_about(page, api):
     page.keyboard.press("ArrowRight")
     page.wait_for_function("t => document.querySelector('#one-title').textContent !== t", arg=first)
     page.keyboard.press("Escape")
-    assert page.locator("[role=option][data-current]").get_attribute("aria-posinset") == "2"
+    page.wait_for_selector("[role=option][aria-posinset='2'][data-current]")
     page.select_option("#sort", "similarity")
     page.wait_for_selector("[aria-posinset='1'][data-current]")
     shown = [int(page.locator(f"[aria-posinset='{n}']").get_attribute("id").removeprefix("tile-")) for n in range(1, 6)]
@@ -170,7 +172,7 @@ def test_a_map_is_drawn_and_a_lasso_chooses_what_it_encloses(page, api):
     page.wait_for_selector("#job", state="hidden")
     table = api.get("/v1/collections/pets/table").json()
     assert table["mapped"] == 24 and None not in table["x"]
-    assert page.evaluate("(() => { const c = document.querySelector('.plane canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n; })()") > 24
+    page.wait_for_function("(() => { const c = document.querySelector('.plane canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n > 24; })()")
     check(page)
     page.wait_for_timeout(300)
     page.click("#map-whole")
