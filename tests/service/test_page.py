@@ -441,7 +441,7 @@ def test_a_set_that_holds_a_match_is_asked_for_and_promised(chromium, sure):
         assert [r["id"] for r in answer["results"]] == [r.id for r in found] and answer["coverage"] == found.coverage and "80%" in found.coverage
         assert "cut to its first 1" in ask(coverage=.8, top_k=1).json()["coverage"] and len(found) > 1
         refusal = ask(coverage=.99)
-        assert refusal.status_code == 400 and "cannot be shown" in refusal.json()["message"]
+        assert refusal.status_code == 422 and "cannot be shown" in refusal.json()["message"]
     with opened(chromium, sure.address) as page:
         show(page, collection="pets", item=1)
         page.locator("#coverage").select_option("0.8")
