@@ -95,7 +95,7 @@ def looking_rows(photos: list[Path], server: TrialServer) -> list[dict]:
         def fall():
             while len(gallery) < 128: time.sleep(.05)
             cluster.remove_node(last, allow_graceful=False)
-        falling = Thread(target=fall)
+        falling = Thread(target=fall, daemon=True)
         falling.start()
         on_cluster.add_on_cluster(gallery, photos[:500], cluster.address, progress=False)
         falling.join()

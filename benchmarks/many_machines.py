@@ -1,6 +1,6 @@
 """What a gallery in PostgreSQL costs beside one in a folder: many_machines.py [--json OUT] [--data DIR] [--items N]
 
-Both are on this machine, and share its cores. The server is a process apart, reached by TCP, with its settings as they come but for `shared_buffers`: a scan of more than a quarter of it would leave nothing there, and copy every page from the system each time. The rows of the gallery are
+Both are on this machine, and share its cores. The server is a process apart, reached by TCP, with its settings as they come but for `shared_buffers`: a scan of more than a quarter of it would leave nothing there, and copy every page from the system each time. It compares with as many workers as PostgreSQL starts (two and the leader), FAISS with the one thread that it takes for one query. The rows of the gallery are
 made from real photos' `pooled` (`_million.py` says how), 2,560 numbers each, of which 1,280 are compared.
 
 - search: `Gallery.search` with a vector in PostgreSQL beside `IndexFlatIP.search` of raw FAISS over the same embeddings, by turns; with an approximate index, its recall of the ten best and its speed beside its own exact search.

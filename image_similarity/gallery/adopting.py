@@ -67,7 +67,7 @@ def carry_parts(source: FeedbackCatalogue, target: FeedbackCatalogue) -> None:
         if lacking.any(): target.put_parts(ids[lacking].tolist(), parts[lacking])
 
 def carry_words(source: FeedbackCatalogue, target: FeedbackCatalogue) -> None:
-    """Bring along what was decided, done and said, and the models fitted to it: all or nothing.
+    """Bring along what was decided, done and said, the models fitted to it, and where pictures lie on the map: all or nothing.
 
     Args:
         target: nothing was said there yet"""
@@ -79,6 +79,7 @@ def carry_words(source: FeedbackCatalogue, target: FeedbackCatalogue) -> None:
         numbers = {version.number: target.put_version(version.kind, version.about, source.version_model(version.number)) for version in source.versions()}
         used = {version.kind: 0 for version in source.versions()} | {version.kind: numbers[version.number] for version in source.versions() if version.used}
         for kind, number in used.items(): target.use_version(kind, number)
+        if len(places := source.places()): target.put_places(places)
 
 def copy_into(catalogue: FeedbackCatalogue, folder: Path, home: Path, last: int, facts: Mapping[str, Any]) -> None:
     """Write a folder gallery like a catalogue that is none, ids and all.

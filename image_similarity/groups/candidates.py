@@ -196,7 +196,7 @@ def neighbour_candidates(embeddings: np.ndarray, split: int | None = None, k: in
     return np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0).astype(np.int64)
 
 # %% ../../nbs/08_groups/06_candidates.ipynb #5b07b002
-VOTES, ALIKE_SPOTS, FULL_BOX = 4, 20, 2000 # spots that candidates have in common, at least; bits that these differ in, at most; spots in a box that is passed over
+VOTES, ALIKE_SPOTS, FULL_BOX = 3, 20, 2000 # spots that candidates have in common, at least; bits that these differ in, at most; spots in a box that is passed over
 TABLES = ((0, 9), (3, 12), (5, 14), (2, 11)) # bytes of a spot's bits that each table looks at
 
 @compiled

@@ -69,8 +69,8 @@ def _row_of(s: Signature, changed: int) -> tuple:
 
 def _seen_before(path: Path, facts: Any, row: np.void) -> Signature:
     n = int(row["spots"])
-    return Signature(path, row["content"].decode(), facts.st_size, facts.st_mtime, *map(int, row["sides"]), row["hashes"], bool(row["plain"]), None, tuple(map(int, row["colour"])),
-                     Spots(row["places"][:n], row["bits"][:n]), (facts.st_dev, facts.st_ino))
+    return Signature(path, row["content"].decode(), facts.st_size, facts.st_mtime, *map(int, row["sides"]), np.array(row["hashes"]), bool(row["plain"]), None, tuple(map(int, row["colour"])),
+                     Spots(np.array(row["places"][:n]), np.array(row["bits"][:n])), (facts.st_dev, facts.st_ino))
 
 def kept_signatures(files: Sequence, kept: Path | None, progress: bool = True) -> list[Signature | ImageError]:
     """Read files that nobody has read before, and remember the others.

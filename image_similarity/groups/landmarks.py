@@ -125,9 +125,9 @@ def spots_agree(
 ) -> bool:
     "Whether so many spots agree on a map, that turns and scales and may mirror, that it is worth a closer look."
     if min(len(first.bits), len(second.bits)) < AGREE: return False
-    numbers = np.unpackbits(second.bits, axis=1)
+    a, b = (np.unpackbits(few.bits, axis=1).astype(np.float32) * 2 - 1 for few in (first, second))
     for n, way in enumerate(WAYS):
-        far = cv2.batchDistance(first.bits, np.packbits(numbers[:, way], axis=1), cv2.CV_32S, normType=cv2.NORM_HAMMING)[0]
+        far = 64 - a @ b[:, way].T / 2 # bits that differ
         rows, best = np.arange(len(far)), far.argmin(1)
         value = far[rows, best]
         kept = (far.argmin(0)[best] == rows) & (value <= NEAR)
@@ -135,7 +135,7 @@ def spots_agree(
         far[rows, best] = 999
         kept &= value < NEARER * far.min(1)
         if kept.sum() < AGREE: continue
-        there = second.places[best[kept]].astype(np.float32) * ([1, -1] if n % 2 else [1, 1])
+        there = second.places[best[kept]].astype(np.float32) * np.array([1, -1 if n % 2 else 1], np.float32)
         matrix, agree = cv2.estimateAffinePartial2D(there, first.places[kept].astype(np.float32), method=cv2.RANSAC, ransacReprojThreshold=STRAY, maxIters=200)
         if matrix is not None and agree.sum() >= AGREE: return True
     return False

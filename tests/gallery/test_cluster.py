@@ -49,7 +49,7 @@ def falling(cluster, node, when) -> threading.Thread:
     def fall():
         while not when(): time.sleep(.02)
         cluster.remove_node(node, allow_graceful=False)
-    thread = threading.Thread(target=fall)
+    thread = threading.Thread(target=fall, daemon=True)
     thread.start()
     return thread
 
