@@ -176,7 +176,7 @@ class Judge:
         glance: Sequence[bool],  # where spots may decide
     ) -> Iterator[Verdict | None]: # in their order
         "Judge pairs."
-        said = [self._remembered(*pair, at_once) for pair, at_once in zip(pairs, glance)]
+        said: list[Any] = [self._remembered(*pair, at_once) for pair, at_once in zip(pairs, glance)]
         new = [i for i, known in enumerate(said) if known is None]
         asked: list[Asked] = [(a.picture, b.picture, a.content, b.content, (a.spots, b.spots) if glance[i] else None) for i in new for a, b in [pairs[i]]]
         blocks = [slice(n, n + BLOCK) for n in range(0, len(new), BLOCK)]
