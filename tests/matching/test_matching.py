@@ -196,10 +196,10 @@ def test_scores_that_tell_nothing_are_said_to(fitted):
     "Scores that are lower for matches get no weight at all; what is left is no model."
     match = np.arange(200) < 80
     scores = np.random.default_rng(0).normal(size=(200, 3)) - match[:, None]
-    weights = pair_training.weights_of("siamese", scores, match)
+    weights, things = pair_training.weights_of("siamese", scores, match), np.arange(400).reshape(-1, 2)
     assert not weights.any()
-    with pytest.raises(ValueError, match="nothing that was learned tells held-out matches from other pairs"): pair_training.calibrated(fitted.model, scores, match, weights)
-    model, logits = pair_training.calibrated(fitted.model, -scores, match, pair_training.weights_of("siamese", -scores, match))
+    with pytest.raises(ValueError, match="nothing that was learned tells held-out matches from other pairs"): pair_training.calibrated(fitted.model, scores, match, weights, things)
+    model, logits, _ = pair_training.calibrated(fitted.model, -scores, match, pair_training.weights_of("siamese", -scores, match), things)
     assert pair_auc(logits, match) == pytest.approx(.89, abs=.03) and min(model.weights) > 0 # three scores, each one off: the normal distribution at (3 / 2) ** .5
 
 
