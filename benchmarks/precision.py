@@ -17,7 +17,7 @@ from image_similarity.images.listing import image_files
 from image_similarity.metrics.similarity import normalize
 
 SETS = {"clothing": "clothing", "pets": "pets/images", "coil100": "coil100/images"}
-N, K, TIMED = 300, 10, 32
+N, K, TIMED = 300, 10, 16
 
 
 def nearest(pooled: np.ndarray) -> np.ndarray:

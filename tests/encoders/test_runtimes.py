@@ -42,9 +42,9 @@ def at_once(monkeypatch):
 def conversions(monkeypatch):
     "Fingerprints of what has been converted."
     made = []
-    def noted(network, shape, key, facts=None):
+    def noted(network, shape, key, facts=None, precision="float32"):
         made.append(key)
-        return fastest(network, shape, key, facts)
+        return fastest(network, shape, key, facts, precision)
     monkeypatch.setattr(runtimes, "fastest", noted)
     return made
 
