@@ -4,7 +4,7 @@
 # Results of two processors differ in the last bits, and what hangs on those is green here and red there. So all that computes
 # with networks, tests and notebooks, runs again as two other machines would run it, with a random error of 2e-6 on every number
 # that any encoder gives (.ci/soak/sitecustomize.py). Each library is told apart from the others by a variable of its own: torch,
-# MKL and oneDNN in torch, oneDNN in OpenVINO, OpenBLAS in numpy and scipy, numpy, FAISS. One machine knows none of the
+# MKL and oneDNN in torch, oneDNN in OpenVINO, OpenBLAS in numpy and scipy, numpy, FAISS, numba. One machine knows none of the
 # extensions of the last fifteen years, the other those up to AVX2: most people's. Each variable alone would be a dozen runs; a test that hangs on
 # the last bits is found by any of them, and these two change all of them at once, twice. AVX-512 is left to the machines that have it.
 #
@@ -49,9 +49,9 @@ again() {  # NAME VARIABLE=VALUE...: tests and notebooks with these variables, a
 [ $# -gt 0 ] || set -- old avx2 slow speed
 for part in "$@"; do case $part in
     old) NOTEBOOKS=${ALL:+$NOTEBOOKS} again "without AVX" ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
-        NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 0)" FAISS_OPT_LEVEL=generic SOAK_SEED="${SOAK_SEED:-0}" ;;
+        NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 0)" FAISS_OPT_LEVEL=generic NUMBA_CPU_NAME=generic SOAK_SEED="${SOAK_SEED:-0}" ;;
     avx2) TESTS=${ALL:+$TESTS} again "with AVX2 and no more" ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell \
-        NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 1)" FAISS_OPT_LEVEL=avx2 SOAK_SEED="${SOAK_SEED:-1}" ;;
+        NPY_DISABLE_CPU_FEATURES="$(numpy_extensions 1)" FAISS_OPT_LEVEL=avx2 NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma SOAK_SEED="${SOAK_SEED:-1}" ;;
     slow) step "The tests that take their time"
         python -c "import ray" 2>/dev/null || python -m pip install -qq --disable-pip-version-check --editable ".[cluster]" # too large for the [dev] extra
         python -m pytest -q -n "$WORKERS" --dist worksteal -m soak --durations=15 tests || failed+=("the tests that take their time") ;;

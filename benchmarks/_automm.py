@@ -57,15 +57,19 @@ def ask(python: Path, train, asked, encoder, seconds: float | None = None, epoch
         return {**json.loads((folder / "answer.json").read_text()), "validation": [float(auc) for auc in rose]}
 
 
+def fingerprint(*tables) -> str:
+    "Of tables, wherever the photos lie."
+    rows = [[os.path.basename(cell) if isinstance(cell, str) else cell for cell in row] for table in tables for row in table.to_numpy().tolist()]
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+
+
 def answers(name: str, kept: Path, python: Path | None, train, asked, encoder, seconds: float | None = None, epochs: int = 10, seeds=(0,)) -> list[dict]:
     """What AutoMM says, or said when it was here: an answer a seed, as `ask` gives it, kept in a file under a name. None where it was never asked about these tables."""
-    known = json.loads(kept.read_text()) if kept.is_file() else {}
-    tables = hashlib.sha256(repr([[os.path.basename(cell) if isinstance(cell, str) else cell for cell in row] for table in (train, asked) for row in table.to_numpy().tolist()]).encode()).hexdigest()[:16]
+    known, tables = json.loads(kept.read_text()) if kept.is_file() else {}, fingerprint(train, asked)
     if python is None: return known[name]["answers"] if known.get(name, {}).get("tables") == tables else []
     found = [ask(python, train, asked, encoder, seconds, epochs, seed) for seed in seeds]
     for answer in found: answer["probability"] = [round(p, 6) for p in answer["probability"]]
-    known[name] = {"tables": tables, "answers": found}
-    kept.write_text(json.dumps(known))
+    kept.write_text(json.dumps({**known, name: {"tables": tables, "answers": found}}))
     return found
 
 

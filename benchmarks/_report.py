@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+LOAD = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.  # of the last minute, before the script began: what else the machine was doing
 PACKAGES = ["image_similarity", "torch", "torchvision", "fastai", "timm", "numpy", "numba", "faiss-cpu", "scikit-learn"]
 
 
@@ -33,7 +34,7 @@ def _cores() -> int:
 
 def machine() -> dict:
     "What the figures were measured on."
-    return {"cpu": _cpu_name(), "cores": _cores(), "system": f"{platform.system()} {platform.machine()}",
+    return {"cpu": _cpu_name(), "cores": _cores(), "system": f"{platform.system()} {platform.machine()}", "load": round(LOAD, 1),
             "python": platform.python_version(),
             "packages": {package: found for package in PACKAGES if (found := _version(package))}}
 

@@ -1,28 +1,34 @@
 """What a gallery in PostgreSQL costs beside one in a folder: many_machines.py [--json OUT] [--data DIR] [--items N]
 
-Both are on this machine, and share its cores. The server is a process apart, reached by TCP, with its settings as they come but for `shared_buffers`, which holds the rows. The rows of the gallery are
+Both are on this machine, and share its cores. The server is a process apart, reached by TCP, with its settings as they come but for `shared_buffers`: a scan of more than a quarter of it would leave nothing there, and copy every page from the system each time. It compares with as many workers as PostgreSQL starts (two and the leader), FAISS with the one thread that it takes for one query. The rows of the gallery are
 made from real photos' `pooled` (`_million.py` says how), 2,560 numbers each, of which 1,280 are compared.
 
 - search: `Gallery.search` with a vector in PostgreSQL beside `IndexFlatIP.search` of raw FAISS over the same embeddings, by turns; with an approximate index, its recall of the ten best and its speed beside its own exact search.
+- on a Ray cluster of nodes on this machine (needs the extra [cluster]): rows of a Siamese head in parts, and looking at pictures.
 - adding: blocks of 1,000 vectors into PostgreSQL and into a folder, by turns, until they are acknowledged.
 """
 import argparse
+import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import faiss
 import numpy as np
+from _cluster import looking_rows, shard_rows
 from _data import add_arguments, data_folder
-from _million import realistic_blocks
+from _million import FOLDERS, realistic_blocks
 from _report import interval, report, row
 
 from image_similarity.encoders.encoder import create_encoder
 from image_similarity.gallery.encoder import compared_rows
 from image_similarity.gallery.gallery import Gallery
 from image_similarity.gallery.trial_server import TrialServer
+from image_similarity.images.listing import image_files
 
 BLOCK = 1000
 
@@ -79,25 +85,40 @@ def search_rows(gallery: Gallery, rows: np.ndarray, queries: np.ndarray) -> list
     ]
 
 
+def database_rows(server: TrialServer, blocks, items: int) -> list[dict]:
+    "Of PostgreSQL alone."
+    place, encoder = Path(tempfile.mkdtemp(prefix="many-")), create_encoder()
+    try:
+        database, folder = Gallery(server.address("pets"), encoder), Gallery(place / "pets", encoder)
+        added, rows = adding_rows(database, folder, blocks, items)
+        queries = np.concatenate([compared_rows(block, "means") for block in taken(blocks, 100)])
+        size = row("postgres_kb_an_item", database.catalogue.database.size() / 1000 / items, better="lower")
+        found = [*search_rows(database, rows, queries), *added, size]
+        database.close(), folder.close()
+        return found
+    finally:
+        shutil.rmtree(place)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, "photos")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--pictures", type=int, default=2000, help="to look at on a cluster")
+    parser.add_argument("--only", choices=("database", "cluster"), help="the other rows are taken from --json, if it is there")
     args = parser.parse_args()
-    blocks = realistic_blocks(10**7, data=data_folder(args))
-    place, encoder = Path(tempfile.mkdtemp(prefix="many-")), create_encoder()
-    try:
-        with TrialServer({"shared_buffers": "2GB", "max_wal_size": "8GB"}) as server:
-            database, folder = Gallery(server.address("pets"), encoder), Gallery(place / "pets", encoder)
-            added, rows = adding_rows(database, folder, blocks, args.items)
-            queries = np.concatenate([compared_rows(block, "means") for block in taken(blocks, 100)])
-            database.catalogue.server.rows("SELECT count(*) FROM vectors")
-            size = row("postgres_kb_an_item", database.catalogue.database.size() / 1000 / args.items, better="lower")
-            report([*search_rows(database, rows, queries), *added, size], args.json)
-            database.close(), folder.close()
-    finally:
-        shutil.rmtree(place)
+    if args.small: args.items, args.pictures = min(args.items, 2000), min(args.pictures, 60)
+    folder, found = data_folder(args), []
+    kept = json.loads(args.json.read_text())["rows"] if args.only and args.json and args.json.is_file() else []
+    with TrialServer({"shared_buffers": "4GB", "max_wal_size": "8GB"}) as server: # four times the rows: of a larger table, a scan keeps nothing in memory
+        if args.only != "cluster": found += database_rows(server, realistic_blocks(10**7, data=folder), args.items)
+        if args.only != "database" and find_spec("ray") is None: print("the rows of a cluster are left out: they need Ray, pip install 'image_similarity[cluster]'", file=sys.stderr)
+        elif args.only != "database":
+            photos = [f for name in FOLDERS if (folder / name).is_dir() for f in image_files(folder / name)][:args.pictures]
+            found += [*shard_rows(realistic_blocks(10**7, data=folder), server, args.items // 5), *looking_rows(photos, server)]
+    names = {one["name"] for one in found}
+    report([*(one for one in kept if one["name"] not in names), *found], args.json)
 
 
 if __name__ == "__main__":

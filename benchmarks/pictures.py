@@ -1,4 +1,4 @@
-"""How long large pictures take to become vectors, beside the library's decoding alone: pictures.py --data DIR [--json OUT]
+"""How long large pictures take to become vectors, beside the library's decoding alone: pictures.py [--data DIR] [--json OUT]
 
 A photo is enlarged to 12 and 48 megapixels and coded as JPEG, AVIF (Pillow) and HEIC (Debian's `heif-enc`). Theirs: all of it decoded, by Pillow or pi-heif. Ours: opened, in sRGB,
 upright, cut and made small for the encoder, and through the encoder: all that `Gallery.add` does but the writing. Both sides take turns.
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pi_heif
 from PIL import Image
+from _data import add_arguments, data_folder
 from _report import interval, report, row
 
 from image_similarity.encoders.encoder import create_encoder, embed, runtime_for
@@ -62,17 +63,16 @@ def seconds(work) -> float:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="holds pets/images")
+    add_arguments(parser, "pets/images")
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--small", action="store_true", help="one turn, 12 megapixels: the figures mean nothing")
     args = parser.parse_args()
 
     encoder, rows = create_encoder(), []
     runtime = runtime_for(encoder, 128)  # so that it is converted
     names = {"jpeg12": "large_jpeg_vs_decoding", "jpeg48": "jpeg48_vs_decoding", "heic12": "heic_vs_decoding", "avif12": "avif_vs_decoding"}
     with tempfile.TemporaryDirectory() as folder:
-        files = coded(image_files(args.data / "pets" / "images")[5], Path(folder), [12] if args.small else list(SIZES))
+        files = coded(image_files(data_folder(args) / "pets" / "images")[5], Path(folder), [12] if args.small else list(SIZES))
         for name, file in files.items():
             ours = lambda file=file: embed([file], encoder, progress=False, runtime=runtime)
             ours(), decode(file)

@@ -60,9 +60,8 @@ def read_titles(folder: Path) -> pd.DataFrame:
 
 def scores_of(predictor: MatchPredictor, captions: list[str], images: list[str]) -> dict[str, np.ndarray]:
     "(captions, images) cosines: of words that ask, and of pictures."
-    tables = {name: pd.DataFrame({name: cells}) for name, cells in (("caption", captions), ("image", images))}
-    return {way: np.matmul(*(predictor.embed_column(table, name, asked=asked).T if name == "image" else predictor.embed_column(table, name, asked=asked)
-                             for name, table in tables.items())) for way, asked in (("t2i", "text"), ("i2t", "image"))}
+    def embedded(name: str, cells: list[str], asked: str) -> np.ndarray: return predictor.embed_column(pd.DataFrame({name: cells}), name, asked=asked)
+    return {way: embedded("caption", captions, asked) @ embedded("image", images, asked).T for way, asked in (("t2i", "text"), ("i2t", "image"))}
 
 
 def held_out(scores: np.ndarray, relevant: np.ndarray, inside: np.ndarray, photos: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from .metrics.pairs import pair_auc, threshold_for_precision
 from .metrics.intervals import bootstrap_interval, image_bootstrap
 from .metrics.calibration import Calibration, expected_calibration_error, fit_calibration
 from .metrics.relevance_tables import rank_figures
+from .encoders.eight_bits import quantised
 from .encoders.encoder import create_encoder, embed
 from .encoders.text_image import ConSEEncoder, encode_prompts
 from .encoders.clip import OpenCLIPEncoder
@@ -100,6 +101,7 @@ __all__ = [
     "pair_index",
     "pair_maps",
     "picture",
+    "quantised",
     "rank_figures",
     "recall_at_k",
     "sample_pets",

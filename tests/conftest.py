@@ -30,6 +30,16 @@ def few_pairs(patch):
     patch.setattr(siamese_head, "pair_batches", partial(siamese_head.pair_batches, n_pairs=192, n_batches=3))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_distances(tmp_path_factory):
+    "How far ahead rows are fetched on this machine is not learned from tests, which run beside each other."
+    from image_similarity.scoring import threads
+    file = tmp_path_factory.mktemp("cache") / "ahead.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "ahead_file", lambda: file)
+        yield
+
+
 @pytest.fixture
 def call(capsys):
     "Run a command in this process: exit code, stdout, stderr."
@@ -60,6 +70,16 @@ def small(tmp_path_factory):
 def few(monkeypatch):
     "Let Siamese heads learn from few pairs."
     few_pairs(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def fewer_pairs():
+    "Let `MatchPredictor.fit` train on fewer pairs, with fewer steps: enough for a test."
+    from image_similarity.matching import image_head, image_training
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_head, "drawn_batches", partial(image_head.drawn_batches, n_batches=3, n_pairs=192))
+        patch.setattr(image_training, "REFINEMENTS", (None, 0, 5))
+        yield
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from .options import AsJson, Exclude, Folder, OwnPlace, Place, Pooling, Quiet, SHEET_FORMATS, Sheet, Verbose, Where, check_figure, found_gallery, open_gallery, shown_place, Weights
-from ..images.console import Voice, did_you_mean, line_path, report, say, shown_path
+from .options import AsJson, Exclude, Folder, OwnPlace, Place, Pooling, Precision, Quiet, SHEET_FORMATS, Sheet, Verbose, Where, check_figure, found_gallery, open_gallery, shown_place, Weights
+from ..images.console import Voice, complain, did_you_mean, line_path, report, say, shown_path
 from ..images.remote import as_url
 
 if TYPE_CHECKING: # they need seconds to load
@@ -96,6 +96,7 @@ def index(
     arch: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Encoder of a new gallery, by timm's name, e.g. resnet34, or hf-hub:owner/name.")] = None,
     weights: Weights = None,
     pooling: Pooling = None,
+    precision: Precision = None,
     model: Annotated[Path | None, typer.Option(metavar="MODEL", show_default=False, help="Use this model's encoder, so that the model can search the gallery.")] = None,
     on: Annotated[str | None, typer.Option(metavar="HOST:PORT|auto", envvar="RAY_ADDRESS", show_envvar=False, show_default=False, help="Look at the pictures on all nodes of this Ray cluster, which see them under "
                                            "the same paths; by default $RAY_ADDRESS, if that is set.")] = None,
@@ -109,12 +110,13 @@ def index(
     A gallery that does not exist is created. Known pictures are skipped, so it may be stopped and run again. What was not looked at, and what is no longer there, is said."""
     from image_similarity.gallery import Gallery
     place = found_gallery() if gallery is None else gallery
-    kept = _gallery_to_fill(place, arch, weights, pooling, model)
+    kept = _gallery_to_fill(place, arch, weights, pooling, precision, model, images, exclude or ())
     if regions: kept = Gallery(place, kept.encoder, regions=True)
-    if on is not None:
-        from image_similarity.gallery.cluster import ClusterEncoder
-        kept.encoder = ClusterEncoder(kept.encoder, on)
-    added = kept.add(images, labels, labels if labels not in (None, "name", "folder") else None, exclude=exclude or ())
+    about = labels if labels not in (None, "name", "folder") else None
+    if on is None: added = kept.add(images, labels, about, exclude=exclude or ())
+    else:
+        from image_similarity.gallery.cluster import add_on_cluster
+        added = add_on_cluster(kept, images, on, labels, about, exclude or ())
     missing = kept.missing(None if images is None or as_url(images) else images)
     report(added.bad)
     tell_passed_over(added.listed)
@@ -131,12 +133,18 @@ def added_json(added: "Added", missing: "Missing", items: int) -> dict:
     return {**counts, "items": items, "bad": added.bad.to_records(), "not_looked_at": added.listed.to_records(),
             "gone": [str(item.path) for item in missing.gone], "away": [str(item.path) for item in missing.away]}
 
-def _gallery_to_fill(place: Path, arch: str | None, weights: Path | None, pooling: str | None, model: Path | None) -> "Gallery":
+def _has_bfloat16() -> bool:
+    from image_similarity.encoders.converted import computes_in
+    try: return computes_in("bfloat16")
+    except ImportError: return False # torch computes
+
+def _gallery_to_fill(place: Path, arch: str | None, weights: Path | None, pooling: str | None, precision: str | None, model: Path | None, images: str | None, exclude: Sequence[str]) -> "Gallery":
     "With the encoder that was asked for. A gallery that has another says so before any network is looked for."
     from image_similarity.gallery import Gallery
     from image_similarity.gallery.opening import is_gallery
     if model is not None and arch is not None: raise ValueError(f"--arch {arch} and --model {model}: the model has its own encoder; leave out one of them")
     if model is not None and weights is not None: raise ValueError(f"--weights {weights} and --model {model}: the model has its own weights; leave out one of them")
+    if model is not None and precision is not None: raise ValueError(f"--precision {precision} and --model {model}: the model computes as it learned to; leave out one of them")
     if model is not None and pooling is not None: raise ValueError(f"--pooling {pooling} and --model {model}: the model pools as it learned to; leave out one of them")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore") # it is about to be filled, which mends what there is to say
@@ -146,14 +154,25 @@ def _gallery_to_fill(place: Path, arch: str | None, weights: Path | None, poolin
     if made_with is not None and pooling not in (None, pooled_by):
         raise ValueError(f"{shown_place(place)}: its vectors are pooled by {pooled_by}, so --pooling {pooling} does not fit; leave it out, or make another gallery")
     pooled_by = pooling or pooled_by
+    computed_in: str = (made_with or {}).get("precision", "float32")
+    if made_with is not None and precision not in (None, computed_in):
+        raise ValueError(f"{shown_place(place)}: its vectors are computed in {computed_in}, so --precision {precision} does not fit; leave it out, or make another gallery")
+    computed_in = precision or computed_in
+    if precision == "bfloat16" and not _has_bfloat16(): complain("this processor has no instructions for bfloat16, so that 32-bit floats are computed in its place, no faster")
     if arch is not None and made_with is not None:
         if made_with.get("name") == arch and weights is None: return kept # pyright: ignore[reportReturnType] (it has a record)
         if made_with.get("name") != arch and not arch.startswith("hf-hub:"): raise ValueError(f"{shown_place(place)}: was made with {made_with.get('name', made_with['kind'])}, so --arch {arch} does not fit; leave it out, or make another gallery")
     if model is not None: return Gallery(place, _finder(model).encoder)
-    if arch is None and weights is None and (kept is not None or pooled_by == "concat"): return kept or Gallery(place)
+    if arch is None and weights is None and (kept is not None or (pooled_by, computed_in) == ("concat", "float32")): return kept or Gallery(place)
     from image_similarity.encoders.encoder import create_encoder
     from image_similarity.encoders.weights import DEFAULT_ENCODER
-    return Gallery(place, create_encoder(arch or (made_with or {}).get("name") or DEFAULT_ENCODER, weights, pooling=pooled_by))
+    name: str = arch or (made_with or {}).get("name") or DEFAULT_ENCODER
+    if computed_in != "int8": return Gallery(place, create_encoder(name, weights, pooling=pooled_by, precision=computed_in))
+    if made_with is not None: raise ValueError(f"{shown_place(place)}: computes in bytes by an encoder that it keeps as it is; leave out --weights, or make another gallery")
+    if images is None: raise ValueError("--precision int8: give the pictures as well, which say how large numbers become inside the encoder")
+    from image_similarity.encoders.eight_bits import quantised
+    from image_similarity.images.listing import image_files
+    return Gallery(place, quantised(create_encoder(name, weights, pooling=pooled_by), image_files(images, exclude) if Path(images).is_dir() or as_url(images) else [images]))
 
 def _finder(model: Path) -> "SimilarityFinder":
     from image_similarity.finder import SimilarityFinder

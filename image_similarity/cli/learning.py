@@ -39,6 +39,8 @@ def train(
     fp16: Annotated[bool, typer.Option("--fp16", help="Mixed precision for --fine-tune. Where there is a GPU, it is on without asking.")] = False,
     time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", show_default=False, help="Stop --fine-tune in time, with what was learned so far: pictures are read, and the encoder "
                                                      "has learned, after so many seconds.")] = None,
+    on: Annotated[str | None, typer.Option(metavar="HOST:PORT|auto", envvar="RAY_ADDRESS", show_envvar=False, show_default=False, help="Look at the pictures on all nodes of this Ray cluster, which see them under "
+                                           "the same paths; by default $RAY_ADDRESS, if that is set.")] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ):
@@ -55,7 +57,7 @@ def train(
     if data.listed is not None: name_passed_over(data.listed) # where that is wanted; how many was said already
     if len(data.classes) < 2: raise ValueError(f"only one class ({data.classes[0]}): give pictures of two or more, or say where labels come from (--labels)")
     say(data)
-    finder, data, embedded = fit_finder(data, create_encoder(arch, weights, pooling=pooling or "concat"), augment=min(4, max(1, 5000 // len(data) - 1)), tuning=tuning)
+    finder, data, embedded = fit_finder(data, create_encoder(arch, weights, pooling=pooling or "concat"), augment=min(4, max(1, 5000 // len(data) - 1)), tuning=tuning, on=on)
     finder.save(out)
     say(f"saved to {shown_path(out)}, with {len(finder):,} picture{'s'[:len(finder) != 1]} to search")
     if len(data.valid): print(evaluate(finder, data, embedded))

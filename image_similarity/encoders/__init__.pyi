@@ -1,4 +1,5 @@
 from .encoder import create_encoder, embed
+from .eight_bits import quantised
 from .text_image import ConSEEncoder, encode_prompts
 from .clip import OpenCLIPEncoder
 from .mixtures import Mixture, picture, words
@@ -11,5 +12,6 @@ __all__ = [
     "embed",
     "encode_prompts",
     "picture",
+    "quantised",
     "words",
 ]

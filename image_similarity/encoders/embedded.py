@@ -90,7 +90,7 @@ def none_readable(n: int, bad: BadImages) -> str:
 
 def embed_through(
     files: Sequence, encoder: Preprocessing, runtime: Callable[[np.ndarray], np.ndarray], augment: int = 0, batch_size: int = 16, n_readers: int = 4,
-    seed: int = 0, progress: bool = True, description: str = "reading images",
+    seed: int = 0, progress: bool = True, description: str = "reading images", first: int = 0,
 ) -> Embedded:
     """`pooled` of many images: read in parallel, bad files skipped and reported.
 
@@ -106,10 +106,11 @@ def embed_through(
         seed: of the augmentation
         progress: show a progress bar on stderr
         description: its label
+        first: number of the first, by which its views are drawn: a part sees what the whole would
     Returns: vectors and report"""
     files, bad, kept = list(files), BadImages(), []
     pooled: np.ndarray | None = None
-    size, seeded = max(1, batch_size // (1 + augment)), [(file, (seed, i)) for i, file in enumerate(files)]
+    size, seeded = max(1, batch_size // (1 + augment)), [(file, (seed, i)) for i, file in enumerate(files, first)]
     work = ((seeded[i:i + size], runtime, encoder, augment) for i in range(0, len(files), size))
     n_threads = min(n_readers, os.cpu_count() or 1, max(1, -(-len(files) // size)))
     looks = (look for chunk in _in_order(_look_at, work, n_threads, ahead=2 * n_threads) for look in chunk)

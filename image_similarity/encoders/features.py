@@ -78,7 +78,7 @@ def with_body(encoder: Encoder, body: nn.Module) -> Encoder:
     Args:
         encoder: gives size, mean, and so on
         body: takes the same input; has `num_features`"""
-    return Encoder(encoder.name, body, encoder.size, encoder.mean, encoder.std, encoder.interpolation, pooling=encoder.pooling).train(encoder.training)
+    return Encoder(encoder.name, body, encoder.size, encoder.mean, encoder.std, encoder.interpolation, pooling=encoder.pooling, precision=encoder.precision).train(encoder.training)
 
 # %% ../../nbs/04_encoders/10_features.ipynb #e9c52097
 class ShallowPath(nn.Module):

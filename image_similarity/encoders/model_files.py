@@ -33,6 +33,7 @@ from safetensors.torch import load_file, save_file
 from ..images.opening import READING
 from ..images.replacing import own_file, replaced_whole, said_when_full
 from .backbones import POOLINGS, built, check_name, cut
+from .converted import PRECISIONS
 from .encoder import Encoder, create_encoder, fingerprint, load_encoder_weights
 from .features import FeatureBody, FeatureLayer, MultiScaleBody, with_body
 from .networks import NetworkBody, describe_encoder, load_network_encoder, looks_at
@@ -203,10 +204,10 @@ def _bodies(encoder: Encoder) -> list[str]: # what was laid around the network o
 
 def _is_original(encoder: Encoder, mark: str) -> bool:
     "Whether the packaged weights make this encoder."
-    return encoder.name in PACKAGED and not _bodies(encoder) and _original_mark(encoder.name, encoder.size, encoder.pooling) == mark
+    return encoder.name in PACKAGED and not _bodies(encoder) and _original_mark(encoder.name, encoder.size, encoder.pooling, encoder.precision) == mark
 
 @cache
-def _original_mark(name: str, size: int, pooling: str) -> str: return fingerprint(create_encoder(name, size=size, pooling=pooling))
+def _original_mark(name: str, size: int, pooling: str, precision: str) -> str: return fingerprint(create_encoder(name, size=size, pooling=pooling, precision=precision))
 
 # %% ../../nbs/04_encoders/12_model_files.ipynb #a3bcbe83
 def _check_size(name: str, size: int, file: Path | None, pooling: str) -> None:
@@ -233,6 +234,8 @@ def load_encoder(folder: Path, saved: dict, older: bool = False) -> Encoder:
     if not isinstance(size, int) or not 8 <= size <= 4096: raise ValueError(f"{folder}: its manifest wants pictures of {str(size)[:20]} pixels; train again")
     bodies, pooling = saved.get("bodies"), saved.get("pooling", "concat")
     if pooling not in POOLINGS: raise ValueError(f"{folder}: its manifest pools by {str(pooling)[:40]}, which this version does not know; train again")
+    precision = saved.get("precision", "float32")
+    if precision not in tuple(PRECISIONS): raise ValueError(f"{folder}: its manifest computes in {str(precision)[:40]}, which this version does not know; train again")
     file = own_file(folder, weights) if weights is not None else None
     if bodies and file is None: raise ValueError(f"{folder}: its manifest names no weights for what {name} has learned; train again")
     if "network" in saved: encoder = load_network_encoder(own_file(folder, str(weights)), saved)
@@ -240,6 +243,7 @@ def load_encoder(folder: Path, saved: dict, older: bool = False) -> Encoder:
         check_name(name) # an address of the hub is for those who type it
         _check_size(name, size, file, pooling)
         encoder = _with_bodies(file, name, size, bodies, pooling) if bodies and file else create_encoder(name, file, size, pooling=pooling)
+        encoder.precision = precision
         if set(_PREPROCESSING) <= saved.keys() and any(saved[k] != encoder.config()[k] for k in _PREPROCESSING): # weights from elsewhere may come with one of their own
             if not looks_at(*(saved[k] for k in _PREPROCESSING)): raise ValueError(f"{folder}: its manifest says {', '.join(f'{k} {str(saved[k])[:60]}' for k in _PREPROCESSING)}: not as an encoder takes pictures; train again")
             encoder.mean, encoder.std, encoder.interpolation = tuple(saved["mean"]), tuple(saved["std"]), saved["interpolation"]

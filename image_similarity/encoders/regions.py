@@ -157,7 +157,7 @@ def grid_runtime(encoder: Encoder, n_images: int = 0) -> Eager | OpenVino:
     Args:
         n_images: that are about to go through it"""
     side = region_side(encoder)
-    return choose(_owners.setdefault(encoder, nn.Identity()), _Grid(encoder), (side, side, 3), lambda: f"{fingerprint(encoder)}-grid", n_images)
+    return choose(_owners.setdefault(encoder, nn.Identity()), _Grid(encoder), (side, side, 3), lambda: f"{fingerprint(encoder)}-grid", n_images, precision=encoder.precision)
 
 def region_vectors(encoder: Encoder, images: Sequence[str | Path | bytes | Image.Image], runtime: Eager | OpenVino | None = None) -> np.ndarray:
     """Vectors of the parts of some pictures; all of each picture is looked at, squeezed into a square.

@@ -11,7 +11,6 @@ __all__ = ['TOLERANCE', 'WORTH_CONVERTING', 'network_device', 'Eager', 'convert'
 # %% ../../nbs/04_encoders/03_runtimes.ipynb #57e1f905
 import json
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .converted import OpenVino, keep_converted, kept_converted, load_openvino
+from .converted import OpenVino, keep_converted, kept_converted, load_openvino, written
 
 # %% ../../nbs/04_encoders/03_runtimes.ipynb #a13dev10
 def network_device() -> torch.device:
@@ -78,18 +77,17 @@ def convert(network: nn.Module, shape: Sequence[int]) -> dict[str, np.ndarray]:
         shape: (h, w, 3) of one input
     Returns: 'xml' and 'bin', uint8: the layers and their weights"""
     openvino = load_openvino()
-    with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore") # torch's tracer warns of every shape that Python looks at
         example = torch.zeros(1, *shape, dtype=torch.uint8)
         traced = torch.jit.trace(network, example, check_trace=False) # `fastest` compares the numbers itself
         model = openvino.convert_model(traced, example_input=example, input=[1, *shape]) # one at a time, see `OpenVino`: what follows from the shape is computed here, a tenth of the time
-        openvino.save_model(model, f"{folder}/model.xml", compress_to_fp16=False)
-        return {part: np.fromfile(f"{folder}/model.{part}", np.uint8) for part in ("xml", "bin")}
+        return written(model)
 
 # %% ../../nbs/04_encoders/03_runtimes.ipynb #28c0f79a
-TOLERANCE = 1e-4 # largest difference from torch, relative to the largest number where that is above 1
+TOLERANCE = {"float32": 1e-4, "bfloat16": .1} # largest difference from torch, relative to the largest number where that is above 1
 
-def fastest(network: nn.Module, shape: Sequence[int], key: str, facts: dict[str, Any] | None = None) -> OpenVino:
+def fastest(network: nn.Module, shape: Sequence[int], key: str, facts: dict[str, Any] | None = None, precision: str = "float32") -> OpenVino:
     """Convert a network, try it beside torch, and keep it.
 
     Raises `ImportError` without OpenVINO, `ValueError` when the network cannot be converted or gives other numbers.
@@ -98,16 +96,17 @@ def fastest(network: nn.Module, shape: Sequence[int], key: str, facts: dict[str,
         network: in eval mode, on the CPU
         shape: (h, w, 3) of one input
         key: tells networks apart; the result is kept under it
-        facts: JSON that is kept with it, as `converted_encoder` needs it"""
+        facts: JSON that is kept with it, as `converted_encoder` needs it
+        precision: one of `PRECISIONS`"""
     try:
         parts = convert(network, shape)
-        runtime = OpenVino(parts)
+        runtime = OpenVino(parts, precision=precision)
         trial = torch.randint(256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         expected, found = Eager(network)(trial), runtime(trial)
     except ImportError: raise
     except Exception as e: raise ValueError(f"OpenVINO cannot run it ({type(e).__name__}: {str(e).strip().splitlines()[-1] if str(e).strip() else ''})") from e
     error = np.abs(found - expected).max() if found.shape == expected.shape else np.inf
-    if not error <= TOLERANCE * max(1, np.abs(expected).max()): raise ValueError(f"OpenVINO's numbers differ from torch's by {error:.2g}")
+    if not error <= TOLERANCE[precision] * max(1, np.abs(expected).max()): raise ValueError(f"OpenVINO's numbers differ from torch's by {error:.2g}")
     told = {} if facts is None else {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)}
     keep_converted({**parts, **told}, key)
     return runtime
@@ -150,15 +149,15 @@ class _Choice:
 
 _chosen, _choosing = WeakKeyDictionary(), Lock()
 
-def _from_cache(key: str) -> OpenVino | None:
+def _from_cache(key: str, precision: str) -> OpenVino | None:
     "What an earlier process has converted, if it can be used here."
     parts = kept_converted(key)
-    try: return OpenVino(parts) if parts is not None else None
+    try: return OpenVino(parts, precision=precision) if parts is not None else None
     except (ImportError, RuntimeError): return None # there is no OpenVINO any more, or one that reads another format
 
-def _convert_for(choice: _Choice, network: nn.Module, shape: Sequence[int], key: str, facts: dict[str, Any] | None) -> None:
+def _convert_for(choice: _Choice, network: nn.Module, shape: Sequence[int], key: str, facts: dict[str, Any] | None, precision: str) -> None:
     "Convert a network, or say why not."
-    try: choice.runtime = fastest(network, shape, key, facts)
+    try: choice.runtime = fastest(network, shape, key, facts, precision)
     except ImportError: choice.why = "OpenVINO is faster, but not installed: pip install openvino"
     except ValueError as e:
         choice.why = str(e)
@@ -167,6 +166,7 @@ def _convert_for(choice: _Choice, network: nn.Module, shape: Sequence[int], key:
 # %% ../../nbs/04_encoders/03_runtimes.ipynb #70aa9c95
 def choose(
     owner: nn.Module, network: nn.Module, shape: Sequence[int], key: Callable[[], str], n_images: int, facts: dict[str, Any] | None = None,
+    precision: str = "float32",
 ) -> Eager | OpenVino:
     """What runs a network fastest on the whole, for the weights as they are now.
 
@@ -176,13 +176,15 @@ def choose(
         shape: (h, w, 3) of one input
         key: tells networks apart, for the cache
         n_images: how many are about to go through it
-        facts: kept with it, see `fastest`"""
+        facts: kept with it, see `fastest`
+        precision: one of `PRECISIONS`; whoever asks for another has it from the first picture on"""
     why = only_torch(network)
     if why: return Eager(network, why)
     state = tuple(shape), torch.get_num_threads(), weights_state(network)
     with _choosing:
         choice = _chosen.get(owner)
-        if choice is None or choice.state != state: choice = _chosen[owner] = _Choice(state, _from_cache(key()))
+        if choice is None or choice.state != state: choice = _chosen[owner] = _Choice(state, _from_cache(key(), precision))
         before, choice.seen = choice.seen, choice.seen + n_images
-        if choice.runtime is None and before < WORTH_CONVERTING <= choice.seen: _convert_for(choice, network, shape, key(), facts)
+        worth = WORTH_CONVERTING if precision == "float32" else 1
+        if choice.runtime is None and before < worth <= choice.seen: _convert_for(choice, network, shape, key(), facts, precision)
         return choice.runtime or Eager(network, choice.why)

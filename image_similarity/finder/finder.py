@@ -33,7 +33,7 @@ from .looking import Moment, answered, class_agreement, look_at, spent_by, with_
 from ..gallery.correcting import refit_pairs, scorer_at_work
 from ..gallery.feedback import Version
 from ..gallery.gallery import Gallery
-from ..gallery.pairs import GalleryPairs
+from ..gallery.shards import pairs_of
 from ..gallery.searching import rows_where
 from ..gallery.acknowledged import FILE
 from ..gallery.sqlite_file import unwritten
@@ -81,12 +81,13 @@ class SimilarityFinder:
     _read: tuple[Path, dict] | None       # the folder that it was loaded from, and how the learners there were made
     _saved: tuple[Path, tuple[int, str]] | None = None # the folder of the last `save`, and the gallery's revision then
     _last: Moment | None = None
+    _on: str | None = None # the cluster that compares
     _own: Model # as it was learned; `model` has the version of its head that is at work in the gallery
 
     def _set_up(self, model: Model, gallery: Gallery) -> None:
         self._own, self.gallery = model, checked_gallery(model, gallery)
         self.model = replace(model, scorer=scorer_at_work(gallery, model.scorer))
-        self._pairs = GalleryPairs(gallery, self.scorer)
+        self._pairs = pairs_of(gallery, self.scorer, self._on)
         self._last = self._saved = None
 
     @property
@@ -264,36 +265,38 @@ class SimilarityFinder:
         query = features_of(self.encoder, self.images[0][0])
         return [(query, features_of(self.encoder, image)) for _, image in self.images]
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, with_gallery: bool = True) -> Path:
         """Raises `TypeError` that names the layers of a learner that could not be built again, `ValueError` if the folder is something else.
 
         Args:
-            folder: made, or replaced if it is a model folder"""
+            folder: made, or replaced if it is a model folder
+            with_gallery: False: it takes load(folder, gallery) to search with it"""
         parts = {which: kept_record(self._learners, self._read, which) for which in HEADS}
         place = Path(os.path.realpath(folder))
         with unwritten(place / FILE), written_whole(place) as beside:
             if self.gallery.folder == place: self.gallery.catalogue.follow() # with all that others have added
-            self.gallery.save_to(beside)
+            if with_gallery: self.gallery.save_to(beside)
             write_model(beside, self._own, *({which: part[k] for which, part in parts.items()} for k in (0, 1)))
         if self.gallery.folder == place: self._set_up(self._own, Gallery(folder, self.encoder)) # the one that was open is gone
-        self._saved = place, self.gallery.catalogue.revision()
+        self._saved = (place, self.gallery.catalogue.revision()) if with_gallery else None
         return Path(folder)
 
     @classmethod
-    def load(cls, folder: str | Path, gallery: Gallery | str | Path | None = None) -> SimilarityFinder:
+    def load(cls, folder: str | Path, gallery: Gallery | str | Path | None = None, on: str | None = None) -> SimilarityFinder:
         """Raises `FileNotFoundError` or `ValueError` that says what does not fit and what to do.
 
         Args:
             folder: that `save` wrote
-            gallery: another gallery to search, its folder, or its address (postgresql://…); None for the model's own"""
+            gallery: another gallery to search, its folder, or its address (postgresql://…); None for the model's own
+            on: HOST:PORT of a Ray cluster's head, or auto: compare on all of its nodes, which see the gallery under the same address"""
         folder, finder = Path(os.path.realpath(folder)), cls.__new__(cls)
         model, records = read_model(folder)
-        finder._set_up(model, own_gallery(folder, model.encoder))
-        if gallery is not None: finder._set_up(model, gallery if isinstance(gallery, Gallery) else Gallery(gallery))
+        finder._on = on
+        finder._set_up(model, own_gallery(folder, model.encoder) if gallery is None else gallery if isinstance(gallery, Gallery) else Gallery(gallery))
         finder._learners, finder._read, finder.bad = {}, (folder, records), BadImages()
         return finder
 
-    def __reduce__(self): return type(self).load, where_kept(self.gallery, self._read, self._saved) # for pickle and deepcopy
+    def __reduce__(self): return type(self).load, (*where_kept(self.gallery, self._read, self._saved), None)[:2] + (self._on,) # for pickle and deepcopy
     def __len__(self) -> int: return len(self.gallery)
 
     def __repr__(self): return f"SimilarityFinder({len(self):,} image{'s'[:len(self) != 1]} of {len(set(self.labels))} class{'es'[:2 * (len(set(self.labels)) != 1)]}, {self.encoder}, {self.scorer})"

@@ -28,7 +28,7 @@ from .candidates import among, best_rows, first_contents, pair_table
 from .folder import Model
 from ..gallery.catalogue import Catalogue, Item
 from ..gallery.asking import one_each
-from ..gallery.pairs import PairView
+from ..gallery.pairs import ByClass, PairView
 from ..scoring.open_world import SHORT, OpenWorld, Cover, Side, allowance, cover, looked_again, nearness, other_side, side_scores, spent_for, trained_side, usual_cosine
 from ..scoring.scorers import embedding
 
@@ -133,7 +133,7 @@ def two_sides(now: Moment, look: Look, meeting: np.ndarray, most: int = SHORT) -
         meeting: (N,) bool: rows that meet the conditions of the search
         most: items of each side"""
     classes, items, parts = len(look.log_posterior), {}, []
-    weigh = lambda rows, logits: _class_log(look, now.places[rows]) - np.logaddexp(0, -logits)
+    weigh = ByClass(_class_logs(look), now.places)
     for is_trained in (True, False):
         own = meeting & ((now.places < classes) == is_trained)
         found = best_rows(now.catalogue, now.view, look.pooled, weigh if is_trained else None, own, most) if own.any() else []
@@ -144,13 +144,12 @@ def two_sides(now: Moment, look: Look, meeting: np.ndarray, most: int = SHORT) -
     if look.world.again.kind != "off": others = looked_again(others, look.world.cosine, pair_table(now.catalogue, look.model.scorer, now.view.ids[others.rows[:SHORT]]), look.world.again)
     return Sides(trained, others, items, look.world.known_log_odds(trained, others, near), near)
 
-def _class_log(look: Look, places: np.ndarray) -> np.ndarray: # (n,) log probability of each item's class; 0 for the others
-    return np.append(look.log_posterior.double().numpy(), 0.)[places]
+def _class_logs(look: Look) -> np.ndarray: return np.append(look.log_posterior.double().numpy(), 0.) # (classes + 1,) log probability of each class; 0 for the others
 
 def _side(now: Moment, look: Look, rows: np.ndarray, logits: np.ndarray) -> Side:
-    units = now.view.index.rows.unit[rows]
+    units = now.view.index.units(rows)
     cosines = units @ look.unit[0] if units.shape[1] else np.zeros(len(rows)) # a head without a cosine keeps no embeddings
-    return Side(rows, logits, cosines.astype(float), _class_log(look, now.places[rows]))
+    return Side(rows, logits, cosines.astype(float), _class_logs(look)[now.places[rows]])
 
 # %% ../../nbs/10_finder/03_looking.ipynb #c9b276cf
 class Match(NamedTuple):
@@ -168,7 +167,7 @@ def _matches(now: Moment, look: Look, sides: Sides, rows: np.ndarray, items: lis
     "With the log odds of each, or the reason why there are none."
     if not look.world.calibrated: return [Match(*found, None, NO_CLASSES) for found in zip(items, scores, logits)]
     if sides.near < look.world.far: return [Match(*found, None, FAR_QUERY) for found in zip(items, scores, logits)]
-    trained, units = now.places[rows] < len(look.log_posterior), now.view.index.rows.unit[rows]
+    trained, units = now.places[rows] < len(look.log_posterior), now.view.index.units(rows)
     odds, far = np.zeros(len(rows)), ~trained & (look.near(units) < look.world.far)
     for kind in (True, False):
         own = np.flatnonzero(trained == kind)

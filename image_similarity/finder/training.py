@@ -21,6 +21,7 @@ from ..encoders.encoder import Embedded, Encoder, embed
 from .evaluation import part_of
 from .finder import SimilarityFinder
 from ..encoders.model_files import MANIFEST
+from ..encoders.spreading import embedding_on
 from ..learners.encoder_tuning import Tuning, learned_encoder
 from ..learners.siamese import siamese_learner
 
@@ -32,7 +33,9 @@ class Fitted(NamedTuple):
     embedded: Embedded       # their vectors
 
 # %% ../../nbs/10_finder/08_training.ipynb #675e6f26
-def fit_finder(data: LabelledImages, encoder: Encoder, augment: int = 4, log: TextIO | None = None, tuning: Tuning | None = None, **fit: Any) -> Fitted:
+def fit_finder(
+    data: LabelledImages, encoder: Encoder, augment: int = 4, log: TextIO | None = None, tuning: Tuning | None = None, on: str | None = None, **fit: Any,
+) -> Fitted:
     """Embed, train the classifier and the Siamese network, and fill the gallery.
 
     Files that cannot be read are named on stderr and left out. Raises `ValueError` when there is too little to learn from.
@@ -43,9 +46,11 @@ def fit_finder(data: LabelledImages, encoder: Encoder, augment: int = 4, log: Te
         augment: augmented views of each picture
         log: where to say what was done; None for stderr
         tuning: how the encoder itself is to learn first; None leaves it as it is
+        on: HOST:PORT of a Ray cluster's head, or auto: look at the pictures on all of its nodes, which see them under the same paths
         fit: for both learners, such as `epochs`"""
     begun = time.monotonic()
-    look = lambda by, files: embed(files, by, augment=augment, progress=log is None)
+    def look(by: Encoder, files: list) -> Embedded:
+        with embedding_on(on): return embed(files, by, augment=augment, progress=log is None)
     with timed(f"read {len(data):,} pictures with {encoder.name}", log): embedded = look(encoder, data.files)
     reading = time.monotonic() - begun
     report(bad := embedded.bad)

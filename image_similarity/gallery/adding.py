@@ -187,14 +187,14 @@ def _look(encoder: GalleryEncoder, items: Sequence[Item], contents: Mapping[Path
     bad += [ImageError(items[i].path, "was written while it was looked at; add it again") for n, i in enumerate(kept) if n not in set(still)]
     return [items[kept[n]] for n in still], seen.pooled[still] if still else None
 
-def _written(catalogue: Catalogue, plan: Plan, copied: list[Item], copies: np.ndarray, looked: list[Item], pooled: np.ndarray | None) -> dict[Path, Item]:
+def _written(catalogue: Catalogue, plan: Plan, copied: list[Item], copies: np.ndarray, looked: list[Item], pooled: np.ndarray | None) -> set[Path]:
     "What another process has added meanwhile."
     with catalogue.writing() if looked or copied or plan.keep or plan.moved else nullcontext(): # nothing to write is no change
-        there = catalogue.items_by_path([item.path for item in looked + copied])
+        there = {*catalogue.items_by_path([item.path for item in looked + copied])}
         if plan.keep or plan.moved: catalogue.put_items(plan.keep + plan.moved)
-        if copied: catalogue.put_items(copied, copies)
-        if pooled is not None: catalogue.put_items(looked, pooled)
-    return there
+        ids = [*(catalogue.put_items(copied, copies) if copied else []), *(catalogue.put_items(looked, pooled) if pooled is not None else [])]
+        met = set() if catalogue.database is None else catalogue.database.met() # by the writing itself: nothing is locked before it
+        return there | {item.path for item, id in zip(copied + looked, ids) if id in met}
 
 def _carry_out(catalogue: Catalogue, encoder: Callable[[], GalleryEncoder], plan: Plan, report: Added) -> None:
     "Write what a plan says. What another process has added meanwhile is not new."
@@ -203,7 +203,7 @@ def _carry_out(catalogue: Catalogue, encoder: Callable[[], GalleryEncoder], plan
     known = [not np.isnan(vector).any() for vector in vectors] # a twin of an older gallery may have none yet
     copied, look = [item for (item, _), k in zip(plan.copies, known) if k], plan.look + [item for (item, _), k in zip(plan.copies, known) if not k]
     looked, pooled = _look(encoder(), look, plan.contents, report.bad) if look else ([], None)
-    done, there = looked + copied, {}
+    done, there = looked + copied, set()
     for left in reversed(range(CONFLICTS)):
         try: there = _written(catalogue, plan, copied, vectors[known], looked, pooled)
         except Conflict:
@@ -212,8 +212,7 @@ def _carry_out(catalogue: Catalogue, encoder: Callable[[], GalleryEncoder], plan
     report.new += sum(item.path not in there for item in done)
     report.changed += sum(item.id is not None for item in done)
     report.unchanged += plan.unchanged + sum(item.id is None and item.path in there for item in done)
-    report.moved += len(plan.moved)
-    report.linked += plan.linked
+    report.moved, report.linked = report.moved + len(plan.moved), report.linked + plan.linked
 
 def look_again(catalogue: Catalogue, encoder: GalleryEncoder, report: Added, progress: bool = True) -> None:
     """Look at the items that have no vector: those of an older gallery. Whoever is killed on the way goes on from there; ids, labels and metadata stay.

@@ -107,6 +107,7 @@ class Database(Protocol):
     def fetched_files(self) -> Path: ... # a folder of this machine with these files
     def adopt(self, items: Sequence[Item], pooled: np.ndarray, last: int) -> None: ... # keep items under the ids that they have, see `adopt_items`
     def last_id(self) -> int: ... # that was given to an item; 0 before the first
+    def met(self) -> set[int]: ... # ids of items that were put as new, and that another writer made while this change was under way
     def size(self) -> int: ... # bytes
     def sample(self, most: int) -> np.ndarray: ... # (n, D) what a search compares, of items from all over the gallery
     def approximations(self) -> list[dict]: ... # metric, rows and measured recall of each approximate index
@@ -219,12 +220,13 @@ class Catalogue(Remembers, Protocol):
         Returns: (D,) float32 of those that there are"""
         ...
 
-    def vectors_since(self, revision: int = -1, block: int = 4096) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def vectors_since(self, revision: int = -1, block: int = 4096, part: tuple[int, int] = (0, 1)) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """New and changed vectors, oldest change first, block by block.
 
         Args:
             revision: only what was changed after it
             block: rows given at a time
+            part: (i, n): only ids that leave i when divided by n
         Returns: ids (n,) and pooled (n, D) float32"""
         ...
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from .adopting import adopt_items, last_id
+from .adopting import adopt_items, carry_parts, carry_words, last_id
 from .catalogue import Catalogue, Item
+from .feedback import FeedbackCatalogue
 from .encoder import encoder_files, named
 from .inventory import copy_encoder
 from ..images.progress import progress_bar
@@ -61,7 +62,7 @@ def _differing(items: list[Item], pooled: np.ndarray, there: list[Item], vectors
     return differ, sorted({item.id or 0 for item in there} - {item.id or 0 for item in items})
 
 # %% ../../nbs/09_gallery/35_copying.ipynb #c889c13b
-def copy_catalogue(source: Catalogue, target: Catalogue, progress: bool = True) -> Copied:
+def copy_catalogue(source: FeedbackCatalogue, target: FeedbackCatalogue, progress: bool = True) -> Copied:
     """Make a catalogue the same as another. Raises `ValueError` for one that holds something else, and when others wrote while the two were compared.
 
     Args:
@@ -80,7 +81,10 @@ def copy_catalogue(source: Catalogue, target: Catalogue, progress: bool = True) 
     for block in _blocks(source, target):
         differ, gone = _differing(*block)
         if differ or gone: raise ValueError(f"{named(target)}: item {block[0][differ[0]].id if differ else gone[0]} differs from that of {named(source)}: somebody writes into one of the two; copy again when they are done")
-    target.set_fact("copied", {"items": len(target), "revision": source.revision()[0]})
+    carry_parts(source, target)
+    with target.writing():
+        carry_words(source, target)
+        target.set_fact("copied", {"items": len(target), "revision": source.revision()[0]})
     return Copied(len(target), written)
 
 def _begin(source: Catalogue, target: Catalogue) -> None:

@@ -91,6 +91,9 @@ def load_gallery_encoder(folder: Path, saved: dict, older: bool = False) -> Gall
     if saved.get("kind") == "clip":
         from image_similarity.encoders.clip import OpenCLIPEncoder
         return OpenCLIPEncoder.load(folder, saved, older) # pyright: ignore[reportReturnType] its cached properties are properties
+    if saved.get("kind") == "eight_bits":
+        from image_similarity.encoders.eight_bits import EightBitEncoder
+        return EightBitEncoder.load(folder, saved, older)
     if saved.get("kind") != "encoder": raise ValueError(f"{folder}: looks at pictures with {saved.get('kind')}, which this version does not know; give the encoder (encoder=…)")
     return PooledEncoder(_loaded(folder, saved, older))
 
@@ -151,7 +154,7 @@ def is_outdated(
 ) -> bool:
     "Whether its vectors were made when pictures were read in an earlier way, see `READING`."
     saved = catalogue.fact("encoder") or {}
-    return saved.get("kind") in ("encoder", "clip") and saved.get("reading", 1) != READING
+    return saved.get("kind") in ("encoder", "clip", "eight_bits") and saved.get("reading", 1) != READING
 
 def outdated(
     catalogue: Catalogue,

@@ -98,6 +98,8 @@ class Gallery(Whole):
     @property
     def place(self) -> str | Path | None: return self._address or self.folder # what opens it again; None in memory
     @property
+    def keeps_regions(self) -> bool: return self._regions or keeps_parts(self.catalogue) # whether `add` keeps vectors of parts, too
+    @property
     def ids(self) -> list[int]: return self.catalogue.ids() # in order
     @property
     def files(self) -> list[Path]: return [*self.catalogue.paths().values()] # in order of id
@@ -144,7 +146,7 @@ class Gallery(Whole):
         if is_outdated(self.catalogue): self._encoder = renewed(self.catalogue)
         added = add_files(self.catalogue, lambda: encoder_at_work(self.catalogue, self.encoder), chosen.names, named, known, progress, chosen.opened)
         added.listed = chosen.listed
-        if self._regions or keeps_parts(self.catalogue): fill_parts(self, progress)
+        if self.keeps_regions: fill_parts(self, progress)
         return added
 
     def missing(self, folder: str | Path | None = None) -> Missing:

@@ -35,7 +35,7 @@ _NEW = "unnest(%s::bytea[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s
 _TAKEN_OVER = "label = excluded.label, metadata = excluded.metadata, hash = excluded.hash, size = excluded.size, mtime_ns = excluded.mtime_ns"
 _PUT = ("INSERT INTO items(id, path, label, metadata, hash, size, mtime_ns) SELECT id, path, label, metadata::jsonb, hash, size, mtime_ns " # ids in the order of the items; written in
         f"FROM (SELECT nextval('items_id_seq') AS id, new.* FROM {_NEW} OFFSET 0) AS numbered ORDER BY path " # that of paths: who adds the same files does not wait crosswise
-        f"ON CONFLICT (path) DO UPDATE SET {_TAKEN_OVER} RETURNING path, id")
+        f"ON CONFLICT (path) DO UPDATE SET {_TAKEN_OVER} RETURNING path, id, xmax = 0") # of a new row nobody was the last to change it
 _CHANGE = "UPDATE items SET path = %s, label = %s, metadata = %s::jsonb, hash = %s, size = %s, mtime_ns = %s WHERE id = %s"
 
 # %% ../../nbs/09_gallery/33_postgres.ipynb #de82103d
@@ -113,6 +113,7 @@ class PostgresCatalogue(PostgresDecisions, PostgresFeedback):
             if version != len(STEPS): raise ValueError(f"{self.server.shown}: was brought to format {version} meanwhile, and this version writes {len(STEPS)}; update image_similarity")
             (number,), = self.server.rows("INSERT INTO revisions VALUES (pg_current_xact_id(), %s) RETURNING changed::text::bigint", [uuid4().hex])
             self._change.number = number
+            self._database.meet()
             try: yield number
             finally: self._change.number = None
 
@@ -121,7 +122,9 @@ class PostgresCatalogue(PostgresDecisions, PostgresFeedback):
         ids = [item.id for item in items]
         with self.writing():
             new = {row[0]: row for item, row in zip(items, rows) if item.id is None} # of two of one path, the later
-            given = dict(self.server.rows(_PUT, [*map(list, zip(*new.values()))]) if new else [])
+            put = self.server.rows(_PUT, [*map(list, zip(*new.values()))]) if new else []
+            given = {path: id for path, id, _ in put}
+            self._database.meet(id for _, id, is_new in put if not is_new)
             for item, row in sorted(((i, r) for i, r in zip(items, rows) if i.id is not None), key=lambda one: one[0].id or 0): self._change_item(row, item.id or 0)
             ids = [given[row[0]] if id is None else id for id, row in zip(ids, rows)]
             if pooled is not None and len(ids): self._database.put_vectors(ids, np.ascontiguousarray(pooled, np.float32))
@@ -156,9 +159,9 @@ class PostgresCatalogue(PostgresDecisions, PostgresFeedback):
     def pooled_by_id(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
         return {id: vector.to_numpy() for id, vector in self.server.rows("SELECT id, pooled FROM vectors WHERE id = ANY(%s::bigint[])", [safe_ids(ids)])}
 
-    def vectors_since(self, revision: int = -1, block: int = 4096) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def vectors_since(self, revision: int = -1, block: int = 4096, part: tuple[int, int] = (0, 1)) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         last = (str(max(revision, 0)), 2**63 - 1)
-        while found := self.server.rows("SELECT changed::text, id, pooled FROM vectors WHERE (changed, id) > (%s::text::xid8, %s) ORDER BY changed, id LIMIT %s", [*last, block]):
+        while found := self.server.rows("SELECT changed::text, id, pooled FROM vectors WHERE (changed, id) > (%s::text::xid8, %s) AND id %% %s = %s ORDER BY changed, id LIMIT %s", [*last, *part[::-1], block]):
             yield np.array([id for _, id, _ in found]), np.stack([vector.to_numpy() for _, _, vector in found])
             last = found[-1][:2]
 

@@ -10,6 +10,7 @@ __all__ = ['PART', 'path_bytes', 'safe_ids', 'item_row', 'PostgresDatabase']
 # %% ../../nbs/09_gallery/30_postgres_database.ipynb #a0e084a3
 import json
 import os
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -53,6 +54,7 @@ class PostgresDatabase(PostgresSearch):
         """Args:
             compared: what is compared of a vector, see `compared_rows`, and its numbers; 0 as long as nothing is known"""
         super().__init__(server, compared)
+        self._met = threading.local() # ids, in each thread
         self.address = server.shown
         (self.id,), = server.rows("SELECT id FROM gallery")
 
@@ -98,6 +100,19 @@ class PostgresDatabase(PostgresSearch):
         last, rows = {id: i for i, id in enumerate(ids)}, compared_rows(pooled, compared) # of two for one item, the later
         self.server.run(_PARTS, [safe_ids(last)] * 2)
         self.server.run_many(_VECTOR, [(zlib.crc32(np.ascontiguousarray(pooled[i], "<f4").data), pooled[i], rows[i], id) for id, i in sorted(last.items())])
+
+    def meet(self, ids: Iterable[int] | None = None) -> None:
+        """Note for one who is writing.
+
+        Args:
+            ids: of items that were given as new, and are not: another writer was quicker; None at the beginning of a change"""
+        self._met.ids = set() if ids is None else self.met() | set(ids)
+
+    def met(self) -> set[int]:
+        """Items that another writer made while this change was under way.
+
+        Returns: ids"""
+        return getattr(self._met, "ids", set())
 
     def last_id(self) -> int:
         """The last id that was given to an item.

@@ -95,11 +95,19 @@ class PostgresServer:
         self._give(self._connected())
         self._known = True
 
-    def _connected(self) -> psycopg.Connection:
+    def own_connection(self) -> psycopg.Connection:
+        """For locks that last as long as the connection: both ends notice within half a minute that the other is gone, this one first. Raises what `PostgresServer` raises.
+
+        Returns: for the one who asks, who closes it"""
+        new = self._connected(keepalives_idle=5, keepalives_interval=3, keepalives_count=2, tcp_user_timeout=10_000)
+        for name, seconds in (("idle", 10), ("interval", 5), ("count", 3)): new.execute(f"SET tcp_keepalives_{name} = {seconds}".encode())
+        return new
+
+    def _connected(self, **more: Any) -> psycopg.Connection:
         "A new connection; patiently, to a server that was there before."
         until = time.monotonic() + PATIENCE
         while True:
-            try: new = psycopg.connect(self.conninfo, autocommit=True, connect_timeout=10, application_name="image_similarity")
+            try: new = psycopg.connect(self.conninfo, autocommit=True, connect_timeout=10, application_name="image_similarity", **more)
             except psycopg.Error as e:
                 trouble = _unconnected(e, self.shown)
                 if not self._known or time.monotonic() > until or isinstance(trouble, PermissionError): raise trouble from e

@@ -237,9 +237,9 @@ class SqliteCatalogue(SqliteDecisions, Catalogue):
         found = self.file.rows("SELECT id, pooled FROM vectors WHERE id IN (SELECT value FROM json_each(?))", [_numbers(ids)])
         return {id: self._vector(id, pooled) for id, pooled in found}
 
-    def vectors_since(self, revision: int = -1, block: int = 4096) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def vectors_since(self, revision: int = -1, block: int = 4096, part: tuple[int, int] = (0, 1)) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         last = (revision, 2**63 - 1)
-        while found := self.file.rows("SELECT changed, id, pooled FROM vectors WHERE (changed, id) > (?, ?) ORDER BY changed, id LIMIT ?", (*last, block)):
+        while found := self.file.rows("SELECT changed, id, pooled FROM vectors WHERE (changed, id) > (?, ?) AND id % ? = ? ORDER BY changed, id LIMIT ?", (*last, *part[::-1], block)):
             yield np.array([id for _, id, _ in found]), np.stack([self._vector(id, p) for _, id, p in found])
             last = found[-1][:2]
 

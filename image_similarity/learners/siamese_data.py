@@ -167,7 +167,11 @@ def siamese_dls(data: LabelledImages, encoder: Encoder, batch_size: int = 16) ->
 # %% ../../nbs/06_learners/09_siamese_data.ipynb #3ee6acba
 @show_batch.dispatch
 def _show_pairs_of_batch(x: SiameseImage, y, samples, ctxs=None, max_n=6, nrows=None, ncols=3, figsize=None, **kwargs):
-    return show_pairs(samples[:max_n] if samples else _items(x, max_n), ncols, axes=ctxs, nrows=nrows, figsize=figsize) # without samples where the loader is not a `PairDL`
+    pairs = [_as_pair(sample) for sample in samples[:max_n]] if samples else _items(x, max_n) # without samples where the loader is not a `PairDL`
+    return show_pairs(pairs, ncols, axes=ctxs, nrows=nrows, figsize=figsize)
+
+def _as_pair(sample) -> SiameseImage: # of a data block, two images are one side of an item, and their category is the other
+    return sample if isinstance(sample, SiameseImage) else SiameseImage(*sample[0], str(sample[1]))
 
 @show_results.dispatch
 def _show_pairs_with_answers(x: SiameseImage, y, samples, outs, ctxs=None, max_n=6, ncols=3, **kwargs):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from ..images.progress import progress_bar
 
-from ..encoders.encoder import Encoder, embed
+from ..encoders.encoder import ELSEWHERE, Encoder, embed
 from ..encoders.preprocessing import open_for
 from ..images.errors import ImageError
 from ..images.opening import OpenPicture
@@ -52,6 +52,10 @@ class ItemVectors:
 
 # %% ../../nbs/11_matching/06_image_items.ipynb #c0c9b60c
 CHUNK, FIRST = 16, 2 # images between two looks at the clock, the first of which has to be soon
+
+def _at_once() -> int: # such chunks that are read at the same time
+    elsewhere = ELSEWHERE.get()
+    return elsewhere.n if elsewhere else 1
 
 class ImageItems:
     "The image side of a predictor: reads each image once, however many pairs and calls it is in."
@@ -89,7 +93,7 @@ class ImageItems:
         reasons, left, done = {}, [f for f in files if f not in found], 0
         with progress_bar(None, "reading images", len(left), shown=progress) as bar:
             while done < len(left):
-                start, chunk = time.monotonic(), left[done:done + (CHUNK if until is None or done else FIRST)]
+                start, chunk = time.monotonic(), left[done:done + (CHUNK * _at_once() if until is None or done else FIRST)]
                 if until is not None and start > until: break
                 for file, views in zip(chunk, self._embed(chunk, augment)):
                     if isinstance(views, str): reasons[file] = views

@@ -32,6 +32,7 @@ from .pairs import BadRows, IdMappings, Pairs, Table, match_labels, pair_table, 
 from .sentence_matcher import SentenceMatcher
 from .settings import ImageSettings, SentenceSettings, TextSettings
 from .text_matcher import TextMatcher
+from ..encoders.spreading import embedding_on
 from ..metrics.pair_figures import BY_PROBABILITY, PAIR_METRICS, pair_metric
 from ..metrics.relevance_tables import RANK_METRICS, rank_metric
 
@@ -91,7 +92,7 @@ class MatchPredictor(TableReader):
         self, train_data: Table, tuning_data: Table | None = None, time_limit: float | None = None, id_mappings: IdMappings | None = None,
         progress: bool | None = None, presets: str | None = None, hyperparameters: Mapping[str, Any] | Sequence[str] | str | None = None,
         seed: int | None = None, save_path: str | Path | None = None, holdout_frac: float | None = None, column_types: Mapping[str, str] | None = None,
-        standalone: bool = True,
+        standalone: bool = True, on: str | None = None,
     ) -> "MatchPredictor":
         """Learn from labelled pairs, after those of earlier fits.
 
@@ -110,6 +111,7 @@ class MatchPredictor(TableReader):
             holdout_frac: share that is held out at a time where there is no `tuning_data`; None: by how much there is
             column_types: "text" or "image_path" for a column; None: seen from the cells
             standalone: a saved folder needs nothing beside it either way
+            on: HOST:PORT of a Ray cluster's head, or auto: look at the pictures on all of its nodes
         Returns: itself"""
         seconds, place, start = checked_seconds(time_limit), checked_place(save_path) or self._place, time.monotonic()
         tuning, tables = checked_tuning(tuning_data), [pair_table(train_data)]
@@ -121,8 +123,8 @@ class MatchPredictor(TableReader):
         if self.fitted and labels != self.labels: raise ValueError(f"earlier pairs had the labels {self.class_labels}, these have {labels.classes}")
         parts = [self._labelled(table, id_mappings, labels) for table in tables]
         indexes = [list(table.index) for table in tables] + [[]]
-        fit = self.matcher.fit(parts[0], parts[1] if len(parts) > 1 else None, self.train_pairs, indexes[:2], seconds,
-                               self.shows_progress if progress is None else progress)
+        shown = self.shows_progress if progress is None else progress
+        with embedding_on(on): fit = self.matcher.fit(parts[0], parts[1] if len(parts) > 1 else None, self.train_pairs, indexes[:2], seconds, shown)
         self.labels, self.train_pairs, self.leaks, self.seconds = labels, fit.train, fit.leaks, time.monotonic() - start
         self.held = held_kinds(parts[0], (str(self.query), str(self.response)))
         self._tell(fit.bad)

@@ -109,7 +109,7 @@ fetch = instruction(types.none, _fetch) # have the line of memory at row[j] brou
 hinges = instruction(FLOATS, _hinges) # total + w * relu(q + g)
 products = instruction(FLOATS, lambda builder, q, g, total: builder.fadd(builder.fmul(q, g, flags=FREELY), total, flags=FREELY)) # total + q * g
 levels = instruction(SHORTS, _levels) # max(PARTS * codes, cut)
-pairs = instruction(INTEGERS, _pairs) # total + a * b, where two neighbours share a sum: one instruction (VNNI), or two
+pairs = instruction(INTEGERS, _pairs) # total + a * b, where two neighbours share a sum: one instruction with VNNI, or two
 plus_floats = instruction(FLOATS, lambda builder, a, b: builder.fadd(a, b, flags=FREELY))
 plus = instruction(INTEGERS, lambda builder, a, b: builder.add(a, b))
 total_of_floats = instruction(types.float32, lambda builder, a: _call(builder, "llvm.vector.reduce.fadd.v16f32", ir.FloatType(), [ir.Constant(ir.FloatType(), 0.), a], fastmath=FREELY))

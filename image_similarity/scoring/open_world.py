@@ -91,8 +91,7 @@ def reciprocal(scores: np.ndarray, between: np.ndarray, n: int) -> np.ndarray:
 
 def looked_again(side: Side, cosine: float, between: np.ndarray, again: Again) -> Side:
     """Args:
-        side: of `other_side`
-        cosine: what a cosine of 1 is worth beside the logit
+        cosine: as for `other_side`
         between: (k, k) logits of the pairs of its first k items, which are ranked"""
     k = len(between)
     if again.kind == "off" or k < 2: return side
@@ -163,7 +162,8 @@ class OpenWorld:
         spent: of queries of trained classes: what had to be spent to hold a match, see `cover`
         spent_new: the same of new classes
         searched: items of the gallery that `spent` is of; 0: of galleries of held-out classes
-        again: how the best of the others are ranked once more"""
+        again: how the best of the others are ranked once more
+        sure: power of the probability that a picture is of a known class, by which class agreement counts"""
     known: Logistic   # of `comparison`: that the query is of a trained class
     alone: Logistic   # the same where the gallery has no others
     trained: Logistic # of `item_numbers`: that an item of a trained class matches
@@ -178,6 +178,7 @@ class OpenWorld:
     spent_new: tuple[float, ...] = () # the same of new classes
     searched: int = 0 # items of the gallery that `spent` is of; 0: of galleries of held-out classes
     again: Again = Again() # how the best of the others are ranked once more
+    sure: float = 1.       # power of the probability that a picture is of a known class, by which class agreement counts
 
     @property
     def calibrated(self) -> bool: return self.classes > 0
@@ -206,7 +207,7 @@ class OpenWorld:
         Returns: (q, g) log odds that it adds to those of a pair"""
         if not self.agreement: return np.zeros((len(first), len(second)))
         known = [1 / (1 + np.exp(-self.alone(np.stack([one.max(1), n], 1)))) for one, n in zip((first, second), near)]
-        return self.agreement * np.outer(*known) * agreement_of(first, second)
+        return self.agreement * np.outer(*known)**self.sure * agreement_of(first, second)
 
     def to_dict(self) -> dict: return asdict(self)
 
@@ -221,7 +222,7 @@ class OpenWorld:
         if again.kind not in ("off", "expansion", "reciprocal"): raise KeyError(again.kind)
         number = {name: float(saved[name]) for name in ("cosine", "bar", "far", "empty", "agreement")}
         spent = [tuple(map(float, saved[name])) for name in ("spent", "spent_new")]
-        return cls(odds["known"], odds["alone"], odds["trained"], odds["other"], number["cosine"], number["bar"], number["far"], number["empty"], number["agreement"], classes=int(saved["classes"]), spent=spent[0], spent_new=spent[1], searched=int(saved["searched"]), again=again)
+        return cls(odds["known"], odds["alone"], odds["trained"], odds["other"], number["cosine"], number["bar"], number["far"], number["empty"], number["agreement"], classes=int(saved["classes"]), spent=spent[0], spent_new=spent[1], searched=int(saved["searched"]), again=again, sure=float(saved.get("sure", 1.)))
 
 def item_numbers(side: Side, is_trained: bool, known: float, near: float, usual: float | None = None) -> np.ndarray:
     """Args:
@@ -248,8 +249,8 @@ def agreement_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Args:
         first: (q, classes) log probabilities
         second: (g, classes)
-    Returns: (q, g) log of how much likelier the same class is than by chance"""
-    return np.log((np.exp(first) @ np.exp(second).T + LEAST) / (1 / first.shape[1] + LEAST))
+    Returns: (q, g) log of how much less likely the same class is than by chance; 0 where it is likelier"""
+    return np.minimum(0, np.log((np.exp(first) @ np.exp(second).T + LEAST) / (1 / first.shape[1] + LEAST)))
 
 # %% ../../nbs/05_scoring/08_open_world.ipynb #c00e004
 def side_scores(trained: Side, others: Side, lead: float) -> tuple[np.ndarray, np.ndarray]:

@@ -162,16 +162,16 @@ def _ids(n: int, among: Any) -> np.ndarray:
     if len(ids) and not 0 <= ids[0] <= ids[-1] < n: raise ValueError(f"ids from {ids[0]} to {ids[-1]}, but there are {n} items")
     return ids
 
-def _exact(scorer: PairScorer, rows: PairRows[np.ndarray], query: PairRows[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]: # of ids: their logits, float32
-    if len(rows.gallery) < PLAIN_BELOW: logits = plain_logits
+def _exact(scorer: PairScorer, rows: PairRows[np.ndarray], query: PairRows[np.ndarray], of: int = 0) -> Callable[[np.ndarray], np.ndarray]: # of ids: their logits, float32
+    if max(len(rows.gallery), of) < PLAIN_BELOW: logits = plain_logits
     else: from image_similarity.scoring.kernels import row_logits as logits
     numbers = kernel_numbers(scorer)
     return lambda ids: logits(query, rows, ids, *numbers)[0]
 
 def _bounds(scorer: PairScorer, rows: PairRows[np.ndarray], query: PairRows[np.ndarray], grid: ByteGrid | None,
-            items: ByteRows | None) -> Callable[[np.ndarray], Sequence[np.ndarray]]: # of ids: their lowest and highest possible logits, float64
+            items: ByteRows | None, of: int = 0) -> Callable[[np.ndarray], Sequence[np.ndarray]]: # of ids: their lowest and highest possible logits, float64
     if grid is None or items is None:
-        exact = _exact(scorer, rows, query)
+        exact = _exact(scorer, rows, query, of)
         return lambda ids: [exact(ids).astype(np.float64)] * 2
     w, (_, a, c) = orders(scorer), kernel_numbers(scorer)
     hidden, unit = np.concatenate([query.query[0], query.gallery[0]])[:len(w)], query.unit[0][:rows.unit.shape[1]]
@@ -186,11 +186,13 @@ class PairIndex:
     Args:
         rows: as `kernel_rows` makes them
         grid: for a first look at bytes: what they stand for,
-        items: and the bytes"""
+        items: and the bytes
+        of: items of the whole, where this is a part: both then compute alike"""
     scorer: PairScorer
     rows: PairRows[np.ndarray]    # as `kernel_rows` makes them
     grid: ByteGrid | None = None  # for a first look at bytes: what they stand for,
     items: ByteRows | None = None # and the bytes
+    of: int = 0 # items of the whole, where this is a part: both then compute alike
 
     def __len__(self): return len(self.rows.gallery)
 
@@ -199,6 +201,14 @@ class PairIndex:
         """That a search reads."""
         return sum(array.nbytes for array in self.items or self.rows)
 
+    def units(self, ids: np.ndarray) -> np.ndarray:
+        """The embeddings of items.
+
+        Args:
+            ids: (n,) rows
+        Returns: (n, nf), or without columns for a head that looks at no cosine"""
+        return self.rows.unit[ids]
+
     def logits(self, pooled: Any, among: Any = None) -> np.ndarray:
         """The exact logits of items, from their floats.
 
@@ -206,7 +216,7 @@ class PairIndex:
             pooled: (2·nf,) of a query
             among: (N,) bool, or ids; all if not given
         Returns: (n,) float32, in the order of the gallery"""
-        exact = _exact(self.scorer, self.rows, _query_rows(self.scorer, pooled))
+        exact = _exact(self.scorer, self.rows, _query_rows(self.scorer, pooled), self.of)
         return np.concatenate([np.empty(0, np.float32), *in_threads(exact, _ids(len(self), among), torch.get_num_threads())])
 
     def search(self, pooled: Any, top_k: int = 10, among: Any = None, score: Callable | None = None) -> PairHits:
@@ -219,7 +229,7 @@ class PairIndex:
             score: (ids, logits) to scores that never fall where a logit rises; the logits if not given"""
         if top_k < 1: raise ValueError(f"top_k={top_k}: ask for at least one result")
         query, score = _query_rows(self.scorer, pooled), score or (lambda ids, logits: logits)
-        exact, bounds = _exact(self.scorer, self.rows, query), _bounds(self.scorer, self.rows, query, self.grid, self.items)
+        exact, bounds = _exact(self.scorer, self.rows, query, self.of), _bounds(self.scorer, self.rows, query, self.grid, self.items, self.of)
         scored = lambda ids: score(ids, exact(ids).astype(np.float64))
         candidates, high = reaching(lambda ids: [score(ids, logits) for logits in bounds(ids)], _ids(len(self), among), top_k, torch.get_num_threads())
         found, scores = second_look(scored, candidates, high, top_k)

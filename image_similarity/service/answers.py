@@ -176,8 +176,7 @@ def _found(opened: Opened, query: Query, n: int, options: SearchOptions) -> Resu
         except NoSuchItem as e: raise Refused("not_found", str(e)) from e
     results = opened.finder.search(query.picture, n + 1, options.candidates or "weighted", options.where, query.pooled, options.coverage)
     others = [r for r in results if r.id != query.id]
-    told = f"{results.coverage}; but it is cut to its first {n}, which promises nothing" if results.coverage and len(others) > n else results.coverage
-    return Results(results.query, others[:n], results.predicted, told)
+    return Results(results.query, others[:n], results.predicted, results.coverage and results.coverage + f"; but it is cut to its first {n}, which promises nothing" * (len(others) > n))
 
 def _check(opened: Opened, query: Query, options: SearchOptions) -> None:
     "Raises `Refused` for what this collection cannot do."

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
@@ -33,14 +33,15 @@ from . import copy_routes
 from . import job_routes
 from . import search_routes
 from . import whole_routes
-from .collection import Collections, Looks
+from .batching import Looks
+from .collection import Collections, Places, checked_places
 from .gates import COOKIE, LASTS, SHORTEST, Counted, Gate, Metrics, Sessions, cookie_of, is_token
 from ..images.errors import ImageError, shortened
 from ..images.remote import nothing_fetched
 from ..images.replacing import is_full
 from .incoming import Service, one_error, service_of
 from .job_runner import JobRunner
-from .jobs import Jobs
+from .jobs import opened_jobs
 from .protocol import STATUS, ErrorInfo, JobInfo, Limits, Ready, Refused, Status
 from ..encoders.model_files import package_version
 
@@ -150,25 +151,34 @@ def add_errors(app: FastAPI, root: Path) -> None:
     @app.exception_handler(TimeoutError)
     async def locked(_, e: TimeoutError): return _said("busy", "somebody else is writing; try again in a moment", 503, {"Retry-After": "1"})
 
+    @app.exception_handler(ConnectionError)
+    async def away(_, e: ConnectionError): return _said("unavailable", "the database does not answer; try again in a moment", 503, {"Retry-After": "5"})
+
     @app.exception_handler(OSError)
     async def no_room(_, e: OSError):
         if not is_full(e): raise e # unforeseen: `Gate` tells and logs it
         return _said("no_space", "the disk is full, so nothing can be added or trained; delete something, or make room. Searching works", 507)
 
 # %% ../../nbs/13_service/21_app.ipynb #3e2482f7
-def create_app(root: str | Path, token: str | None = None, limits: Limits = Limits(), hosts: Iterable[str] = ()) -> FastAPI:
-    """The service, for any ASGI server. Raises `ValueError` for a token that is too short.
+def create_app(
+    root: str | Path, token: str | None = None, limits: Limits = Limits(), hosts: Iterable[str] = (), galleries: Mapping[str, str] | None = None,
+    jobs: str | None = None,
+) -> FastAPI:
+    """The service, for any ASGI server. Raises `ValueError` for a token that is too short, and for what is no address.
 
     Args:
         root: folder of the collections, made if it is not there; or a single gallery
         token: that callers have to know; None lets in whoever reaches the loopback
         limits: of what is sent and of how long it takes
-        hosts: names under which the service is reached, beside the loopback's"""
+        hosts: names under which the service is reached, beside the loopback's
+        galleries: address of each collection that is in PostgreSQL, by name; None: what `collections.toml` in the root says
+        jobs: address of the queue of jobs, for several services over one root; None: as the file says, where `galleries` is None"""
     if token is not None and len(token) < SHORTEST: raise ValueError(f"a token of {len(token)} characters can be guessed; use {SHORTEST} or more, such as `openssl rand -hex 24` gives")
     metrics = Metrics()
-    collections = Collections(root, Looks(limits.waiting, metrics.batches.observe))
-    jobs = Jobs(collections.root / ".service" / "jobs")
-    service = Service(collections, jobs, JobRunner(collections.root, jobs), limits, token is not None, metrics)
+    places = None if galleries is None and jobs is None else checked_places(galleries or {}, jobs)
+    collections = Collections(root, Looks(limits.waiting, metrics.batches.observe), places)
+    queue = opened_jobs(collections.root, collections.places.jobs)
+    service = Service(collections, queue, JobRunner(collections.root, queue, collections.places), limits, token is not None, metrics)
     app = FastAPI(title="image_similarity", version=package_version(), summary="Find the pictures that are similar to this one, say how sure you are, and show why.",
                   docs_url=None, redoc_url=None, lifespan=_life)
     app.state.service, app.state.ready, app.state.held = service, False, False
@@ -185,7 +195,7 @@ def create_app(root: str | Path, token: str | None = None, limits: Limits = Limi
 async def _life(app: FastAPI):
     "From the first request to the last."
     service = app.state.service
-    with nullcontext() if app.state.held else alone(service.collections.root), nothing_fetched(): # `serve` holds the folder already, to complain before anything begins
+    with nullcontext() if app.state.held else alone(service.collections.root, service.collections.places), nothing_fetched(): # `serve` holds the folder already, to complain before anything begins
         await run_in_threadpool(_open_all, service.collections)
         service.runner.start()
         app.state.ready = True
@@ -195,8 +205,9 @@ async def _life(app: FastAPI):
         await run_in_threadpool(service.collections.close)
 
 @contextmanager
-def alone(root: Path):
-    "One service for a folder: two would do its jobs twice. Raises `ValueError` when another is at work."
+def alone(root: Path, places: Places = Places()):
+    "One service for a folder: two would do its jobs twice, unless their queue is in a database. Raises `ValueError` when another is at work."
+    if places.jobs is not None: yield; return
     (root / ".service").mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / ".service" / "service.lock")
     try: lock.acquire(timeout=0)

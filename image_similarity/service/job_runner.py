@@ -9,6 +9,7 @@ __all__ = ['JobRunner']
 
 # %% ../../nbs/13_service/12_job_runner.ipynb #bb3edc9d
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import threading
 from pathlib import Path
 
 from ..images.console import one_line
+from .collection import Places, told_places
 from .jobs import Jobs
 from .protocol import JobInfo, Refused
 
@@ -27,10 +29,11 @@ _AGAIN = 10 # seconds until what failed is tried again
 class JobRunner:
     "Takes jobs from the queue, one after the other, in a thread."
 
-    def __init__(self, root: Path, jobs: Jobs):
+    def __init__(self, root: Path, jobs: Jobs, places: Places = Places()):
         """Args:
-            root: of the service"""
-        self.root, self.jobs, self._wake, self._lock, self._stopping = root, jobs, threading.Event(), threading.Lock(), False
+            root: of the service
+            places: what of the service is in PostgreSQL"""
+        self.root, self.jobs, self.places, self._wake, self._lock, self._stopping = root, jobs, places, threading.Event(), threading.Lock(), False
         self._running: tuple[str, subprocess.Popen] | None = None # id of the job at work, and its process
         self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
 
@@ -70,7 +73,7 @@ class JobRunner:
             try:
                 if failed: self.jobs.again()
                 failed = False
-                if (job := self.jobs.take()) is None: self._wake.wait()
+                if (job := self.jobs.take()) is None: self._wake.wait(self.jobs.poll)
                 else: self._do(job)
             except OSError as e: # a full disk, say: nothing is lost, and it is tried again
                 failed = True
@@ -82,16 +85,33 @@ class JobRunner:
         place.mkdir(exist_ok=True)
         with open(place / "log", "wb") as log:
             with self._lock: # `cancel` and `stop` find the process, or have been here before
-                if self._stopping: return self.jobs.put_back(job.id)
-                process = subprocess.Popen([*_COMMAND, str(self.root), job.id], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+                if self._stopping: return self._put_back(job.id)
+                if self.jobs[job.id].state != "running": return self.jobs.release(job.id) # cancelled
+                process = subprocess.Popen([*_COMMAND, str(self.root), job.id], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **told_places(self.places)})
                 self._running = job.id, process
-                if self.jobs[job.id].state != "running": process.terminate()
-            code = process.wait()
+            code, ours = self._watched(job.id, process)
             with self._lock: self._running = None
             if process.stdin is not None: process.stdin.close()
-        if self._stopping: return self.jobs.put_back(job.id)
-        self.jobs.end(job.id, "failed", _why(code, place / "log")) # unless it has said itself how it ended
-        shutil.rmtree(place, ignore_errors=True)
+        if self._stopping: return self._put_back(job.id)
+        if ours: # or else another service does it
+            self.jobs.end(job.id, "failed", _why(code, place / "log")) # unless it has said itself how it ended
+            shutil.rmtree(place, ignore_errors=True)
+        self.jobs.release(job.id)
+
+    def _watched(self, id: str, process: subprocess.Popen) -> tuple[int, bool]: # how it ended, and whether the job was this service's until then
+        "Wait for a job's process, which is stopped when the job was cancelled elsewhere, or given to another service."
+        while True:
+            try: return process.wait(self.jobs.poll), True
+            except subprocess.TimeoutExpired:
+                if self.jobs.holds(id): continue
+                process.terminate()
+                code = process.wait()
+                try: return code, self.jobs[id].state not in ("queued", "running") # or else another has it
+                except OSError: return code, False
+
+    def _put_back(self, id: str) -> None:
+        self.jobs.put_back(id)
+        self.jobs.release(id)
 
 def _why(code: int, log: Path) -> str:
     "What to say of a process that has not said anything."

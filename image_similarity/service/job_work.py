@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +28,11 @@ from ..gallery.catalogue import Item
 from ..gallery.gallery import Gallery
 from ..gallery.acknowledged import FILE
 from ..gallery.sqlite_file import unwritten
-from .collection import Collection, Collections, add_pictures
+from .collection import Collection, Collections, add_pictures, heard_places, read_places
 from ..images.console import one_line
 from ..images.remote import nothing_fetched
 from ..images.errors import BadImages, ImageError
-from .jobs import Jobs
+from .jobs import opened_jobs
 from .whole import LOOKS, looked_over
 from .pictures import keep_file
 from .protocol import Refused, TrainOptions
@@ -158,6 +159,7 @@ def train(collection: Collection, tell: Callable[[str, float], None], first: flo
     items, encoder = [item for item in everything if item.label], getattr(opened.gallery.encoder, "encoder", None)
     if why := why_not(collection, items, encoder): return why
     assert encoder is not None # or else `why_not` has said so
+    if tuning and collection.address: return "the collection's vectors are in PostgreSQL, where others search them, and an encoder that learns makes all of them anew; leave out loss and fine_tune"
     if tuning and (gone := [item.path for item in everything if not item.path.is_file()]):
         return f"{gone[0]}: there is no such file, and an encoder that learns has to look at every picture anew; remove what is gone, or leave out loss and fine_tune"
     labels = [item.label for item in items if item.label]
@@ -235,11 +237,11 @@ def put_in_place(collection: Collection, classifier, siamese, known: dict[Path, 
     beside, seen = (place.with_name(f".{place.name}.{what}") for what in ("new", "seen"))
     for left in (beside, seen): shutil.rmtree(left, ignore_errors=True) # by a job that was killed
     try:
-        with collection.writing() as opened, unwritten(collection.folder / FILE): # nor may `index` write into what is replaced
+        with collection.writing() as opened, unwritten(collection.folder / FILE) if collection.address is None else nullcontext(): # nor may `index` write into what is replaced
             opened.gallery.catalogue.follow()
             gallery = opened.gallery if known is None else seen_anew(opened.gallery, siamese.model.encoder, known, seen)
             finder = SimilarityFinder(classifier, siamese, gallery)
-            finder.save(beside)
+            finder.save(beside, with_gallery=collection.address is None)
             replace_folder(place, beside)
         if known is None: return finder
         gallery.close()
@@ -267,11 +269,12 @@ def work(root: Path, id: str) -> None:
     Args:
         root: of the service
         id: of a job that is running"""
-    jobs = Jobs(root / ".service" / "jobs")
+    places = heard_places() or read_places(root)
+    jobs = opened_jobs(root, places.jobs)
     job = jobs[id]
     tell = lambda stage, percent: jobs.tell(id, stage, percent)
     try:
-        collection = Collections(root)[job.collection]
+        collection = Collections(root, places=places)[job.collection]
         if job.kind in LOOKS:
             bad, figures = looked_over(collection, job.kind, tell)
             jobs.end(id, "done", None, bad, figures)

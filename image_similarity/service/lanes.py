@@ -91,7 +91,7 @@ def main() -> None:
     except (ValueError, OSError) as e: found = {"error": one_line(e)}
     json.dump(found, sys.stdout)
 
-async def copies_apart(request: Request, lane: Lane, folder: Path, threshold: float, within: dict | None) -> list[dict]:
+async def copies_apart(request: Request, lane: Lane, folder: str | Path, threshold: float, within: dict | None) -> list[dict]:
     """`copies`, for as long as somebody waits for it.
 
     Args:
@@ -115,7 +115,7 @@ async def copies_apart(request: Request, lane: Lane, folder: Path, threshold: fl
     return found["found"]
 
 # %% ../../nbs/13_service/08_lanes.ipynb #lanescp2
-def copies_kept(folder: Path, to: Path, tell: Callable[[str, float], None]) -> "Duplicates":
+def copies_kept(folder: str | Path, to: Path, tell: Callable[[str, float], None]) -> "Duplicates":
     """Look for copies in a gallery, and keep them in a file.
 
     Args:

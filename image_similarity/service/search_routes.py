@@ -121,7 +121,7 @@ async def duplicates(request: Request, name: CollectionName,
     opened, within = await opened_of(request, name), await run_in_threadpool(conditions, where)
     n = await run_in_threadpool(count_items, opened, within)
     if n > MOST: raise Refused("invalid", f"{name}: {n:,} items are too many to compare while you wait ({MOST:,} at most); ask for a part of them (where), or run `image_similarity duplicates --gallery {name}` in the service's folder")
-    found = await copies_apart(request, service_of(request).lanes.apart, opened.folder, threshold, within) if n else []
+    found = await copies_apart(request, service_of(request).lanes.apart, opened.place, threshold, within) if n else []
     return await run_in_threadpool(copy_groups, opened, found, limit)
 
 def copy_groups(opened: Opened, records: list[dict], limit: int) -> DuplicatesAnswer:
@@ -135,7 +135,7 @@ def copy_groups(opened: Opened, records: list[dict], limit: int) -> DuplicatesAn
     for record in records:
         if Path(record["path"]) in items: groups.setdefault(record["group"], []).append(record) # the others went meanwhile
     whole = [group for group in groups.values() if group[0]["keep"] and len(group) > 1]
-    shown = lambda record: ItemInfo(**shown_item(opened.folder.name, items[Path(record["path"])]))
+    shown = lambda record: ItemInfo(**shown_item(opened.name, items[Path(record["path"])]))
     return DuplicatesAnswer(total=len(whole), groups=[
         CopyGroup(keep=shown(keep), why=keep["relation"], copies=[CopyInfo(item=shown(c), relation=c["relation"], agreement=c["agreement"]) for c in copies])
         for keep, *copies in whole[:limit]])

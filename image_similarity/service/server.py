@@ -22,7 +22,7 @@ from ..images.console import say
 
 # %% ../../nbs/13_service/23_server.ipynb #33228a44
 def serve(
-    root: Annotated[Path, typer.Argument(help="Folder of the collections (galleries and models); created if it does not exist. Or a single gallery, which is served as it is.", metavar="ROOT", show_default=False)],
+    root: Annotated[Path, typer.Argument(help="Folder of the collections (galleries and models); created if it does not exist. Its collections.toml may name others, in PostgreSQL. Or a single gallery, which is served as it is.", metavar="ROOT", show_default=False)],
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on. Anything but the loopback needs --token-file.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     token_file: Annotated[Path | None, typer.Option(metavar="FILE", show_default=False, help="File with the token that callers must send, 16 characters or more.")] = None,
@@ -35,7 +35,8 @@ def serve(
     if token is None and host not in ("127.0.0.1", "localhost", "::1"): raise ValueError(f"--host {host}: anybody could use it; pass a token (--token-file FILE), or stay with 127.0.0.1")
     with listening(host, port) as (sock, address):
         from image_similarity.service.app import alone, create_app # needs torch
-        with alone(Path(os.path.abspath(root))):
+        from image_similarity.service.collection import read_places
+        with alone(Path(os.path.abspath(root)), read_places(root)):
             app = create_app(root, token, hosts=allow_host or ())
             app.state.held = True
             say(f"serving {root} at {address} (press Ctrl-C to stop)")

@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/whole.html.
 
 # %% auto #0
 __all__ = ['LOOKS', 'table', 'details', 'relabel', 'exclude', 'remove', 'ranking', 'write_export', 'map_kept', 'inspection_kept',
-           'inspection_file', 'findings', 'looked_over']
+           'findings', 'looked_over']
 
 # %% ../../nbs/13_service/10_whole.ipynb #4b290003
 import csv
@@ -189,25 +189,25 @@ def _zip(items: list[Item], to: BinaryIO, most: int) -> None:
         made.writestr("items.csv", _csv([item for _, item in rows], lambda item: names[item.id]))
 
 # %% ../../nbs/13_service/10_whole.ipynb #4b290015
-def map_kept(folder: Path, tell: Callable[[str, float], None]) -> int:
+def map_kept(place: str | Path, tell: Callable[[str, float], None]) -> int:
     """Draw a map of a gallery anew, and keep it.
 
     Args:
-        folder: of a gallery
+        place: of a gallery
         tell: stage, and percent
     Returns: pictures on it"""
     tell("drawing the map", 0)
-    gallery = Gallery(folder)
+    gallery = Gallery(place)
     with progress_told(lambda what, share: tell(what, 100 * share)): return len(gallery.map(anew=True))
 
-def inspection_kept(folder: Path, to: Path, tell: Callable[[str, float], None]) -> Inspection:
+def inspection_kept(place: str | Path, to: Path, tell: Callable[[str, float], None]) -> Inspection:
     """Inspect a gallery, and keep what was found.
 
     Args:
-        folder: of a gallery
+        place: of a gallery
         to: JSON
         tell: stage, and percent"""
-    gallery, bars = Gallery(folder), set()
+    gallery, bars = Gallery(place), set()
     state = {"items": len(gallery), "last": max(gallery.ids, default=0)}
     def told(what: str, share: float) -> None:
         bars.add(what)
@@ -220,13 +220,11 @@ def inspection_kept(folder: Path, to: Path, tell: Callable[[str, float], None]) 
     with replaced_whole(to) as beside: beside.write_text(json.dumps({**state, "findings": records, "confused": found.confused}), encoding="utf-8")
     return found
 
-def inspection_file(collection: Collection) -> Path: return collection.pictures.parent.parent / "inspections" / f"{collection.name}.json"
-
 def findings(collection: Collection, opened: Opened) -> dict:
     """What the last inspection has found and what is still so. Raises `Refused` where there was none.
 
     Returns: findings, confused, stale: pictures came since"""
-    try: told = json.loads(inspection_file(collection).read_text(encoding="utf-8"))
+    try: told = json.loads(collection.inspection.read_text(encoding="utf-8"))
     except FileNotFoundError as e: raise Refused("not_found", f"{collection.name}: was not inspected yet; POST …/inspection does so") from e
     catalogue = opened.gallery.catalogue
     ids = catalogue.ids()
@@ -246,6 +244,6 @@ def looked_over(collection: Collection, kind: str, tell: Callable[[str, float], 
         kind: one of `LOOKS`
         tell: stage, and percent
     Returns: files that could not be read, and what `JobResult` holds"""
-    if kind == "map": return BadImages(), {"added": 0, "known": map_kept(collection.folder, tell)}
-    found = copies_kept(collection.folder, collection.copies, tell) if kind == "duplicates" else inspection_kept(collection.folder, inspection_file(collection), tell)
+    if kind == "map": return BadImages(), {"added": 0, "known": map_kept(collection.place, tell)}
+    found = copies_kept(collection.place, collection.copies, tell) if kind == "duplicates" else inspection_kept(collection.place, collection.inspection, tell)
     return found.bad, {"added": 0, "known": 0, "copies": len(found)}

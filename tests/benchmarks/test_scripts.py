@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-READS = {"attacks": None, "classes": "", "data_quality": "", "duplicates": "", "feedback": "", "gallery": "", "many_machines": "", "open_world": "", "page": None, "pairs": "", "pets": "pets", "pictures": None, "ranking": "", "seed_loop": "pets", "service": "", "startup": None, "text": ""} # a part of the data; None: nothing
+READS = {"attacks": None, "classes": "", "data_quality": "", "duplicates": "", "feedback": "", "gallery": "", "many_machines": "", "open_world": "", "page": None, "pairs": "", "pets": "pets", "pictures": "", "precision": "", "ranking": "", "seed_loop": "pets", "service": "", "startup": None, "text": ""} # a part of the data; None: nothing
 RUNS = [(name, [], part) for name, part in READS.items() if name != "gallery"] + [
     ("gallery", ["--only", group], "") for group in ("pairs", "runtimes", "gallery")] + [("_pair_scan", ["--items", "500", "--queries", "10", "--repeats", "1"], "")]
 

@@ -5,7 +5,6 @@ import re
 import pickle
 import shutil
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from image_similarity.matching import image_fit, image_head
+from image_similarity.matching import image_fit
 from image_similarity.matching import image_training as pair_training
 from image_similarity.matching import image_tuning as pair_tuning
 from image_similarity.images.datasets import draw_pairs, labelled_images
@@ -31,16 +30,8 @@ from image_similarity.matching.leaks import item_contents, leak_check
 from image_similarity.matching.pairs import BadRows, MatchLabels, Pairs, read_pairs
 from image_similarity.matching.settings import ImageSettings
 
+pytestmark = pytest.mark.usefixtures("fewer_pairs")
 QUICK = {"augment": 1, "epochs": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fewer_pairs():
-    "Train on fewer pairs, with fewer steps: enough for a test."
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_head, "drawn_batches", partial(image_head.drawn_batches, n_batches=3, n_pairs=192))
-        patch.setattr(pair_training, "REFINEMENTS", (None, 0, 5))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -205,10 +196,10 @@ def test_scores_that_tell_nothing_are_said_to(fitted):
     "Scores that are lower for matches get no weight at all; what is left is no model."
     match = np.arange(200) < 80
     scores = np.random.default_rng(0).normal(size=(200, 3)) - match[:, None]
-    weights = pair_training.weights_of("siamese", scores, match)
+    weights, things = pair_training.weights_of("siamese", scores, match), np.arange(400).reshape(-1, 2)
     assert not weights.any()
-    with pytest.raises(ValueError, match="nothing that was learned tells held-out matches from other pairs"): pair_training.calibrated(fitted.model, scores, match, weights)
-    model, logits = pair_training.calibrated(fitted.model, -scores, match, pair_training.weights_of("siamese", -scores, match))
+    with pytest.raises(ValueError, match="nothing that was learned tells held-out matches from other pairs"): pair_training.calibrated(fitted.model, scores, match, weights, things)
+    model, logits, _ = pair_training.calibrated(fitted.model, -scores, match, pair_training.weights_of("siamese", -scores, match), things)
     assert pair_auc(logits, match) == pytest.approx(.89, abs=.03) and min(model.weights) > 0 # three scores, each one off: the normal distribution at (3 / 2) ** .5
 
 

@@ -339,7 +339,7 @@ def test_the_largest_sums_of_bytes_are_exact(sign):
 
 
 def test_how_far_ahead_rows_are_fetched_changes_nothing(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(chunks, "ahead_file", lambda: tmp_path / "ahead.json")
     monkeypatch.setattr(chunks, "CHUNK", 64)
     scorer, pooled = made_up_scorer(nf=40, h=70), made_up_pooled(500, nf=40)
     query, found = made_up_pooled(1, nf=40, seed=1)[0], []
