@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -112,7 +113,7 @@ def plain_aucs(views: torch.Tensor, splits: Sequence[Split]) -> np.ndarray:
     return split_aucs(splits, [(unit[s.first] * unit[s.second]).sum(1).numpy() for s in splits])
 
 def fit_adapted(
-    column: ImageItems, items: Sequence[tuple], splits: Sequence[Split], views: torch.Tensor, settings: ImageSettings, until: float | None = None,
+    column: ImageItems, items: Sequence[tuple[Path, ...]], splits: Sequence[Split], views: torch.Tensor, settings: ImageSettings, until: float | None = None,
     progress: bool = True,
 ) -> tuple[ImageItems, torch.Tensor] | None:
     """Let batch norms see the pictures, and see whether held-out pairs are ranked clearly better by it.
@@ -126,7 +127,7 @@ def fit_adapted(
     Returns: what reads images, and their vectors; None if the encoder stays as it is"""
     if not settings.adapt or not batch_norms(column.encoder): return None
     source = splits[0].train.pairs
-    used = [items[i] for i in np.unique(np.concatenate([np.union1d(source.first, source.second), *(np.r_[s.first, s.second] for s in splits)]))]
+    used = [items[int(i)] for i in np.unique(np.concatenate([np.union1d(source.first, source.second), *(np.r_[s.first, s.second] for s in splits)]))]
     seconds = reading_seconds(column.encoder, used) if until is not None else 0.
     if until is not None and time.monotonic() + seconds * (3 + settings.augment) > until: return None
     again = ImageItems(adapted(column.encoder, [content_of(file) for item in used for file in item], SHARE, seed=settings.seed), column.kept)
