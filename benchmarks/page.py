@@ -52,9 +52,9 @@ def make_galleries(root: Path) -> None:
     points.close()
 
 
-# The milliseconds between frames, in each of which something is done: `step` is a function of the frame's number.
-FRAMES_OF = """([frames, step]) => new Promise((done) => {
-    const act = eval(step), times = [];
+# The milliseconds between frames, in each of which something is done: STEP is a function of the frame's number.
+FRAMES_OF = """(frames) => new Promise((done) => {
+    const act = STEP, times = [];
     let last = null;
     const frame = (now) => {
         if (last !== null) times.push(now - last);
@@ -81,7 +81,7 @@ DRAW = """(() => {
 
 def frame_p95(page: Page, step: str) -> float:
     "Milliseconds."
-    return float(np.percentile(page.evaluate(FRAMES_OF, [FRAMES, step]), 95))
+    return float(np.percentile(page.evaluate(FRAMES_OF.replace("STEP", step), FRAMES), 95))
 
 
 def over_empty(page: Page, address: str, view: str, step: str, make_empty: str, n: int, empty_step: str) -> tuple[list[float], list[float]]:

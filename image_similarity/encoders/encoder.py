@@ -192,7 +192,8 @@ def pooled_of(encoder: Encoder, pixels: np.ndarray | torch.Tensor) -> np.ndarray
 # %% ../../nbs/04_encoders/08_encoder.ipynb #6052dd32
 class Elsewhere(Protocol):
     "Who looks at pictures in place of this process, see `embedding_on`."
-    n: int # pictures that are looked at at the same time, in units of one process
+    @property
+    def n(self) -> int: ... # how many look at the same time
 
     def embed(self, files: list, encoder: Encoder, augment: int, seed: int, progress: bool, description: str) -> Embedded: ... # what `embed` gives
 

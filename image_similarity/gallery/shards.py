@@ -23,13 +23,13 @@ from ..encoders.spreading import connected
 from .gallery import Gallery
 from .pairs import ByClass, GalleryPairs, PairView, check_width
 from ..scoring.scorers import PairScorer
-from ..scoring.search import PairHits
+from ..scoring.search import PairHits, PairIndex
 
 # %% ../../nbs/09_gallery/42_shards.ipynb #shard006
 class Part:
     "The rows of one part of a gallery, on a node."
 
-    def __init__(self, place: str, scorer: dict[str, np.ndarray], how: dict[str, bool], part: tuple[int, int], threads: int):
+    def __init__(self, place: str, scorer: dict[str, np.ndarray], how: dict[str, Any], part: tuple[int, int], threads: int):
         """Args:
             place: of the gallery, which every node sees
             scorer: its numbers, as `tensors` gives them
@@ -38,7 +38,9 @@ class Part:
             threads: that compare"""
         torch.set_num_threads(threads)
         self.pairs = GalleryPairs(Gallery(place, read_only=True), PairScorer(**{name: torch.from_numpy(np.array(numbers)) for name, numbers in scorer.items()}, **how), part)
-        self.ids, self.places, self._revision, self._made = np.zeros(0, np.int64), np.zeros(0, np.int64), None, None
+        self.ids, self.places = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._revision: tuple[int, str] | None = None
+        self._made: tuple[PairView, PairIndex, np.ndarray, np.ndarray] | None = None # rows, as they are; row of each id, and place of each row among the ids
         self._number: int | None = None # of the moment that this part knows
 
     def know(self, number: int, revision: tuple[int, str], ids: np.ndarray, whole: int) -> int:
@@ -51,7 +53,8 @@ class Part:
             whole: items of all parts
         Returns: rows"""
         self._number = None # until all is well
-        view = self.pairs.current() if revision != self._revision else self._made[0]
+        view = self.pairs.current() if self._made is None or revision != self._revision else self._made[0]
+        assert isinstance(view.index, PairIndex)
         self.ids = ids
         order = np.argsort(view.ids, kind="stable")
         place = np.searchsorted(view.ids[order], ids)
@@ -62,18 +65,22 @@ class Part:
         self._made, self._revision, self._number = (view, replace(view.index, of=whole), rows, at), revision, number
         return len(view.ids)
 
+    def _known(self) -> tuple[PairView, PairIndex, np.ndarray, np.ndarray]:
+        assert self._made is not None, "know comes first"
+        return self._made
+
     def learn(self, places: np.ndarray) -> None:
         """Learn to which classes the items belong.
 
         Args:
             places: (n,) place of each item's class"""
-        _, _, rows, at = self._made
+        _, _, rows, at = self._known()
         self.places = np.zeros(len(at), np.int64)
         self.places[rows[rows >= 0]] = places[rows >= 0]
 
     def _asked(self, number: int, mask: np.ndarray) -> np.ndarray: # (rows,) bool, of a packed (n,) bool
         self._check(number)
-        _, _, rows, at = self._made
+        _, _, rows, at = self._known()
         asked = np.zeros(len(at), bool)
         asked[rows[np.unpackbits(mask, count=len(rows)).astype(bool) & (rows >= 0)]] = True
         return asked
@@ -91,7 +98,7 @@ class Part:
             pooled: (2·nf,) of a query
             mask: (n,) bool, packed: items that may be the answer
             log: as `ByClass` has it; None: ranked by logits"""
-        asked, (_, index, _, at) = self._asked(number, mask), self._made
+        asked, (_, index, _, at) = self._asked(number, mask), self._known()
         hits = index.search(torch.from_numpy(np.array(pooled)), top_k, asked, None if log is None else ByClass(log, self.places))
         return at[hits.ids], hits.logits, hits.scores, index.units(hits.ids), hits.looked
 
@@ -102,7 +109,7 @@ class Part:
             number: of the moment
             pooled: (2·nf,) of a query
             mask: (n,) bool, packed: which items"""
-        asked, (_, index, _, at) = self._asked(number, mask), self._made
+        asked, (_, index, _, at) = self._asked(number, mask), self._known()
         return at[np.flatnonzero(asked)], index.logits(torch.from_numpy(np.array(pooled)), asked)
 
     def units(self, number: int, places: np.ndarray) -> np.ndarray:
@@ -112,7 +119,7 @@ class Part:
             number: of the moment
             places: among the ids"""
         self._check(number)
-        _, index, rows, _ = self._made
+        _, index, rows, _ = self._known()
         if (rows[places] < 0).any(): raise LookupError("an item has gone meanwhile; search again")
         return index.units(rows[places])
 
@@ -265,7 +272,7 @@ class ShardIndex:
         empty = np.zeros(0, np.int64), np.zeros(0), np.zeros(0), []
         rows, logits, scores, units = (np.concatenate(some) if k < 3 else [u for part in some for u in part] for k, some in enumerate(zip(*(
             (self.rows[i][places], logits, scores, units) for i, (places, logits, scores, units, _) in parts.items())))) if parts else empty
-        best = np.lexsort([rows, -scores])[:top_k]
+        best = np.lexsort([rows, -np.asarray(scores)])[:top_k]
         if len(self._units) > REMEMBERED: self._units = {}
         self._units |= {int(rows[b]): units[b] for b in best}
         return PairHits(rows[best], logits[best], scores[best], sum(looked for *_, looked in parts.values()))

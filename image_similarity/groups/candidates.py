@@ -196,7 +196,7 @@ def neighbour_candidates(embeddings: np.ndarray, split: int | None = None, k: in
     return np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0).astype(np.int64)
 
 # %% ../../nbs/08_groups/06_candidates.ipynb #5b07b002
-VOTES, ALIKE_SPOTS, FULL_BOX = 4, 20, 2000 # spots that candidates have in common, at least; bits that these differ in, at most; spots in a box that is passed over
+VOTES, ALIKE_SPOTS, FULL_BOX = 3, 20, 2000 # spots that candidates have in common, at least; bits that these differ in, at most; spots in a box that is passed over
 TABLES = ((0, 9), (3, 12), (5, 14), (2, 11)) # bytes of a spot's bits that each table looks at
 
 @compiled
@@ -210,7 +210,7 @@ def _voted(bits, keys, owners, order, starts, of, until, near, full, least, most
     "Rows of file, other file and votes; `of` are the files that ask, and others below `until[file]` are not told."
     n = len(of)
     votes, seen, touched = np.zeros(owners.max() + 1, np.int32), np.full(owners.max() + 1, -1, np.int64), np.zeros(owners.max() + 1, np.int64)
-    found = [(0, 0, 0) for _ in range(0)]
+    found: list = [(0, 0, 0) for _ in range(0)]
     for q in range(n):
         count = 0
         for s in range(of[q, 1], of[q, 2]):

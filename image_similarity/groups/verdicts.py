@@ -17,7 +17,7 @@ from typing import Literal
 import cv2
 import numpy as np
 from PIL import Image
-from .evidence import Evidence, evidence, hue_change, same_colours
+from .evidence import Evidence, chroma, evidence, hue_change, largest, same_colours
 from .landmarks import LOOK, Landmarks, enlarged_map, grey_look, landmark_maps, landmarks, overlay, settle, swapped
 from .placing import apply_map, frame_map, invert_map, lies_inside, pixel_places
 
@@ -117,8 +117,8 @@ BOTH = .3        # how much both may add in one place
 
 def _drained(first, second, inside) -> int | None:
     "Which of the two has lost its colours, 0 or 1."
-    chroma = [float(np.ptp(cv2.blur(image, (5, 5))[inside], 1).mean()) for image in (first, second)]
-    return int(chroma[1] < chroma[0]) if min(chroma) < .4 * max(chroma) and max(chroma) - min(chroma) > 3 else None
+    left = [float(chroma(cv2.blur(image, (5, 5))[inside]).mean()) for image in (first, second)]
+    return int(left[1] < left[0]) if min(left) < .4 * max(left) and max(left) - min(left) > 3 else None
 
 def _correlated(first, second, inside) -> float:
     "The correlation of luminance, -1 to 1."
@@ -127,17 +127,26 @@ def _correlated(first, second, inside) -> float:
 
 def _shifted(first, second, inside) -> bool:
     "Whether most of one picture is lighter, darker or of another colour; a caption is not most of it."
-    return bool(np.median(np.abs(cv2.blur(first, (5, 5)) - cv2.blur(second, (5, 5))).max(2)[inside]) > COLOUR / 2)
+    return bool(np.median(largest(np.abs(cv2.blur(first, (5, 5)) - cv2.blur(second, (5, 5))))[inside]) > COLOUR / 2)
 
 def _intact(seen: Evidence | None) -> bool:
     "Whether nothing but saving and resizing tells two pictures apart."
     return seen is not None and seen.colour < COLOUR and seen.worst < HARMLESS and seen.left < SPOTS
 
-def _laid(first: Look, second: Look, matrix, longest: int, full: bool = False):
+def _laid(first: Look, second: Look, matrix):
     "One over the other, settled."
-    a, b = (first.full(), second.full()) if full else (first.pixels, second.pixels)
-    laid = overlay(a, b, enlarged_map(matrix, max(a.shape[:2]) / LOOK, max(b.shape[:2]) / LOOK), longest)
+    a, b = first.pixels, second.pixels
+    laid = overlay(a, b, enlarged_map(matrix, max(a.shape[:2]) / LOOK, max(b.shape[:2]) / LOOK), LOOK)
     return laid and (laid[0], settle(*laid), laid[2])
+
+def _closely(first: Look, second: Look, matrix):
+    "One over the other at full size: frame on frame, where that fits at least as well as what landmarks say. What is off by a third of a pixel hides a digit that differs."
+    a, b = first.full(), second.full()
+    h, w = np.array(a.shape[:2]) / b.shape[:2]
+    framed = overlay(a, b, np.array([[h, 0, h / 2 - .5], [0, w, w / 2 - .5]]), FULL)
+    laid = overlay(a, b, enlarged_map(matrix, max(a.shape[:2]) / LOOK, max(b.shape[:2]) / LOOK), FULL)
+    found = [framed, laid and (laid[0], settle(*laid), laid[2])]
+    return min((f for f in found if f), key=lambda f: float(np.abs(f[0] - f[1])[f[2]].mean()), default=None)
 
 def _colour_words(first, second, inside, hue: str) -> tuple[str, int | None]:
     "What was done to the colours, and which of the two has fewer."
@@ -159,7 +168,7 @@ def _upright(matrix) -> bool:
 
 def _judged(first: Look, second: Look, matrix) -> Verdict | None:
     "What one map shows."
-    laid = _laid(first, second, matrix, LOOK)
+    laid = _laid(first, second, matrix)
     if laid is None: return None
     (one, own), (two, other) = _own_around(first.grey, second.grey.shape, invert_map(matrix)), _own_around(second.grey, first.grey.shape, matrix)
     if own and other: return None
@@ -167,9 +176,9 @@ def _judged(first: Look, second: Look, matrix) -> Verdict | None:
     seen = evidence(*laid)
     hue = hue_change(*laid)
     if seen and not hue and _intact(seen) and whole and _upright(matrix) and _drained(*laid) is None:
-        closer = _laid(first, second, matrix, FULL, full=True)
+        closer = _closely(first, second, matrix)
         seen = evidence(*closer) if closer else None
-        if seen and _intact(seen): return Verdict("saved again", seen.agreement if seen.windows else 1., matrix, one, two, "", "", None, seen.worst, max(closer[0].shape))
+        if closer and seen and _intact(seen): return Verdict("saved again", seen.agreement if seen.windows else 1., matrix, one, two, "", "", None, seen.worst, max(closer[0].shape))
         if seen is None or (seen.worst > MARGIN and seen.both > BOTH): return None
     if hue == "other" and _correlated(*laid) > 0: return None
     coloured = bool(hue or _shifted(*laid) or _drained(*laid) is not None)

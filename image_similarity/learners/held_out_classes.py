@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/06_learners/held_out_c
 
 # %% auto #0
 __all__ = ['FEWEST', 'ASKED', 'SHOWN', 'ENOUGH', 'COSINES', 'DESERTED', 'UNLIKE', 'SHARES', 'TOLD', 'AGAIN', 'WORTHS', 'POWERS',
-           'ENOUGH_GAIN', 'Fold', 'open_folds', 'HeldOut', 'held_out_classes', 'best_cosine', 'best_again', 'best_bar',
-           'best_agreement', 'fit_open_world']
+           'ENOUGH_GAIN', 'BY_CHANCE', 'Fold', 'open_folds', 'HeldOut', 'held_out_classes', 'best_cosine', 'best_again',
+           'best_bar', 'best_agreement', 'fit_open_world']
 
 # %% ../../nbs/06_learners/10_held_out_classes.ipynb #c0022d5
 from collections.abc import Callable
@@ -149,7 +149,7 @@ def best_cosine(folds: list[Fold]) -> float:
     def hits(cosine: float) -> float: return sum(_right(c, c.others.rows[0]) for c in _cases(folds, cosine) if c.kind == "new")
     return max(COSINES, key=hits)
 
-AGAIN = (Again(), *(Again("expansion", worth, n) for worth in (.3, 1., 3.) for n in (1, 3)), *(Again("reciprocal", worth, n) for worth in (1., 3., 10.) for n in (5, 10)))
+AGAIN = (Again(), *(Again("expansion", worth, n) for worth in (.3, 1., 3., 10.) for n in (1, 3)), *(Again("reciprocal", worth, n) for worth in (1., 3., 10.) for n in (5, 10)))
 
 def best_again(folds: list[Fold], cosine: float) -> Again:
     """What ranks new classes best among the others, if that is beyond chance: two standard errors above no second look; else none."""
@@ -174,11 +174,11 @@ def best_bar(cases: list[_Case], known: np.ndarray) -> float:
     loss = lambda bar: max(own[is_known].mean() - (own & (known > bar))[is_known].mean(), plain - (other & (known <= bar))[is_new].mean())
     return float(min(np.quantile(known[is_known | is_new], np.linspace(0, 1, 101)), key=loss))
 
-WORTHS, POWERS = (.05, .1, .2, .3, .5, .7, 1., 1.5), (1., 2., 4., 8.) # what class agreement may count, and how sure it has to be of both classes
-ENOUGH_GAIN = .8 # share of the best gain that is enough
+WORTHS, POWERS = (.1, .3, .5, .7, 1., 1.5, 2., 3.), (1., 2., 4., 8.) # what class agreement may count, and how sure it has to be of both classes
+ENOUGH_GAIN, BY_CHANCE = .8, .001 # share of the best gain that is enough, and by how much an AUC may fall in one fold
 
 def best_agreement(world: OpenWorld, folds: list[Fold]) -> OpenWorld:
-    "With class agreement that ranks pairs of known classes nearly as well as any, in no fold those of new ones worse, and stirs these least: the heads to come know more, so what helped with new ones here may harm there."
+    "With class agreement that ranks pairs of known classes nearly as well as any, those of new ones no worse, and stirs these least: the heads to come know more, so what helped with new ones here may harm there."
     def measured(worth: float, power: float) -> tuple[float, list[float], float]: # AUC of known classes, of new ones in each fold, and how much it changes the latters' logits
         found: dict[bool, list[float]] = {True: [], False: []}
         stirred, tried = [], replace(world, agreement=worth, sure=power)
@@ -193,7 +193,7 @@ def best_agreement(world: OpenWorld, folds: list[Fold]) -> OpenWorld:
         return float(np.mean(found[True] or [0])), found[False], float(np.mean(stirred))
     plain, before, _ = measured(0., 1.)
     tried = [(area - plain, stirred, worth, power) for worth in WORTHS for power in POWERS for area, new, stirred in [measured(worth, power)]
-             if area > plain and all(there >= then for there, then in zip(new, before))]
+             if area > plain and np.mean(new or [0]) >= np.mean(before or [0]) and all(there > then - BY_CHANCE for there, then in zip(new, before))]
     if not tried: return world
     enough = ENOUGH_GAIN * max(gain for gain, *_ in tried)
     _, worth, power = min((stirred, worth, power) for gain, stirred, worth, power in tried if gain >= enough)

@@ -249,8 +249,8 @@ def agreement_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Args:
         first: (q, classes) log probabilities
         second: (g, classes)
-    Returns: (q, g) log of how much likelier the same class is than by chance"""
-    return np.log((np.exp(first) @ np.exp(second).T + LEAST) / (1 / first.shape[1] + LEAST))
+    Returns: (q, g) log of how much less likely the same class is than by chance; 0 where it is likelier"""
+    return np.minimum(0, np.log((np.exp(first) @ np.exp(second).T + LEAST) / (1 / first.shape[1] + LEAST)))
 
 # %% ../../nbs/05_scoring/08_open_world.ipynb #c00e004
 def side_scores(trained: Side, others: Side, lead: float) -> tuple[np.ndarray, np.ndarray]:

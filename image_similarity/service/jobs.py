@@ -220,7 +220,8 @@ class PostgresJobs(Jobs):
         except ImportError as e: raise ImportError("jobs in PostgreSQL take more than is installed; pip install 'image_similarity[postgres]'") from e
         self.folder, self._root, self.server = folder, folder.parent.parent, PostgresServer(address)
         self._holder: psycopg.Connection | None = None # holds the locks
-        self._holding, self._mine = threading.Lock(), set() # ids of the jobs that are locked
+        self._holding = threading.Lock()
+        self._mine: set[str] = set() # ids of the jobs that are locked
         folder.mkdir(parents=True, exist_ok=True)
         with self.server.transaction("READ WRITE"): # whoever else does the same
             self.server.run("SELECT pg_advisory_xact_lock(1734437991)")

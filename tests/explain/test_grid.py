@@ -51,12 +51,12 @@ def test_what_is_clicked_and_marked_comes_back(page):
 
 
 def test_only_what_is_seen_is_asked_for(page):
-    page.wait_for_function("window.asked?.length > 5")
+    page.wait_for_function("() => window.asked?.length > 5")
     asked = page.evaluate("asked")
     assert 0 in asked and 199 not in asked and len(set(asked)) == len(asked)
     content = base64.b64encode(small_jpeg(draw_pet("beagle", 0, 96)[0], 96)).decode()
     page.evaluate("c => heard['msg:custom']({at: 0}, [Uint8Array.from(atob(c), x => x.charCodeAt(0))])", content)
-    page.wait_for_function("document.querySelector('[role=option] img').naturalWidth === 96")
+    page.wait_for_function("() => document.querySelector('[role=option] img').naturalWidth === 96")
     page.locator("[role=listbox]").focus()
     page.keyboard.press("End")
-    page.wait_for_function("asked.includes(199)")
+    page.wait_for_function("() => asked.includes(199)")

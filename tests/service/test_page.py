@@ -572,7 +572,7 @@ def test_another_collection_is_asked_nothing(page, small):
     drop(page, small.query)
     page.wait_for_selector(f"{TILES} .sure")
     page.select_option("#collection", "learning")
-    page.wait_for_function("!location.search.includes('picture=')")
+    page.wait_for_function("() => !location.search.includes('picture=')")
     settled(page)
     assert page.locator("#query-image").is_hidden()
     button, command = page.locator(".panel-actions button").first.bounding_box(), page.locator(".command").first.bounding_box()

@@ -85,7 +85,7 @@ def test_ten_thousand_pictures_are_a_few_tiles(page):
     page.keyboard.press("End")
     page.wait_for_selector("[role=option][aria-posinset='10000'][data-current]")
     assert tiles.count() < 120
-    page.wait_for_function("[...document.querySelectorAll('[role=option]:not([hidden]) img')].some(i => i.naturalWidth > 0)")
+    page.wait_for_function("() => [...document.querySelectorAll('[role=option]:not([hidden]) img')].some(i => i.naturalWidth > 0)")
     page.keyboard.press("Home")
     for _ in range(3): page.keyboard.press("Shift+ArrowRight")
     assert page.inner_text("#chosen-count") == "4 selected"
@@ -119,14 +119,14 @@ def test_a_selection_is_labelled_excluded_exported_and_all_of_it_undone(page, ap
     page.wait_for_selector("#undo:not([hidden])")
     assert {id for id, label in labels(api, "pets").items() if label == "lynx"} == set(meant)
     page.click("#exclude")
-    page.wait_for_function("document.querySelector('#undo').textContent.includes('excluded')")
+    page.wait_for_function("() => document.querySelector('#undo').textContent.includes('excluded')")
     assert api.get("/v1/collections/pets/table").json()["excluded"] == sorted(meant)
     check(page)
     for _ in range(2):
         text = page.inner_text("#undo")
         page.click("#undo")
         page.wait_for_function("t => document.querySelector('#undo').hidden || document.querySelector('#undo').textContent !== t", arg=text)
-    page.wait_for_function("fetch('/v1/collections/pets/table').then(r => r.json()).then(t => t.excluded.length === 0)")
+    page.wait_for_function("() => fetch('/v1/collections/pets/table').then(r => r.json()).then(t => t.excluded.length === 0)")
     assert labels(api, "pets") == before
 
 
@@ -159,7 +159,7 @@ def test_what_is_removed_is_gone_and_the_files_stay(page, api, root):
     page.locator("[aria-posinset='7']").click()
     page.keyboard.press("Delete")
     page.click("#sure-yes")
-    page.wait_for_function("document.querySelector('#count').textContent.startsWith('9,999')")
+    page.wait_for_function("() => document.querySelector('#count').textContent.startsWith('9,999')")
     assert api.get("/v1/collections/many/items/7").status_code == 404 and path.exists()
 
 
@@ -172,7 +172,7 @@ def test_a_map_is_drawn_and_a_lasso_chooses_what_it_encloses(page, api):
     page.wait_for_selector("#job", state="hidden")
     table = api.get("/v1/collections/pets/table").json()
     assert table["mapped"] == 24 and None not in table["x"]
-    page.wait_for_function("(() => { const c = document.querySelector('.plane canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n > 24; })()")
+    page.wait_for_function("() => (() => { const c = document.querySelector('.plane canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n > 24; })()")
     check(page)
     page.wait_for_timeout(300)
     page.click("#map-whole")
