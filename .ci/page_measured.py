@@ -185,8 +185,8 @@ def page() -> str:
              "## Few pictures", "The classifier's recipe, chosen inside the training pictures, beside scikit-learn on the same vectors. From `benchmarks/classes.py`.", goal_table(TOLD_APART)]
     for title, (script, lines, columns, words) in GRIDS.items():
         parts += [f"## {title}", words, grid(results(script)["rows"], lines, columns)]
-        if title == "Pairs": parts += ["### AutoMM itself", "AutoMM 1.6.3, run beside ours on the same tables with the same encoder at 224 pixels: until its own held-out pairs were ranked no better, and for the seconds that our "
-                                       "fit took. coil100's own tables are those of its tutorial: thirteen objects to learn from, four others to be asked about, in 160 pairs; what four other objects would say no interval knows. The thirteen are told apart without a mistake by everything that is tried, so held-out pairs can choose nothing there, and no "
+        if title == "Pairs": parts += ["### AutoMM itself", "AutoMM 1.6.3, run beside ours on the same tables with the same encoder at 224 pixels: until its own held-out pairs were ranked no better. "
+                                       "coil100's own tables are those of its tutorial: thirteen objects to learn from, four others to be asked about, in 160 pairs; what four other objects would say no interval knows. The thirteen are told apart without a mistake by everything that is tried, so held-out pairs can choose nothing there, and no "
                                        "calibration can learn from them that the four are harder.", goal_table(PEERS)]
     parts += ["## Copies and clusters", "`Gallery.duplicates` and `Gallery.clusters` beside the usual ways. From `benchmarks/duplicates.py`.", goal_table(COPIES),
               "## Quality of a data set", "What `inspect` finds of mistakes that are made on purpose. From `benchmarks/data_quality.py`; cleanlab ranks the same pictures by posteriors of the same first round.", goal_table(QUALITY),

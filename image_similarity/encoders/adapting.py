@@ -27,6 +27,11 @@ def batch_norms(encoder: torch.nn.Module) -> list[Any]:
     Returns: those that keep statistics"""
     return [layer for layer in encoder.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
 
+def _statistics(layer: _BatchNorm) -> tuple[torch.Tensor, torch.Tensor]:
+    mean, var = layer.running_mean, layer.running_var
+    assert mean is not None and var is not None # `batch_norms` gives no others
+    return mean, var
+
 def adapted(encoder: Encoder, pictures: Sequence, share: float = 1., n_batches: int = 6, batch_size: int = 32, seed: int = 0) -> Encoder:
     """An encoder whose batch norms have statistics of these pictures. Raises `ValueError` where it has no batch norm, or no picture can be read.
 
@@ -38,7 +43,7 @@ def adapted(encoder: Encoder, pictures: Sequence, share: float = 1., n_batches: 
     twin = deepcopy(encoder).eval()
     layers = batch_norms(twin)
     if not layers: raise ValueError(f"{encoder}: has no batch norm to adapt")
-    before = [(layer.running_mean.clone(), layer.running_var.clone(), layer.momentum) for layer in layers]
+    before = [([kept.clone() for kept in _statistics(layer)], layer.momentum) for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum, layer.training = None, True # the plain mean over batches
@@ -48,10 +53,9 @@ def adapted(encoder: Encoder, pictures: Sequence, share: float = 1., n_batches: 
         with torch.no_grad(): twin(torch.stack(batch).to(device))
         seen += len(batch)
     if not seen: raise ValueError(f"none of {len(pictures):,} pictures could be read, or there is only one: nothing to adapt to")
-    for layer, (mean, var, momentum) in zip(layers, before):
+    for layer, (statistics, momentum) in zip(layers, before):
         layer.momentum, layer.training = momentum, False
-        layer.running_mean.copy_(torch.lerp(mean, layer.running_mean, share))
-        layer.running_var.copy_(torch.lerp(var, layer.running_var, share))
+        for old, new in zip(statistics, _statistics(layer)): new.copy_(torch.lerp(old, new, share))
     return twin
 
 def _readable(pictures: Sequence[Any], encoder: Encoder) -> list[torch.Tensor]:

@@ -127,7 +127,7 @@ def fit_adapted(
     Returns: what reads images, and their vectors; None if the encoder stays as it is"""
     if not settings.adapt or not batch_norms(column.encoder): return None
     source = splits[0].train.pairs
-    used = [items[i] for i in np.unique(np.concatenate([np.union1d(source.first, source.second), *(np.r_[s.first, s.second] for s in splits)]))]
+    used = [items[int(i)] for i in np.unique(np.concatenate([np.union1d(source.first, source.second), *(np.r_[s.first, s.second] for s in splits)]))]
     seconds = reading_seconds(column.encoder, used) if until is not None else 0.
     if until is not None and time.monotonic() + seconds * (3 + settings.augment) > until: return None
     again = ImageItems(adapted(column.encoder, [content_of(file) for item in used for file in item], SHARE, seed=settings.seed), column.kept)
