@@ -122,7 +122,7 @@ def server_of(tools: Tools, write: bool = False) -> Any:
     from mcp.types import ToolAnnotations
     for name in (*READING, *(WRITING if write else ())):
         tool: Callable = getattr(tools, name)
-        made.tool(name, annotations=ToolAnnotations(readOnlyHint=name in READING, destructiveHint=False), structured_output=False)(tool)
+        made.tool(name, annotations=ToolAnnotations(read_only_hint=name in READING, destructive_hint=False), structured_output=False)(tool)
     return made
 
 def mcp(

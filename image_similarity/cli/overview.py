@@ -61,7 +61,7 @@ def _picture(file: Path, records: list[dict]) -> None:
     xy = np.array([(r["x"], -r["y"]) for r in records]).reshape(-1, 2)
     names = sorted({r["group"] for r in records if r["group"] is not None})
     axes.scatter(*xy.T, s=6, c=[names.index(r["group"]) % 20 if r["group"] is not None else 20 for r in records], cmap="tab20")
-    for name in names: axes.annotate(name, np.median(xy[[r["group"] == name for r in records]], axis=0), ha="center", fontweight="bold")
+    for name in names: axes.annotate(name, tuple(np.median(xy[[r["group"] == name for r in records]], axis=0)), ha="center", fontweight="bold")
     figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
 
 # %% ../../nbs/14_cli/07_overview.ipynb #b8ed0006

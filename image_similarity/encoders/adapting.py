@@ -21,7 +21,7 @@ from .preprocessing import preprocess
 from ..images.errors import ImageError
 
 # %% ../../nbs/04_encoders/19_adapting.ipynb #adap0006
-def batch_norms(encoder: torch.nn.Module) -> list[_BatchNorm]:
+def batch_norms(encoder: torch.nn.Module) -> list[Any]:
     """The batch norms of a network; one with layer norms has none.
 
     Returns: those that keep statistics"""

@@ -145,14 +145,8 @@ def _extremes(relevance: np.ndarray) -> str:
     if relevance.size == 1: return f"{relevance.sum():+.2f} in all: {NOWHERE}"
     return f"{h} x {w} cells add {relevance.sum():+.2f}, most at row {row}, column {column}"
 
-def _caveat(*maps: np.ndarray, remainders: tuple[float, ...] = ()) -> str: # what maps cannot say; empty for exact ones
-    if remainders: return _approximate(remainders)
-    return "" if any(m.size > 1 for m in maps) else NOWHERE
-
-def _headed(heading: str, *maps: np.ndarray, remainders: tuple[float, ...] = ()) -> str: # above a figure
-    caveat = _caveat(*maps, remainders=remainders)
-    return f"{heading}\n{caveat}" if caveat else heading
-
+def _caveat(*maps: np.ndarray, remainders: tuple[float, ...] = ()) -> str: return _approximate(remainders) if remainders else "" if any(m.size > 1 for m in maps) else NOWHERE
+def _headed(heading: str, caveat: str) -> str: return f"{heading}\n{caveat}" if caveat else heading # above a figure
 def _approximate(remainders: tuple[float, ...]) -> str: return f"approximate, by occlusion; not in the map{'s'[:len(remainders) > 1]}: {', '.join(f'{r:+.2f}' for r in remainders)}"
 def _told(remainders: tuple[float, ...]) -> str: return f"; {_approximate(remainders)}" if remainders else "" # behind a repr
 
@@ -196,7 +190,7 @@ class ClassExplanation(_Drawn):
     probability: float
     remainders: tuple[float, ...] = () # of an approximate map: what it misses of the logit above that of the blurred picture
 
-    def _parts(self): return [self.image], [self.map], [""], _headed(f"{self.label}, {percent(self.probability)}", self.map, remainders=self.remainders)
+    def _parts(self): return [self.image], [self.map], [""], _headed(f"{self.label}, {percent(self.probability)}", _caveat(self.map, remainders=self.remainders))
     def __repr__(self): return f"ClassExplanation({self.label}, {percent(self.probability, 2)}, logit {self.logit:.2f}, {_extremes(self.map)}{_told(self.remainders)})"
 
 # %% ../../nbs/07_explain/03_maps.ipynb #f53bc569
@@ -222,14 +216,12 @@ class PairExplanation(_Drawn):
     agreement: float = 0.  # log odds that a classifier adds because of the classes that it sees in both; in no map
     remainders: tuple[float, ...] = () # of approximate maps: what each misses of the logit above that with its picture blurred
 
-    def _parts(self): return [self.query, self.match], [self.query_map, self.match_map], ["query", "match"], _headed(f"{percent(self.probability, 2)} Similarity{self._terms()}", self.query_map, self.match_map, remainders=self.remainders)
+    def _parts(self): return [self.query, self.match], [self.query_map, self.match_map], ["query", "match"], _headed(f"{percent(self.probability, 2)} Similarity{self._terms()}", self.caveat)
 
     def _terms(self) -> str: return f"\nmaps {self.logit:+.2f}, class agreement {self.agreement:+.2f}" if self.agreement else ""
 
     @property
-    def caveat(self) -> str:
-        "What the maps cannot say: that they are approximate and what they miss, or that a map of one cell cannot say where. Empty for exact ones."
-        return _caveat(self.query_map, self.match_map, remainders=self.remainders)
+    def caveat(self) -> str: return _caveat(self.query_map, self.match_map, remainders=self.remainders) # what the maps cannot say: that they are approximate, or one cell; empty for exact ones
 
     def overlays(self, longest: int = 512) -> tuple[Image.Image, Image.Image]:
         """The maps alone, on one scale.

@@ -12,6 +12,7 @@ __all__ = ['FEW', 'MOST', 'NEAR', 'BETWEEN', 'lay_out', 'groups_of', 'nearest_am
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def lay_out(embeddings: np.ndarray, seed: int = 0) -> np.ndarray:
         embeddings: (n, D) of length 1
     Returns: (n, 2) float32 within -1 and 1"""
     n = len(embeddings)
-    if n <= FEW: xy = _main_directions(embeddings)
+    if n <= FEW: xy: Any = _main_directions(embeddings)
     else:
         from pacmap import PaCMAP # here, because it takes long to load
         logging.getLogger("pacmap").setLevel(logging.ERROR) # it would say that a seed was given

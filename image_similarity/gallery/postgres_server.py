@@ -103,7 +103,7 @@ class PostgresServer:
         for name, seconds in (("idle", 10), ("interval", 5), ("count", 3)): new.execute(f"SET tcp_keepalives_{name} = {seconds}".encode())
         return new
 
-    def _connected(self, **more: int) -> psycopg.Connection:
+    def _connected(self, **more: Any) -> psycopg.Connection:
         "A new connection; patiently, to a server that was there before."
         until = time.monotonic() + PATIENCE
         while True:

@@ -29,7 +29,7 @@ from ..scoring.search import PairHits, PairIndex
 class Part:
     "The rows of one part of a gallery, on a node."
 
-    def __init__(self, place: str, scorer: dict[str, np.ndarray], how: dict[str, bool], part: tuple[int, int], threads: int):
+    def __init__(self, place: str, scorer: dict[str, np.ndarray], how: dict[str, Any], part: tuple[int, int], threads: int):
         """Args:
             place: of the gallery, which every node sees
             scorer: its numbers, as `tensors` gives them
@@ -272,7 +272,7 @@ class ShardIndex:
         empty = np.zeros(0, np.int64), np.zeros(0), np.zeros(0), []
         rows, logits, scores, units = (np.concatenate(some) if k < 3 else [u for part in some for u in part] for k, some in enumerate(zip(*(
             (self.rows[i][places], logits, scores, units) for i, (places, logits, scores, units, _) in parts.items())))) if parts else empty
-        best = np.lexsort([rows, -scores])[:top_k]
+        best = np.lexsort([rows, -np.asarray(scores)])[:top_k]
         if len(self._units) > REMEMBERED: self._units = {}
         self._units |= {int(rows[b]): units[b] for b in best}
         return PairHits(rows[best], logits[best], scores[best], sum(looked for *_, looked in parts.values()))

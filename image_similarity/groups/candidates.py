@@ -210,7 +210,7 @@ def _voted(bits, keys, owners, order, starts, of, until, near, full, least, most
     "Rows of file, other file and votes; `of` are the files that ask, and others below `until[file]` are not told."
     n = len(of)
     votes, seen, touched = np.zeros(owners.max() + 1, np.int32), np.full(owners.max() + 1, -1, np.int64), np.zeros(owners.max() + 1, np.int64)
-    found = [(0, 0, 0) for _ in range(0)]
+    found: list = [(0, 0, 0) for _ in range(0)]
     for q in range(n):
         count = 0
         for s in range(of[q, 1], of[q, 2]):

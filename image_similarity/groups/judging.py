@@ -69,7 +69,9 @@ def _row_of(s: Signature, changed: int) -> tuple:
 
 def _seen_before(path: Path, facts: Any, row: np.void) -> Signature:
     n = int(row["spots"])
-    return Signature(path, row["content"].decode(), facts.st_size, facts.st_mtime, *map(int, row["sides"]), np.array(row["hashes"]), bool(row["plain"]), None, tuple(map(int, row["colour"])),
+    width, height = map(int, row["sides"])
+    red, green, blue = map(int, row["colour"])
+    return Signature(path, row["content"].decode(), facts.st_size, facts.st_mtime, width, height, np.array(row["hashes"]), bool(row["plain"]), None, (red, green, blue),
                      Spots(np.array(row["places"][:n]), np.array(row["bits"][:n])), (facts.st_dev, facts.st_ino))
 
 def kept_signatures(files: Sequence, kept: Path | None, progress: bool = True) -> list[Signature | ImageError]:
@@ -118,7 +120,7 @@ def _row_of_pair(first: int, second: int, how: int, v: Verdict | None) -> tuple:
 
 def _verdict_of(row: np.void) -> Verdict | None:
     if not row["kind"]: return None
-    return Verdict(_KINDS[row["kind"]], float(row["agreement"]), np.array(row["matrix"]), *map(float, row["shares"]), _COLOURS[row["colour"]], row["changed"].decode(), # type: ignore[reportArgumentType] # one of the kinds
+    return Verdict(_KINDS[row["kind"]], float(row["agreement"]), np.array(row["matrix"]), float(row["shares"][0]), float(row["shares"][1]), _COLOURS[row["colour"]], row["changed"].decode(), # type: ignore[reportArgumentType] # one of the kinds
                    None if row["adds"] < 0 else int(row["adds"]), float(row["margin"]), int(row["size"]))
 
 # %% ../../nbs/08_groups/10_judging.ipynb #judge014
@@ -179,7 +181,7 @@ class Judge:
         asked: list[Asked] = [(a.picture, b.picture, a.content, b.content, (a.spots, b.spots) if glance[i] else None) for i in new for a, b in [pairs[i]]]
         blocks = [slice(n, n + BLOCK) for n in range(0, len(new), BLOCK)]
         alone = self.processes == 1 or len(new) < MANY or any(a.held or b.held for a, b in pairs)
-        told = map(_answers, (asked[b] for b in blocks)) if alone else Parallel(self.processes, return_as="generator")(delayed(_answers)(asked[b]) for b in blocks)
+        told: Any = map(_answers, (asked[b] for b in blocks)) if alone else Parallel(self.processes, return_as="generator")(delayed(_answers)(asked[b]) for b in blocks)
         done = 0
         for block, some in zip(blocks, told):
             for i, one in zip(new[block], some): said[i] = one

@@ -178,7 +178,7 @@ def _judged(first: Look, second: Look, matrix) -> Verdict | None:
     if seen and not hue and _intact(seen) and whole and _upright(matrix) and _drained(*laid) is None:
         closer = _closely(first, second, matrix)
         seen = evidence(*closer) if closer else None
-        if seen and _intact(seen): return Verdict("saved again", seen.agreement if seen.windows else 1., matrix, one, two, "", "", None, seen.worst, max(closer[0].shape))
+        if closer and seen and _intact(seen): return Verdict("saved again", seen.agreement if seen.windows else 1., matrix, one, two, "", "", None, seen.worst, max(closer[0].shape))
         if seen is None or (seen.worst > MARGIN and seen.both > BOTH): return None
     if hue == "other" and _correlated(*laid) > 0: return None
     coloured = bool(hue or _shifted(*laid) or _drained(*laid) is not None)

@@ -6,7 +6,7 @@ Docs: https://image-similarity.github.io/image_similarity/06_learners/recipes.ht
 
 # %% auto #0
 __all__ = ['SHRINKAGES', 'STRENGTHS', 'USUAL', 'SLOPES', 'FEW', 'Linear', 'discriminants', 'regressions', 'Choice',
-           'best_temperature', 'usual_temperature', 'careful_temperature', 'folds_of', 'choose_linear']
+           'best_temperature', 'usual_temperature', 'growth', 'careful_temperature', 'folds_of', 'choose_linear']
 
 # %% ../../nbs/06_learners/04_recipes.ipynb #c002f19
 import time
@@ -139,6 +139,15 @@ def usual_temperature(recipe: tuple[str, bool, float], width: int, pictures: flo
     kind, _, strength = recipe
     return .152 * width / strength * pictures ** -SLOPES[kind] if kind == "discriminant" else .4
 
+def growth(recipe: tuple[str, bool, float], pictures: float, learned: float) -> float:
+    """Args:
+        pictures: of a class
+        learned: of them
+    Returns: by which the temperature of what was fitted to fewer pictures is too high"""
+    kind, _, strength = recipe
+    rounder = min(1., ((1 - strength) / .3) ** .3) if kind == "discriminant" else 1. # the nearer the covariance is to a sphere, the less hangs on the pictures
+    return (pictures / learned) ** (SLOPES[kind] * rounder * min(1., 8 / pictures))
+
 def careful_temperature(
     logits: np.ndarray, targets: np.ndarray, weight: np.ndarray, recipe: tuple[str, bool, float], width: int, pictures: float, learned: float,
 ) -> float:
@@ -151,7 +160,7 @@ def careful_temperature(
         width: numbers of a picture
         pictures: of a class, on the mean
         learned: of them, by what gave the logits"""
-    grown, usual = (pictures / learned) ** (SLOPES[recipe[0]] * min(1., 8 / pictures)), usual_temperature(recipe, width, pictures)
+    grown, usual = growth(recipe, pictures, learned), usual_temperature(recipe, width, pictures)
     loss = lambda t: -np.average(log_softmax(logits / t, 1)[np.arange(len(targets)), targets], weights=weight)
     heard, trust = min(1., FEW * pictures) * weight.sum()**2 / (weight**2).sum(), FEW * pictures
     return float(min(np.logspace(-2, 4, 121), key=lambda t: heard * loss(t * grown) + (np.log(t / usual) / trust)**2 / 2))

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -112,7 +113,7 @@ def plain_aucs(views: torch.Tensor, splits: Sequence[Split]) -> np.ndarray:
     return split_aucs(splits, [(unit[s.first] * unit[s.second]).sum(1).numpy() for s in splits])
 
 def fit_adapted(
-    column: ImageItems, items: Sequence[tuple], splits: Sequence[Split], views: torch.Tensor, settings: ImageSettings, until: float | None = None,
+    column: ImageItems, items: Sequence[tuple[Path, ...]], splits: Sequence[Split], views: torch.Tensor, settings: ImageSettings, until: float | None = None,
     progress: bool = True,
 ) -> tuple[ImageItems, torch.Tensor] | None:
     """Let batch norms see the pictures, and see whether held-out pairs are ranked clearly better by it.

@@ -81,7 +81,13 @@ export function makeWall({ thumbnail, on }) {
 
   const soon = () => { if (!scheduled) { scheduled = true; requestAnimationFrame(draw); } };
   list.addEventListener("scroll", soon, { passive: true });
-  new ResizeObserver(() => { if (list.isConnected) again(); }).observe(list);
+  new ResizeObserver(() => {
+    if (!list.isConnected) return;
+    const before = [columns, row];
+    measure();
+    if (before[0] === columns && before[1] === row) draw(); // tiles stay the same ones, or a double click would hit two
+    else again();
+  }).observe(list);
 
   function again() {
     measure();
