@@ -98,7 +98,7 @@ def strongest(links: np.ndarray, n: int) -> list[tuple[int, int]]:
 def linked(pairs, files, maps, scorer, encoder, rng) -> list[dict]:
     "Pixels of both ends of a link are blurred: how much more goes than by each end alone, beside links of the same cell to random ones."
     rows = []
-    for name, head, of in (("links", scorer, lambda q, g: interactions(scorer, q, g)), ("cosine_links", cosine_head(2 * len(next(iter(maps.values())))), cosine_shares)):
+    for name, head, of in (("links", scorer, lambda q, g: interactions(scorer, q, g)), ("cosine_links", cosine_head(encoder.width, encoder.concat), cosine_shares)):
         found = []
         for q, g in pairs:
             shapes, ends = (maps[q].shape[1:], maps[g].shape[1:]), strongest(of(maps[q], maps[g]), LINKS)

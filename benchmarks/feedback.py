@@ -273,7 +273,7 @@ def main():
             if name not in photos: photos[name] = read(name, folder, encoder)
         return [photos[name] for name in names]
     measures = {"marks": lambda: mark_rows([one for one in of("clothing", "pets", "imagenet") if (one.labels != "").any()]), "suggestions": lambda: suggestion_rows(of("clothing", "pets")),
-                "speed": speed_rows, "brushes": lambda: brush_rows(*of("pets"), encoder, PAIRS), "parts": lambda: part_rows(folder, encoder)}
+                "speed": speed_rows, "brushes": lambda: brush_rows(of("pets")[0], encoder, PAIRS), "parts": lambda: part_rows(folder, encoder)}
     for group in GROUPED:
         if group not in args.only: continue
         rows += measures[group]()
