@@ -38,11 +38,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, "clothing, pets/images and coil100/images")
     parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--pictures", type=int, default=N, help="of each set")
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
     if not computes_in("bfloat16"): print("this processor has no instructions for bfloat16: both are computed in floats")
     data = data_folder(args)
-    n, timed, repeats = (12, 4, 2) if args.small else (N, TIMED, args.repeats)
+    n, timed, repeats = (12, 4, 2) if args.small else (args.pictures, TIMED, args.repeats)
     encoders, rows = {precision: create_encoder(precision=precision) for precision in PRECISIONS}, []
     runtimes = {precision: runtime_for(encoder, 128) for precision, encoder in encoders.items()} # so that they are converted
     for name, folder in SETS.items():
