@@ -8,7 +8,6 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/collection.
 __all__ = ['Opened', 'mark_of', 'Collection', 'add_pictures', 'Collections', 'encoders']
 
 # %% ../../nbs/13_service/05_collection.ipynb #f4ab5d32
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock
