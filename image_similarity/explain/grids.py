@@ -26,7 +26,7 @@ def small_jpeg(file: Any, size: int) -> bytes:
         file: anything that `open_image` takes
         size: longest side at most, pixels
     Returns: none where the picture cannot be had"""
-    try: image = open_image(file, at_least=size)
+    try: image = open_image(file, at_least=size).copy() # an open picture stays as it is
     except (ImageError, OSError): return b""
     image.thumbnail((size, size))
     buffer = io.BytesIO()
