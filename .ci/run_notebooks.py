@@ -18,10 +18,12 @@ from nbdev.config import get_config  # noqa: E402, after the number of threads
 from nbdev.doclinks import nbglob  # noqa: E402
 from nbdev.test import test_nb  # noqa: E402
 
-# 20 to 60 s each: stories whose chapters run anyway, and chapters that train, or start processes, to show what tests/ asserts as well;
+# 10 to 60 s each: stories whose chapters run anyway, and chapters that train, or start processes, to show what tests/ asserts as well;
 # not those that are the heart of the house (classifier, siamese, finder, predictor).
-LONG = {"explain/faithfulness", "finder/onnx_export", "learners/fastai_import", "matching/image_training", "service/job_work", "tutorials/coverage", "tutorials/image_text", "tutorials/mnist_siamese", "tutorials/pets", "tutorials/product_pairs",
-        "tutorials/serve", "tutorials/your_own_images"} # whatever their numbers
+LONG = {"encoders/networks", "explain/faithfulness", "finder/demo", "finder/onnx_export", "learners/digit_pairs",
+        "learners/encoder_tuning", "learners/fastai_import", "learners/metric_learning", "matching/image_training", "service/job_work",
+        "tutorials/coverage", "tutorials/image_text", "tutorials/mnist_siamese", "tutorials/pets", "tutorials/product_pairs",
+        "tutorials/products", "tutorials/serve", "tutorials/your_own_images"} # whatever their numbers
 
 
 def notebooks(paths: list[str], root: Path) -> list[Path]:
