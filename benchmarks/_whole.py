@@ -2,11 +2,10 @@
 an earlier commit, and how much memory 100,000 files need.
 
     python benchmarks/_whole.py pairs FILE    seconds that this commit needs for the pairs of files in FILE (of the earlier one: with its path in PYTHONPATH)
-    python benchmarks/_whole.py large FILE    the most memory, with simulated files made from the signatures and embeddings in FILE
+    python benchmarks/_whole.py large FOLDER  the most memory, with simulated files made from the signatures and embeddings of those in FOLDER
 """
 import json
 import os
-import pickle
 import resource
 import subprocess
 import sys
@@ -63,11 +62,14 @@ def pairs_per_second(pairs: Pairs, before: Path, turns: int = 3) -> tuple[float,
 
 def _large(seen: str, n: int = 100_000) -> float:
     "GB at most, for candidates and verdicts among simulated files: signatures of real ones, bits of hashes and spots turned at random, and mixtures of two real embeddings."
+    from image_similarity.groups.candidates import Signature, read_signatures
     from image_similarity.groups.duplicates import compare_candidates
     from image_similarity.groups.judging import Judge
     from image_similarity.groups.landmarks import Spots
     from image_similarity.metrics.similarity import normalize
-    signatures, unit = pickle.loads(Path(seen).read_bytes())
+    files = json.loads((Path(seen) / "files.json").read_text())
+    signatures, unit = [s for s in read_signatures([Path(f) for f in files], progress=False) if isinstance(s, Signature)], np.load(Path(seen) / "unit.npy")
+    if len(signatures) < len(files): raise RuntimeError("a picture has gone meanwhile")
     rng, made = np.random.default_rng(0), []
     half = np.empty((n, unit.shape[1]), np.float16)
     for i in range(n):
@@ -82,9 +84,10 @@ def _large(seen: str, n: int = 100_000) -> float:
 
 
 def peak_gb(signatures: list, unit: np.ndarray) -> float:
-    with tempfile.NamedTemporaryFile(suffix=".pickle") as file:
-        pickle.dump(([replace(s, held=None) for s in signatures], unit.astype(np.float32)), file); file.flush()
-        return float(_run("large", file.name))
+    with tempfile.TemporaryDirectory() as seen:
+        (Path(seen) / "files.json").write_text(json.dumps([str(s.path) for s in signatures]))
+        np.save(Path(seen) / "unit.npy", unit.astype(np.float32))
+        return float(_run("large", seen))
 
 
 # What it finds.

@@ -10,6 +10,7 @@ __all__ = ['READING', 'WRITING', 'Tools', 'server_of', 'mcp']
 # %% ../../nbs/14_cli/08_agents.ipynb #98c10003
 import io
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,6 +111,15 @@ def _image(content: bytes) -> Any:
     return Image(data=content, format="jpeg")
 
 # %% ../../nbs/14_cli/08_agents.ipynb #98c10009
+def _said(tool: Callable) -> Callable:
+    "The tool, whose reasons whoever asks may read."
+    from mcp.server.mcpserver.exceptions import ToolError
+    @wraps(tool)
+    def told(*args, **named):
+        try: return tool(*args, **named)
+        except (ImportError, LookupError, OSError, ValueError) as e: raise ToolError(str(e)) from e
+    return told
+
 def server_of(tools: Tools, write: bool = False) -> Any:
     """A server with these tools. Raises `ImportError` without the SDK.
 
@@ -122,7 +132,7 @@ def server_of(tools: Tools, write: bool = False) -> Any:
     from mcp.types import ToolAnnotations
     for name in (*READING, *(WRITING if write else ())):
         tool: Callable = getattr(tools, name)
-        made.tool(name, annotations=ToolAnnotations(read_only_hint=name in READING, destructive_hint=False), structured_output=False)(tool)
+        made.tool(name, annotations=ToolAnnotations(read_only_hint=name in READING, destructive_hint=False), structured_output=False)(_said(tool))
     return made
 
 def mcp(

@@ -43,6 +43,7 @@ def write_card(folder: str | Path, finder: "SimilarityFinder", measured: Evaluat
 
     Args:
         folder: of a saved model
+        finder: the saved one
         data: what it was measured on, in a few words
         license: of the model, as a hub names it
     Returns: README.md"""

@@ -78,7 +78,7 @@ class PairTables:
             bad: items that cannot be read, and why
             unread: items that there was no time for
             indexes: what the rows of the tables of `train` and `tuning` are called"""
-        if len(unread) == len(self.items): raise ValueError("there was no time to read any of the {self.train.kind}s: give a larger time_limit")
+        if len(unread) == len(self.items): raise ValueError(f"there was no time to read any of the {self.train.kind}s: give a larger time_limit")
         if len(unread): warnings.warn(f"{len(unread):,} {self.train.kind}{'s' * (len(unread) > 1)} could not be read in time, and pairs with {'them' if len(unread) > 1 else 'it'} are left out; give a larger time_limit", stacklevel=5)
         read = np.ones(len(self.items), dtype=bool)
         read[unread] = False

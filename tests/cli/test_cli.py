@@ -42,8 +42,8 @@ def test_help_names_every_command(call):
 
 
 @pytest.mark.parametrize("command, options", [
-    ("train", ["--out", "--labels", "--split", "--exclude", "--arch", "--weights", "--pooling", "--loss", "--fine-tune", "--lr", "--fp16", "--time-limit"]), ("find", ["--model", "--gallery", "--plus", "--minus", "--like", "--unlike", "--marks", "--region", "--parts", "--top-k", "--candidates", "--coverage", "--where", "--approximate", "--explain", "--words", "--sheet", "--open", "--json"]),
-    ("match", ["--out", "--image", "--title", "--attribute", "--same", "--one-to-one", "--least"]), ("import-learner", ["--out", "--images", "--trust", "--labels"]), ("evaluate", ["--labels", "--split", "--json"]), ("export", ["--out"]), ("demo", ["--out"]), ("index", ["--gallery", "--labels", "--exclude", "--arch", "--weights", "--pooling", "--model", "--on", "--regions", "--json"]),
+    ("train", ["--out", "--labels", "--split", "--exclude", "--arch", "--weights", "--pooling", "--loss", "--fine-tune", "--lr", "--fp16", "--time-limit", "--on"]), ("find", ["--model", "--gallery", "--plus", "--minus", "--like", "--unlike", "--marks", "--region", "--parts", "--top-k", "--candidates", "--coverage", "--where", "--approximate", "--explain", "--words", "--sheet", "--open", "--json"]),
+    ("match", ["--out", "--image", "--title", "--attribute", "--same", "--one-to-one", "--least"]), ("import-learner", ["--out", "--images", "--trust", "--labels"]), ("evaluate", ["--labels", "--split", "--json"]), ("export", ["--out"]), ("demo", ["--out"]), ("index", ["--gallery", "--labels", "--exclude", "--arch", "--weights", "--pooling", "--precision", "--model", "--on", "--regions", "--json"]),
     ("duplicates", ["--gallery", "--threshold", "--against", "--prefer", "--protect", "--settled", "--trash", "--hardlink", "--reflink", "--move", "--script", "--dry-run", "--decisions", "--undo", "--report", "--sheet", "--json"]), ("clusters", ["--gallery", "--min-size", "--model", "--sheet", "--json"]),
     ("inspect", ["--against", "--out", "--apply", "--undo", "--sheet", "--json"])])
 def test_every_command_explains_its_options(call, command, options):

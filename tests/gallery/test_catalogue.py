@@ -183,8 +183,8 @@ def gallery(tmp_path):
 
 def test_what_completion_shows_is_what_users_want(gallery):
     assert [name for name in dir(gallery) if not name.startswith("_")] == [
-        "acting", "add", "catalogue", "check", "close", "clusters", "duplicates", "encoder", "export", "feedback", "files", "folder", "ids", "import_embeddings", "items", "labels",
-        "missing", "place", "pooled", "remove", "rows_and_labels", "save_to", "search", "search_many", "stats", "suggest", "text", "update"]
+        "acting", "add", "catalogue", "check", "close", "clusters", "duplicates", "encoder", "export", "feedback", "files", "folder", "grid", "hand_on", "ids", "import_embeddings", "items", "labels",
+        "map", "missing", "place", "pooled", "remove", "rows_and_labels", "save_to", "search", "search_many", "stats", "suggest", "text", "to_fiftyone", "update"]
 
 
 def test_a_gallery_shows_itself_in_a_notebook(gallery):

@@ -567,7 +567,7 @@ def test_ranking_without_a_right_answer_is_a_clear_error(fitted, test):
 def test_search_embeds_the_corpus_once(fitted, test, monkeypatch):
     calls = []
     embed_column = MatchPredictor.embed_column
-    monkeypatch.setattr(MatchPredictor, "embed_column", lambda self, table, column, ids=None: calls.append(column) or embed_column(self, table, column, ids))
+    monkeypatch.setattr(MatchPredictor, "embed_column", lambda self, table, column, *more: calls.append(column) or embed_column(self, table, column, *more))
     semantic_search(fitted, query_data=test[["Image1"]], response_data=test[["Image2"]], query_chunk_size=7)
     assert calls == ["Image1", "Image2"]
 

@@ -292,7 +292,7 @@ def test_a_service_whose_folder_was_moved_says_so_and_makes_none_anew(attack, tm
 
 
 def test_a_second_service_of_the_same_folder_is_refused_in_one_line(service):
-    done = subprocess.run([sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "serve", str(service.root), "--port", "0"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "serve", str(service.root), "--port", "0"], capture_output=True, text=True, timeout=180)
     assert done.returncode == 2 and "another service is running there" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
