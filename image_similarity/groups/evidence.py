@@ -30,6 +30,7 @@ def _terms(pixels: np.ndarray) -> np.ndarray:
     x = pixels / 255
     return np.concatenate([x, x * x, np.ones_like(x[:, :1])], 1)
 
+_SAME, _INVERTED = np.eye(7, 3), np.where(np.arange(7)[:, None] == 6, 1., -np.eye(7, 3)) # to do nothing, to make a negative
 _PULL = np.array([1, 1, 1, 3, 3, 3, .3])[:, None] * np.eye(7) * 3e-4
 
 def colour_rule(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, float]:
@@ -39,8 +40,9 @@ def colour_rule(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, float]:
         a: (n, 3) float32
         b: (n, 3) float32
     Returns: (7, 3) and the median of what it leaves"""
-    terms, wanted, stay, weights = _terms(a), b / 255, np.eye(7, 3), np.ones(len(a))
-    rule, errors = stay, largest(np.abs(b - a)) / 255
+    terms, wanted, weights = _terms(a), b / 255, np.ones(len(a))
+    stay, errors = min(((rest, largest(np.abs(wanted - terms @ rest))) for rest in (_SAME, _INVERTED)), key=lambda r: float(np.median(r[1])))
+    rule = stay
     for _ in range(6):
         weighted = terms * weights[:, None]
         rule = np.linalg.solve(weighted.T @ terms + _PULL * len(a), weighted.T @ wanted + _PULL * len(a) @ stay)
