@@ -172,20 +172,24 @@ def _judged(first: Look, second: Look, matrix) -> Verdict | None:
     "What one map shows."
     (one, own), (two, other) = _own_around(first.grey, second.grey.shape, invert_map(matrix)), _own_around(second.grey, first.grey.shape, matrix)
     if own and other: return None
-    whole = min(one, two) > .97
+    whole, closer = min(one, two) > .97, None
+    framed = whole and _upright(matrix)
     laid = _laid(first, second, matrix, whole)
     if laid is None: return None
     seen = evidence(*laid)
     hue = hue_change(*laid)
-    if seen and not hue and seen.colour < COLOUR and seen.worst < MARGIN and whole and _upright(matrix) and _drained(*laid) is None:
+    if seen and not hue and seen.colour < COLOUR and seen.worst < MARGIN and framed and _drained(*laid) is None:
         closer = _closely(first, second, matrix)
         seen = evidence(*closer) if closer else None
         if closer and seen and _intact(seen): return Verdict("saved again", seen.agreement if seen.windows else 1., matrix, one, two, "", "", None, seen.worst, max(closer[0].shape))
-        if seen is None or (seen.worst > MARGIN and seen.both > BOTH): return None
+        if seen is None: return None
     if hue == "other" and _correlated(*laid) > 0: return None
     coloured = bool(hue or _shifted(*laid) or _drained(*laid) is not None)
     changed = _edited(laid, coloured)
     if changed is None: return None
+    if framed: # a line of numbers is no more than a grey bar in the small view
+        closer = closer or _closely(first, second, matrix)
+        if closer is None or _edited(closer, coloured) is None: return None
     colour, fewer = _colour_words(*laid, hue) if coloured else ("", None)
     written = changed.left > .004 and changed.worst > MARGIN
     adds = changed.adds if written else fewer
