@@ -37,9 +37,9 @@ def test_two_services_share_a_database_and_a_folder(compose):
 
 def test_the_collections_are_read_as_a_service_reads_them(tmp_path):
     pytest.importorskip("fastapi", reason="the service is not installed")
-    from image_similarity.service.collection import read_places
-    places = read_places(FOLDER)
-    assert list(places.galleries) == ["pictures"] and places.jobs
+    from image_similarity.service.databases import read_databases
+    databases = read_databases(FOLDER)
+    assert list(databases.galleries) == ["pictures"] and databases.jobs
 
 
 def test_the_proxy_knows_both_services_and_keeps_a_browser_with_one(compose):
