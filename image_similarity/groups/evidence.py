@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/08_groups/evidence.htm
 
 # %% auto #0
 __all__ = ['Rule', 'STEP', 'FEW', 'FAR', 'STRONG', 'TINTED', 'HUE_TURNED', 'SHADE', 'STRUCTURED', 'WINDOW', 'BLURS', 'REACH',
-           'CLEAR', 'largest', 'chroma', 'colour_rule', 'tone_curves', 'same_colours', 'hue_change', 'Evidence',
-           'equally_sharp', 'excess', 'who_adds', 'place_words', 'evidence']
+           'ONE_WAY', 'CLEAR', 'largest', 'chroma', 'colour_rule', 'tone_curves', 'same_colours', 'hue_change',
+           'Evidence', 'equally_sharp', 'excess', 'who_adds', 'place_words', 'evidence']
 
 # %% ../../nbs/08_groups/05_evidence.ipynb #98effaf1
 from collections.abc import Callable
@@ -210,6 +210,8 @@ def excess(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> np.ndar
     slope = float(np.clip(1.5 * np.median(apart[edges] / contrast[edges]), .06, .25)) if edges.sum() > 100 else .12
     return np.where(inside, np.maximum(beyond, 0) / (5 + noise + slope * contrast), 0)
 
+ONE_WAY = .1 # how evenly the differences may be lighter and darker, before they are more than one ink over the other picture
+
 def who_adds(first: np.ndarray, second: np.ndarray, inside: np.ndarray, left: np.ndarray) -> tuple[float, int]:
     """Whether one picture shows what is around and the other adds to it, or both have something of their own.
 
@@ -224,6 +226,9 @@ def who_adds(first: np.ndarray, second: np.ndarray, inside: np.ndarray, left: np
     def near_and_far(image):
         small = cv2.resize(image, [max(1, side // 4) for side in image.shape[1::-1]], interpolation=cv2.INTER_AREA) # so wide a blur needs no more
         return cv2.GaussianBlur(image, (0, 0), 6) + .02 * cv2.resize(cv2.GaussianBlur(small, (0, 0), 6), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    change = (_grey(second) - _grey(first)) * left
+    lighter, darker = float(np.maximum(change, 0).sum()), float(np.maximum(-change, 0).sum())
+    one_way = 2 * min(lighter, darker) / max(lighter + darker, 1e-6)
     around = near_and_far(middle) / (near_and_far(kept) + 1e-4)[..., None]
     a, b = (largest(np.abs(image - around)) * left for image in (first, second))
     more_a, more_b = np.maximum(a - b, 0), np.maximum(b - a, 0)
@@ -232,7 +237,7 @@ def who_adds(first: np.ndarray, second: np.ndarray, inside: np.ndarray, left: np
     near = 2 * float(np.minimum(near_a, near_b).sum()) / max(float((near_a + near_b).sum()), 1e-6)
     far = 2 * min(float(more_a.sum()), float(more_b.sum())) / total
     common = float(np.minimum(a, b).sum()) / max(float(np.maximum(a, b).sum()), 1e-6)
-    return max(near, far, common), int(more_b.sum() > more_a.sum())
+    return one_way if one_way < ONE_WAY else max(near, far, common), int(more_b.sum() > more_a.sum())
 
 def place_words(left: np.ndarray) -> str:
     """Where in a picture something is.

@@ -188,7 +188,7 @@ def _judged(first: Look, second: Look, matrix) -> Verdict | None:
     changed = _edited(laid, coloured)
     if changed is None: return None
     written = changed.left > .004 and changed.worst > MARGIN
-    if framed and not written: # a line of numbers is no more than a grey bar in the small view
+    if framed: # a line of numbers is no more than a grey bar in the small view
         closer = closer or _closely(first, second, matrix)
         if closer is None or _edited(closer, coloured) is None: return None
     colour, fewer = _colour_words(*laid, hue) if coloured else ("", None)
