@@ -133,11 +133,13 @@ def _intact(seen: Evidence | None) -> bool:
     "Whether nothing but saving and resizing tells two pictures apart."
     return seen is not None and seen.colour < COLOUR and seen.worst < HARMLESS and seen.left < SPOTS
 
-def _laid(first: Look, second: Look, matrix):
-    "One over the other, settled."
+def _laid(first: Look, second: Look, matrix, whole: bool):
+    "One over the other, settled. The frame of a part is left out: in the larger picture it has run into what is around."
     a, b = first.pixels, second.pixels
     laid = overlay(a, b, enlarged_map(matrix, max(a.shape[:2]) / LOOK, max(b.shape[:2]) / LOOK), LOOK)
-    return laid and (laid[0], settle(*laid), laid[2])
+    if laid is None: return None
+    framed = laid[2] if whole else cv2.erode(laid[2].astype(np.uint8), np.ones((3, 3)), borderValue=0).astype(bool)
+    return laid[0], settle(*laid), framed
 
 def _closely(first: Look, second: Look, matrix):
     "One over the other at full size: frame on frame, where that fits at least as well as what landmarks say. What is off by a third of a pixel hides a digit that differs."
@@ -168,24 +170,28 @@ def _upright(matrix) -> bool:
 
 def _judged(first: Look, second: Look, matrix) -> Verdict | None:
     "What one map shows."
-    laid = _laid(first, second, matrix)
-    if laid is None: return None
     (one, own), (two, other) = _own_around(first.grey, second.grey.shape, invert_map(matrix)), _own_around(second.grey, first.grey.shape, matrix)
     if own and other: return None
-    whole = min(one, two) > .97
+    whole, closer = min(one, two) > .97, None
+    framed = whole and _upright(matrix)
+    laid = _laid(first, second, matrix, whole)
+    if laid is None: return None
     seen = evidence(*laid)
     hue = hue_change(*laid)
-    if seen and not hue and _intact(seen) and whole and _upright(matrix) and _drained(*laid) is None:
+    if seen and not hue and seen.colour < COLOUR and seen.worst < MARGIN and framed and _drained(*laid) is None:
         closer = _closely(first, second, matrix)
         seen = evidence(*closer) if closer else None
         if closer and seen and _intact(seen): return Verdict("saved again", seen.agreement if seen.windows else 1., matrix, one, two, "", "", None, seen.worst, max(closer[0].shape))
-        if seen is None or (seen.worst > MARGIN and seen.both > BOTH): return None
+        if seen is None: return None
     if hue == "other" and _correlated(*laid) > 0: return None
     coloured = bool(hue or _shifted(*laid) or _drained(*laid) is not None)
     changed = _edited(laid, coloured)
     if changed is None: return None
-    colour, fewer = _colour_words(*laid, hue) if coloured else ("", None)
     written = changed.left > .004 and changed.worst > MARGIN
+    if framed: # a line of numbers is no more than a grey bar in the small view
+        closer = closer or _closely(first, second, matrix)
+        if closer is None or _edited(closer, coloured) is None: return None
+    colour, fewer = _colour_words(*laid, hue) if coloured else ("", None)
     adds = changed.adds if written else fewer
     kind = "edited"
     if min(one, two) < .93:
@@ -208,10 +214,17 @@ def _maps(first: Look, second: Look):
         if plain: matrix = np.array([[a.shape[0] / b.shape[0], 0, 0], [0, a.shape[1] / b.shape[1], 0]])
         if plain or np.abs(laid - b).mean() < max(6., .3 * b.std()): yield matrix
 
+def _rank(look: Look) -> tuple[int, bytes, bytes]:
+    "The larger picture first, of two of a size one of them, always the same."
+    return -look.pixels.size, look.grey.tobytes(), look.pixels.tobytes()
+
 def compare(first: Look, second: Look) -> Verdict | None:
-    """Lay one picture over the other, and judge what is left over.
+    """Lay one picture over the other, and judge what is left over. The other way round it says the same, turned.
 
     Returns: of the second picture as a copy of the first; None when nothing speaks for it, or something against"""
+    if _rank(second) < _rank(first):
+        found = compare(second, first)
+        return found and found.turned()
     for matrix in _maps(first, second):
         try: found = _judged(first, second, matrix)
         except np.linalg.LinAlgError: continue # everything was squashed onto a line
