@@ -2,6 +2,8 @@
 import json
 import os
 import platform
+import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -9,6 +11,13 @@ import numpy as np
 
 LOAD = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.  # of the last minute, before the script began: what else the machine was doing
 PACKAGES = ["image_similarity", "torch", "torchvision", "fastai", "timm", "numpy", "numba", "faiss-cpu", "scikit-learn"]
+
+
+def seconds(work: Callable, *args, **kwargs) -> float:
+    "That some work takes, once."
+    start = time.perf_counter()
+    work(*args, **kwargs)
+    return time.perf_counter() - start
 
 
 def _cpu_name() -> str:

@@ -6,14 +6,13 @@ size that suits each best; ours gets the files. All take turns in one process, o
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from _report import interval, row
+from _report import interval, row, seconds
 from torch import nn
 
 from image_similarity.images.datasets import labelled_images
@@ -93,12 +92,6 @@ def openvino_throughput(network, shape):
 PEERS = {"eager": (eager, (1, 4, 16)), "torch_compile": (torch_compile, (16,)), # which compiles anew for each size of a batch
          "onnxruntime": (onnxruntime, (1, 4, 16)), "openvino_latency": (openvino_latency, (1, 4, 16)),
          "openvino_throughput": (openvino_throughput, (1, 4, 16))}
-
-
-def seconds(work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def peer_arms(encoder, pictures: torch.Tensor) -> dict:

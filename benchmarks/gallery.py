@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import faiss
@@ -25,7 +24,7 @@ import numpy as np
 import pandas as pd
 from _data import add_arguments, data_folder
 from _million import realistic_blocks, realistic_rows
-from _report import interval, measured_before, report, row
+from _report import interval, measured_before, report, row, seconds
 from matplotlib.figure import Figure
 
 from image_similarity.encoders.encoder import create_encoder
@@ -34,12 +33,6 @@ from image_similarity.gallery.encoder import compared_rows
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ADDED = 0.01  # share of a gallery that is added to it
-
-
-def seconds(work: Callable, *args, **kwargs) -> float:
-    start = time.perf_counter()
-    work(*args, **kwargs)
-    return time.perf_counter() - start
 
 
 def searchable(gallery: Gallery) -> None:

@@ -12,8 +12,6 @@ import json
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,7 +20,7 @@ import numpy as np
 from _cluster import looking_rows, shard_rows
 from _data import add_arguments, data_folder
 from _million import FOLDERS, realistic_blocks
-from _report import interval, report, row
+from _report import interval, report, row, seconds
 
 from image_similarity.encoders.encoder import create_encoder
 from image_similarity.gallery.encoder import compared_rows
@@ -31,12 +29,6 @@ from image_similarity.gallery.trial_server import TrialServer
 from image_similarity.images.listing import image_files
 
 BLOCK = 1000
-
-
-def seconds(work: Callable, *args, **kwargs) -> float:
-    start = time.perf_counter()
-    work(*args, **kwargs)
-    return time.perf_counter() - start
 
 
 def taken(blocks, n: int):

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import numpy as np
 import pi_heif
 from PIL import Image
 from _data import add_arguments, data_folder
-from _report import interval, report, row
+from _report import interval, report, row, seconds
 
 from image_similarity.encoders.encoder import create_encoder, embed, runtime_for
 from image_similarity.images.listing import image_files
@@ -53,12 +52,6 @@ def decode(file: Path) -> None:
         return
     with Image.open(file) as image:
         image.load()
-
-
-def seconds(work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def main():

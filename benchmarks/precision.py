@@ -4,11 +4,10 @@ From files to vectors with the packaged encoder, in bytes (`quantised`, with pic
 reading included; and how many of the ten nearest stay the same, set by set. On a processor without instructions for them they gain nothing.
 """
 import argparse
-import time
 
 import numpy as np
 from _data import add_arguments, data_folder
-from _report import interval, report, row
+from _report import interval, report, row, seconds
 
 from image_similarity.encoders.converted import PRECISIONS, computes_in
 from image_similarity.encoders.eight_bits import quantised
@@ -26,12 +25,6 @@ def nearest(pooled: np.ndarray) -> np.ndarray:
     similar = unit @ unit.T
     np.fill_diagonal(similar, -np.inf)
     return np.argsort(-similar, axis=1)[:, :K]
-
-
-def seconds(work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def main():

@@ -55,13 +55,12 @@ class Tools:
 
     def explain(self, first: int, second: int) -> list[Any]:
         "Why two pictures are alike: their similarity, and each picture with what raised it in yellow to red, and what lowered it in blue."
-        from image_similarity.explain.maps import pair_maps
+        from image_similarity.explain.maps import pair_maps # needs torch, as the next
         from image_similarity.scoring.scorers import cosine_head
         encoder = getattr(self.gallery.encoder, "encoder", None) if self.finder is None else self.finder.encoder
         if encoder is None: raise ValueError("the gallery's encoder cannot explain what it finds")
         one, other = (self._item(id).path for id in (first, second))
         maps = pair_maps(encoder, cosine_head(encoder.width, encoder.concat) if self.finder is None else self.finder.scorer, one, other)
-        score = next((r for r in self.gallery.search(int(first), len(self.gallery)) if r.id == second), None)
         from PIL import Image as Pictures
         shown = []
         for path, overlay in zip((one, other), maps.overlays()):
@@ -69,7 +68,7 @@ class Tools:
             above = overlay.convert("RGBA").resize(below.size)
             above.putalpha(above.getchannel("A").point(lambda a: int(.6 * a)))
             shown.append(_image(_jpeg(Pictures.alpha_composite(below, above).convert("RGB"))))
-        return [f"cosine {score.score:.3f}" if score is not None else "the same picture", *shown]
+        return [self._likeness(first, second), *shown]
 
     def look(self, id: int, size: int = 512) -> Any:
         "The picture of an item, its longest side at most `size` pixels."
@@ -87,6 +86,13 @@ class Tools:
         before = {item.id: item.label for item in self.gallery.catalogue.items_by_id(ids).values()}
         self.gallery.update([*before], label=label)
         return f"{len(before)} labelled {label}; before: " + ", ".join(f"{id} {old}" for id, old in before.items())
+
+    def _likeness(self, first: int, second: int) -> str:
+        if int(first) == int(second): return "the same picture"
+        from image_similarity.gallery.encoder import compared_of
+        from image_similarity.metrics.similarity import normalize
+        a, b = normalize(compared_of(self.gallery.catalogue, self.gallery.catalogue.pooled([int(first), int(second)])))
+        return f"cosine {float(a @ b):.3f}"
 
     def _item(self, id: int):
         item = self.gallery.catalogue.items_by_id([int(id)]).get(int(id))
@@ -111,6 +117,11 @@ def _image(content: bytes) -> Any:
     return Image(data=content, format="jpeg")
 
 # %% ../../nbs/14_cli/08_agents.ipynb #98c10009
+def _sdk() -> Any: # `mcp.server.MCPServer`
+    try: from mcp.server import MCPServer
+    except ImportError as e: raise ImportError("image_similarity mcp needs the official SDK; pip install 'image_similarity[mcp]'") from e
+    return MCPServer
+
 def _said(tool: Callable) -> Callable:
     "The tool, whose reasons whoever asks may read."
     from mcp.server.mcpserver.exceptions import ToolError
@@ -126,9 +137,7 @@ def server_of(tools: Tools, write: bool = False) -> Any:
     Args:
         write: labels may be given
     Returns: `mcp.server.MCPServer`"""
-    try: from mcp.server import MCPServer
-    except ImportError as e: raise ImportError("image_similarity mcp needs the official SDK; pip install 'image_similarity[mcp]'") from e
-    made = MCPServer("image_similarity", instructions="Find pictures that are similar to a picture, to an item by its id, or to words; see them with look; explain why two are alike; find copies.")
+    made = _sdk()("image_similarity", instructions="Find pictures that are similar to a picture, to an item by its id, or to words; see them with look; explain why two are alike; find copies.")
     from mcp.types import ToolAnnotations
     for name in (*READING, *(WRITING if write else ())):
         tool: Callable = getattr(tools, name)
@@ -143,8 +152,7 @@ def mcp(
 
     Speaks over stdin and stdout, as a client starts it: image_similarity mcp pets.gallery. Tools only read, unless --write is given."""
     place = found_gallery() if gallery is None else gallery
-    try: import mcp as _ # noqa: F401
-    except ImportError as e: raise ImportError("image_similarity mcp needs the official SDK; pip install 'image_similarity[mcp]'") from e
+    _sdk() # said before anything is loaded
     finder = None
     if (place / "manifest.json").is_file():
         from image_similarity.finder import SimilarityFinder

@@ -140,12 +140,13 @@ class Collection:
     @contextmanager
     def writing(self) -> Iterator[Opened]:
         "The newest, for one who changes it; others who want to change it wait. Raises `Refused` where nothing is written."
-        self._check_writing()
+        self.check_writing()
         with self._write, self._file_lock:
             with self._opening: opened = self.current() or self._open()
             yield opened
 
-    def _check_writing(self) -> None:
+    def check_writing(self) -> None:
+        "Raises `Refused` for what is served as it is."
         if self.read_only: raise Refused("forbidden", f"{self.name}: is served as it is, and nothing is written into it; serve a folder of collections to add, remove or train")
 
     @property
@@ -156,7 +157,7 @@ class Collection:
 
     def delete(self) -> None:
         "Folder and pictures; searches that have begun are finished."
-        self._check_writing()
+        self.check_writing()
         if self.address: raise Refused("forbidden", f"{self.name}: is in PostgreSQL, where others may use it; take it out of collections.toml, and drop its schema there")
         with self._write, self._file_lock:
             self._opened = None

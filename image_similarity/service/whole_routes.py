@@ -25,7 +25,7 @@ from ..images.errors import ImageError
 from .answers import known_item
 from .collection import Collection
 from .incoming import CollectionName, Id, Service, at_home, errors, opened_of, service_of
-from .jobs import new_id
+from .copy_routes import begun
 from .pictures import jpeg
 from .protocol import Answered, ItemId, ItemInfo, JobInfo, Name, Refused, Said
 from .whole import details, exclude, findings, ranking, relabel, remove, table, write_export
@@ -180,13 +180,8 @@ def _forget(file: str) -> None:
 
 # %% ../../nbs/13_service/21_whole_routes.ipynb #a1770007
 def _begin(service: Service, name: str, kind: str) -> JobInfo:
-    collection: Collection = service.collections[name]
-    collection._check_writing()
-    for id in service.jobs.active(name):
-        if (job := service.jobs[id]).kind == kind: return job
-    job = service.jobs.add(new_id(), name, kind)
-    service.runner.wake()
-    return job
+    service.collections[name].check_writing()
+    return begun(service, name, kind)
 
 @router.post("/map", status_code=202)
 async def draw_map(request: Request, name: CollectionName) -> JobInfo:
