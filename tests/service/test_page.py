@@ -399,7 +399,7 @@ def test_a_label_a_threshold_and_clearing_them(page, api):
     everything = read(page)
     label, other = (found["label"] for found in api.get("/v1/collections/pets").json()["labels"][:2])
     page.get_by_label(label).check()
-    page.wait_for_function("n => document.querySelectorAll('.grid li').length < n", arg=len(everything))
+    page.wait_for_function("n => { const shown = document.querySelectorAll('.grid li').length; return shown && shown < n }", arg=len(everything))
     assert {found for found, *_ in read(page)} == {label} and "label=" in page.url
     page.get_by_label(other).check()
     page.wait_for_function("() => new Set([...document.querySelectorAll('.grid .label')].map(l => l.textContent)).size === 2")
