@@ -3,7 +3,7 @@
 Ours is the recipe that `classifier_learner` chooses inside the training pictures, with augmented views; its peers are logistic regression with C by
 cross-validation, discriminant analysis with automatic shrinkage, and k-NN by cosine (k = 5; 1 where a class has fewer than 5), which have no views. Pets and clothing have their own test
 pictures; of drawn pets and of fashion's types with at least 20 pictures, four in ten are for testing. A regime is the number of training pictures of a class; `unequal` goes from 60 to 1 in
-equal ratios. Of `all`, the interval is a bootstrap over test pictures; else it is over draws.
+equal ratios. Of `all`, the interval is a bootstrap over test pictures; else it is over ten draws.
 
     python benchmarks/classes.py --data ../shared/data --json benchmarks/results/classes.json
 """
@@ -32,7 +32,7 @@ from image_similarity.learners.classifier import LOOK
 from image_similarity.learners.recipes import choose_linear
 from image_similarity.metrics.intervals import bootstrap_interval
 
-REGIMES, DRAWS, AUGMENT, FEWEST, SIZE = (1, 2, 3, 5, "all"), 20, 4, 20, None
+REGIMES, DRAWS, AUGMENT, FEWEST, SIZE = (1, 2, 3, 5, "all"), 10, 4, 20, None
 
 
 class ShrunkLDA(LinearDiscriminantAnalysis):
