@@ -102,6 +102,17 @@ def settled(page):
     page.wait_for_selector("#results:not([aria-busy])")
 
 
+def counted(page, n):
+    "Wait until so many pictures are shown. While an answer is on its way the grid is empty, or holds twelve places for pictures."
+    page.wait_for_function("([tiles, n]) => document.querySelectorAll(tiles).length === n", arg=[TILES, n])
+
+
+def held_back(page, held):
+    "The request that a route has held back, as soon as there is one."
+    while not held: page.wait_for_timeout(20)
+    return held.pop()
+
+
 def check(page):
     "Nobody is shut out: axe finds nothing, in light and in dark, and at a phone's width there is no sideways scrolling."
     from axe_playwright_python.sync_playwright import Axe
@@ -296,9 +307,9 @@ def test_recommended_pictures_of_an_item_and_back(page, api):
     page.locator("#threshold").fill(f"{least:.2f}")
     above = sum((r["pair_probability"] if r["probability"] is None else r["probability"]) >= float(f"{least:.2f}") for r in expected)
     assert 0 < above < len(expected)
-    page.wait_for_function("n => document.querySelectorAll('.grid:not(.waiting) li').length === n", arg=above)
+    counted(page, above)
     page.locator("#threshold").fill("0")
-    page.wait_for_function("n => document.querySelectorAll('.grid:not(.waiting) li').length === n", arg=len(expected))
+    counted(page, len(expected))
     check(page)
     page.locator(f"{TILES} .open").first.click()
     page.wait_for_selector("#compare[open]")
@@ -328,7 +339,8 @@ def test_what_is_there_twice(page, api, small):
     page.set_default_timeout(120_000) # copies are looked for in a process of their own, which lets all others go first
     show(page, collection="twice")
     page.get_by_role("button", name="Duplicates").click()
-    page.wait_for_selector(".copies")
+    page.wait_for_selector(".job[data-state=done]") # what was found until then may be less
+    settled(page)
     assert page.locator(".copies h3").all_inner_texts() == ["The same photo, 3 times"]
     files, notes = (page.locator(f".copies {part}").all_inner_texts() for part in (".file", ".note"))
     group, = api.get("/v1/collections/twice/duplicates", timeout=120).json()["groups"]
@@ -343,7 +355,7 @@ def test_what_is_there_twice(page, api, small):
     check(page)
     page.get_by_role("button", name="All pictures").click()
     page.get_by_label("from a phone").uncheck()
-    page.wait_for_function("() => document.querySelectorAll('.grid li').length === 4")
+    counted(page, 4)
     page.get_by_role("button", name="Duplicates").click()
     page.locator(".copies .open").first.click()
     page.wait_for_selector(f"{TILES} .sure")
@@ -399,21 +411,22 @@ def test_a_label_a_threshold_and_clearing_them(page, api):
     everything = read(page)
     label, other = (found["label"] for found in api.get("/v1/collections/pets").json()["labels"][:2])
     page.get_by_label(label).check()
-    page.wait_for_function("n => { const shown = document.querySelectorAll('.grid li').length; return shown && shown < n }", arg=len(everything))
+    settled(page)
+    assert 0 < len(read(page)) < len(everything)
     assert {found for found, *_ in read(page)} == {label} and "label=" in page.url
     page.get_by_label(other).check()
     page.wait_for_function("() => new Set([...document.querySelectorAll('.grid .label')].map(l => l.textContent)).size === 2")
     page.get_by_role("button", name="Clear filters").click()
-    page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(everything))
+    settled(page)
     assert read(page) == everything
 
     answer = api.post("/v1/collections/pets/search", json={"item": 1, "top_k": 24, "threshold": .5}).json()
     page.locator("#threshold").fill("0.5")
-    page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(answer["results"]))
+    settled(page)
     assert 0 < len(answer["results"]) < len(everything) and all(r["probability"] is None and r["pair_probability"] >= .5 for r in answer["results"])
     assert read(page) == told(answer) and f"{answer['below_threshold']} not similar enough" in page.locator("#results-note").inner_text()
     page.go_back()
-    page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(everything))
+    counted(page, len(everything))
     assert page.locator("#threshold").input_value() == "0"
 
 
@@ -447,11 +460,11 @@ def test_a_set_that_holds_a_match_is_asked_for_and_promised(chromium, sure):
     with opened(chromium, sure.address) as page:
         show(page, collection="pets", item=1)
         page.locator("#coverage").select_option("0.8")
-        page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(found))
+        counted(page, len(found))
         assert found.coverage in page.locator("#results-note").inner_text() and "coverage=0.8" in page.url
         assert "1 active" in page.locator("#refine-count").inner_text()
         page.go_back()
-        page.wait_for_function("n => document.querySelectorAll('.grid li').length > n", arg=len(found))
+        page.wait_for_function("([tiles, n]) => document.querySelectorAll(tiles).length > n", arg=[TILES, len(found)])
         assert page.locator("#coverage").input_value() == "0"
 
 
@@ -526,7 +539,7 @@ def test_near_duplicates_are_hidden_and_metadata_filters(page, api, small, tmp_p
     page.wait_for_function("() => document.querySelector('#results-note').textContent.includes('2 near-duplicates hidden')")
     assert {file for _, file, _ in read(page)} == {f.name for f in others}
     page.get_by_label("year").select_option("2020")
-    page.wait_for_function("() => document.querySelectorAll('.grid li').length === 1")
+    counted(page, 1)
     assert read(page)[0][1] == others[0].name and "meta.year=2020" in page.url
     page.reload()
     settled(page)
@@ -545,8 +558,7 @@ def test_results_are_seen_and_old_ones_are_not_there_to_be_clicked(page):
     page.locator(f"{TILES} .open").nth(20).click()
     page.wait_for_selector(".grid.waiting")
     assert page.locator(TILES).count() == 0 # nothing of before stands under the title of what comes
-    page.wait_for_timeout(200)
-    held.pop().continue_()
+    held_back(page, held).continue_()
     page.wait_for_selector(f"{TILES} .sure")
     settled(page)
     seen = "(() => { const box = document.querySelector('.grid:not(.waiting) li .open').getBoundingClientRect(); return box.top >= 0 && box.top < innerHeight; })()"
@@ -698,7 +710,7 @@ def test_while_it_searches(page):
     check(page)
     page.emulate_media(reduced_motion="reduce")
     assert page.locator(".waiting .open").first.evaluate("o => getComputedStyle(o).animationName") == "none"
-    held.pop().continue_()
+    held_back(page, held).continue_()
     settled(page)
     assert len(read(page)) == 23
 
@@ -709,7 +721,7 @@ def test_a_file_that_is_no_picture(page, small, tmp_path):
     drop(page, tmp_path / "letter.jpg")
     page.wait_for_selector(".panel")
     assert page.locator(".panel h3").inner_text() == "This picture cannot be read"
-    assert page.locator(".no-preview").is_visible()
+    page.wait_for_selector(".no-preview:visible") # the browser finds out by itself
     check(page)
     with page.expect_file_chooser() as chooser: page.get_by_role("button", name="Choose another picture").click()
     chooser.value.set_files(small.query)
@@ -981,7 +993,7 @@ def test_what_is_right_and_wrong_ranks_the_rest_and_is_kept(page, api, small):
         page.locator(f'.grid li[data-id="{id}"] .open').click()
         with page.expect_response("**/feedback/marks") as kept: page.locator(button).click()
         assert kept.value.status == 201
-        page.wait_for_selector(f'.grid:not(:has([data-id="{id}"]))')
+        page.wait_for_selector(f'.grid:not(.waiting):not(:has([data-id="{id}"]))')
     answer = argued(api, small.query, right=[first], wrong=[second])
     assert read(page) == told(answer) and answer["compared_by"] == "marks"
     assert page.locator("#marks-note").inner_text() == "1 right, 1 wrong"
