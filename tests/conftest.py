@@ -16,7 +16,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.begun = time.monotonic()
-    config.addinivalue_line("markers", "soak: takes long and is rarely red, so `make soak` runs it and `make test` does not")
+    config.addinivalue_line("markers", "long: takes its time and is rarely red, so it runs after `make test` (.ci/soak.sh long), in CI each time")
+    config.addinivalue_line("markers", "soak: takes long, kills processes or looks at the clock, so `make soak` runs it and `make test` does not")
 
 
 def pytest_runtest_setup(item):
