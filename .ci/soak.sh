@@ -23,7 +23,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 export MPLBACKEND=Agg PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1
 TESTS=${TESTS-tests/encoders tests/scoring tests/learners tests/explain tests/groups tests/gallery tests/finder tests/matching tests/products tests/metrics tests/service/test_service.py tests/cli tests/test_bad_input.py}
 NOTEBOOKS=${NOTEBOOKS-nbs/0[4-9]_* nbs/1[0-4]_* nbs/tutorials}
-WORKERS=${WORKERS:-2}
+WORKERS=${WORKERS:-3}
 export WORKERS
 failed=()
 

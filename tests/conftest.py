@@ -109,6 +109,16 @@ def quick_jobs(monkeypatch):
     monkeypatch.setattr(job_runner, "_COMMAND", QUICK_JOB)
 
 
+IDLE_JOB = [sys.executable, "-S", "-c", "pass"] # and nothing at all: a job that is begun, and fails
+
+
+@pytest.fixture
+def idle_jobs(monkeypatch):
+    "Let the jobs of a service in this process do nothing: what begins them is looked at, and not what they do."
+    from image_similarity.service import job_runner
+    monkeypatch.setattr(job_runner, "_COMMAND", IDLE_JOB)
+
+
 @pytest.fixture(scope="module")
 def benchmark_script():
     "Import a script of benchmarks/ from its folder, by its name."

@@ -590,11 +590,11 @@ def test_two_services_do_not_share_a_folder(tmp_path):
     assert second.returncode != 0 and "another service is running there" in second.stderr
 
 
-def test_serve_says_what_is_wrong(tmp_path):
+def test_serve_says_what_is_wrong(tmp_path, call):
     def serve(*options):
-        done = subprocess.run([sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "serve", str(tmp_path), *options], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-        return done.stderr
+        code, _, err = call("serve", tmp_path, *options)
+        assert code == 2 and err.count("\n") == 1, err
+        return err
     assert "--token-file" in serve("--host", "0.0.0.0")
     assert "there is no such token file" in serve("--token-file", str(tmp_path / "nothing"))
     (tmp_path / "token").write_text("short\n")
