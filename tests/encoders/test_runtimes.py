@@ -211,6 +211,7 @@ def test_a_damaged_cache_is_made_again(kept, at_once, conversions):
     assert len(conversions) == 1 and kept_converted(fingerprint(encoder)) is not None and isinstance(runtime_for(copy.deepcopy(encoder)), OpenVino)
 
 
+@pytest.mark.long
 def test_a_cache_that_cannot_be_written_costs_nothing(at_once, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -217,6 +217,7 @@ def test_more_is_shown_when_asked_for(page, api):
     assert page.evaluate("[...document.activeElement.closest('ul').children].indexOf(document.activeElement.closest('li'))") == 6
 
 
+@pytest.mark.long
 def test_words_are_searched_with_alone_and_beside_a_picture(page, api, small):
     pytest.importorskip("sentence_transformers", reason="words: pip install 'image_similarity[text]'")
     api.put("/v1/collections/words")
@@ -326,6 +327,7 @@ def test_recommended_pictures_of_an_item_and_back(page, api):
     assert "view=" not in page.url
 
 
+@pytest.mark.long
 def test_what_is_there_twice_is_looked_for_in_the_background_and_decided_about_once(page, api, small):
     photo = Image.open(small.query).convert("RGB").resize((400, 400))
     def encoded(image, kind):
@@ -467,6 +469,7 @@ def sure(small, tmp_path_factory):
     with running(create_app(root)) as address: yield SimpleNamespace(address=address, finder=finder)
 
 
+@pytest.mark.long
 def test_a_set_that_holds_a_match_is_asked_for_and_promised(chromium, sure):
     picture = sure.finder.files[0]
     found = sure.finder.search(picture, coverage=.8)
@@ -602,6 +605,7 @@ def test_a_training_is_seen_from_everywhere(page):
         assert page.inner_text(".working a") == "Training learning, 40%"
 
 
+@pytest.mark.long
 def test_the_square_that_was_looked_at_is_drawn(page, small, tmp_path):
     Image.open(small.query).convert("RGB").resize((240, 120)).save(tmp_path / "wide.png")
     show(page, collection="pets")
@@ -665,6 +669,7 @@ def test_everything_by_keyboard(page, api):
 
 # --- what it says when something is wrong
 
+@pytest.mark.long
 def test_an_empty_collection_shows_commands_that_work(page, api, small, tmp_path):
     api.put("/v1/collections/nothing-yet")
     show(page, collection="nothing-yet")
@@ -709,6 +714,7 @@ def test_a_file_that_is_no_picture(page, small, tmp_path):
     page.wait_for_selector(f"{TILES} .sure")
 
 
+@pytest.mark.long
 def test_a_picture_that_is_too_large_can_be_made_smaller(page, api, small, tmp_path):
     large = tmp_path / "large.bmp"
     Image.open(small.query).convert("RGB").resize((512, 512)).save(large)
@@ -725,6 +731,7 @@ def test_a_picture_that_is_too_large_can_be_made_smaller(page, api, small, tmp_p
     assert page.locator(".query-file").inner_text() == "large.bmp"
 
 
+@pytest.mark.long
 def test_the_server_is_gone_and_comes_back(chromium, small, tmp_path):
     from image_similarity.service.app import create_app
     from image_similarity.service.server import running
@@ -831,6 +838,7 @@ def test_training_by_a_zip(page, api, small, tmp_path, quick_jobs):
     assert all(figure.endswith("%") for *_, figure in read(page))
 
 
+@pytest.mark.long
 def test_a_training_is_cancelled(page, api, small, tmp_path):
     show(page, collection="stopped")
     page.locator("#add-open").click()
@@ -943,6 +951,7 @@ def test_scripts_write_text_not_markup(file):
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|https?://(?!www\.w3\.org/2000/svg)", file.read_text(encoding="utf-8"))
 
 
+@pytest.mark.long
 def test_the_wheel_holds_the_page_and_what_editors_read(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
@@ -1000,6 +1009,7 @@ def dragged(page, element, start, end):
     page.mouse.up()
 
 
+@pytest.mark.long
 def test_a_box_over_the_query_searches_with_that_part(page, api):
     show(page, collection="pets", item=1)
     page.wait_for_selector(f"{TILES} .sure")
@@ -1031,6 +1041,7 @@ def test_a_box_over_the_query_searches_with_that_part(page, api):
     assert read(page) == told(api.post("/v1/collections/pets/search", json={"item": 1, "top_k": 24}).json())
 
 
+@pytest.mark.long
 def test_the_part_that_matched_is_framed(page, api):
     region = [.3, .3, .6, .6]
     show(page, collection="parts", item=1, region=",".join(map(str, region)))
@@ -1042,6 +1053,7 @@ def test_the_part_that_matched_is_framed(page, api):
     assert [(box["x"] - tile["x"]) / tile["width"], box["width"] / tile["width"]] == pytest.approx([left, right - left], abs=.03) # the drawn pets are square
 
 
+@pytest.mark.long
 def test_a_brush_moves_the_score_is_kept_and_learned_from(page, api):
     show(page, collection="pets", item=1)
     page.wait_for_selector(f"{TILES} .sure")
@@ -1093,6 +1105,7 @@ def test_kept_marks_are_offered_again(page, api):
     api.post("/v1/collections/pets/feedback/undo", json={"ids": kept})
 
 
+@pytest.mark.long
 def test_quick_answers(page, api, small):
     api.put("/v1/collections/unlabelled")
     files = small.data.files[:8]

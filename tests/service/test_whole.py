@@ -166,6 +166,7 @@ def test_what_is_removed_is_gone_and_the_files_stay(page, api, root):
 
 # --- the map
 
+@pytest.mark.long
 def test_a_map_is_drawn_and_a_lasso_chooses_what_it_encloses(page, api):
     show(page, collection="pets", view="map")
     page.click("text=Draw the map")
@@ -196,6 +197,7 @@ def test_a_map_is_drawn_and_a_lasso_chooses_what_it_encloses(page, api):
     assert int(page.inner_text("#chosen-count").split()[0]) == 12  # of the first folder
 
 
+@pytest.mark.long
 def test_a_picture_that_comes_later_finds_its_place(api, root, tmp_path):
     from image_similarity.drawing.pets import draw_pet
     finished(api, api.post("/v1/collections/pets/map").json())
@@ -214,6 +216,7 @@ def test_a_picture_that_comes_later_finds_its_place(api, root, tmp_path):
 
 # --- what is wrong
 
+@pytest.mark.long
 def test_a_wrong_label_is_found_corrected_on_the_spot_and_undone(page, api):
     show(page, collection="pets", view="problems")
     page.click("text=Inspect")
