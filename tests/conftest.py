@@ -1,4 +1,5 @@
 "What several test files share."
+import gc
 import importlib
 import sys
 import time
@@ -18,6 +19,12 @@ def pytest_configure(config):
     config.begun = time.monotonic()
     config.addinivalue_line("markers", "long: takes its time and is rarely red, so it runs after `make test` (.ci/soak.sh long), in CI each time")
     config.addinivalue_line("markers", "soak: takes long, kills processes or looks at the clock, so `make soak` runs it and `make test` does not")
+
+
+def pytest_collection_finish(session):
+    "What is there now stays, so the garbage collector need not look at these millions of objects again and again."
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):
