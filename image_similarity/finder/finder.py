@@ -26,7 +26,7 @@ from ..explain.maps import PairExplanation, features_of, pair_maps
 from ..explain.parts import Only, PartPairs, brushed, part_pairs
 from ..explain.results import Result, Results
 from .candidates import class_places
-from .comparing import compared_pairs, show_pair
+from .comparing import compared_pairs, files_by_label, show_pair
 from .folder import HEADS, Model, checked_gallery, own_gallery, read_model, where_kept, write_model
 from .kept_learners import gallery_in_memory, kept_record, model_of, rebuilt_learner
 from .looking import Moment, answered, class_agreement, look_at, spent_by
@@ -105,11 +105,7 @@ class SimilarityFinder:
     @property
     def pooled(self) -> torch.Tensor: return torch.from_numpy(self.gallery.pooled) # (N, 2·nf) of each file
     @property
-    def lbl2files(self) -> dict[str | None, list[Path]]:
-        """Label to its files."""
-        found: dict[str | None, list[Path]] = {}
-        for item in self.gallery.items(): found.setdefault(item.label, []).append(item.path)
-        return found
+    def lbl2files(self) -> dict[str | None, list[Path]]: return files_by_label(self.gallery.items()) # label to its files
 
     @property
     def clearn(self) -> Learner: return self._learner("clearn") # the classifier
