@@ -48,6 +48,7 @@ def in_form(image: Image.Image, form: int):
     return (image, np.asarray(image), data.getvalue(), data)[form % 4]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_a_predictor_that_learned_from_open_pictures_is_kept(tmp_path, fewer_pairs):
     table = pd.DataFrame([{"a": in_form(painted(i, 0), i), "b": in_form(painted(i if match else (i + 1) % 8, 1 + match), i + 1), "label": match}
