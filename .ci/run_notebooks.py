@@ -19,14 +19,15 @@ from nbdev.doclinks import nbglob  # noqa: E402
 from nbdev.test import test_nb  # noqa: E402
 
 # 7 to 60 s each: stories whose chapters run anyway, and chapters that train, or start processes, to show what tests/ asserts as well;
-# not the heart of the house (encoder, gallery, finder, predictor).
-LONG = {"cli/commands", "encoders/networks", "encoders/text_image", "explain/faithfulness", "explain/maps", "finder/demo", "finder/evaluation",
-        "finder/inspection", "finder/onnx_export", "finder/training", "gallery/groups", "gallery/part_search", "learners/classifier",
-        "learners/digit_pairs", "learners/encoder_tuning", "learners/fastai_import", "learners/metric_learning", "learners/siamese",
-        "learners/siamese_data", "matching/image_fit", "matching/image_training", "matching/text_training", "service/client",
-        "service/job_runner", "service/job_work", "tutorials/coverage", "tutorials/image_text", "tutorials/many_machines",
-        "tutorials/mnist_siamese", "tutorials/pets", "tutorials/product_pairs", "tutorials/products", "tutorials/serve",
-        "tutorials/your_own_images"} # whatever their numbers
+# not the heart of the house (encoder, gallery, finder).
+LONG = {"cli/commands", "encoders/networks", "encoders/text_image", "explain/faithfulness", "explain/maps", "finder/demo",
+        "finder/evaluation", "finder/inspection", "finder/onnx_export", "finder/training", "gallery/groups", "gallery/part_search",
+        "learners/classifier", "learners/digit_pairs", "learners/encoder_tuning", "learners/fastai_import", "learners/metric_learning",
+        "learners/siamese", "learners/siamese_data", "matching/image_fit", "matching/image_matcher", "matching/image_model",
+        "matching/image_training", "matching/image_tuning", "matching/predictor", "matching/text_training", "matching/text_tuning",
+        "products/matcher", "service/client", "service/job_runner", "service/job_work", "tutorials/coverage", "tutorials/image_text",
+        "tutorials/many_machines", "tutorials/mnist_siamese", "tutorials/pets", "tutorials/product_pairs", "tutorials/products",
+        "tutorials/serve", "tutorials/your_own_images"} # whatever their numbers
 
 
 def notebooks(paths: list[str], root: Path) -> list[Path]:
