@@ -292,7 +292,8 @@ def test_a_service_whose_folder_was_moved_says_so_and_makes_none_anew(attack, tm
 
 
 def test_a_second_service_of_the_same_folder_is_refused_in_one_line(service):
-    done = subprocess.run([sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "serve", str(service.root), "--port", "0"], capture_output=True, text=True, timeout=180)
+    without_torch = "import sys; sys.modules['torch'] = None; from image_similarity.cli.commands import main; main()"  # which takes seconds to load: it is refused before
+    done = subprocess.run([sys.executable, "-c", without_torch, "serve", str(service.root), "--port", "0"], capture_output=True, text=True, timeout=180)
     assert done.returncode == 2 and "another service is running there" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
