@@ -1,7 +1,8 @@
 """What a Ray cluster does: rows of a Siamese head in parts, and looking at pictures, on nodes of this machine that share its cores.
 
     rows = shard_rows(blocks, server, items)   # beside one machine
-    rows = looking_rows(photos, server)        # beside one process on the same cores; and with a node that is killed
+    rows = looking_rows(photos)                # beside one process on the same cores
+    row = lost_row(photos, server)             # while a node is killed
 """
 import time
 from collections.abc import Iterable
@@ -73,8 +74,8 @@ def shard_rows(blocks: Iterable[np.ndarray], server: TrialServer, items: int, n_
             row("shards_overhead_ms", *interval(more[1:]), goal=10, better="lower", against="one machine, for a query of 200 items")]
 
 
-def looking_rows(photos: list[Path], server: TrialServer) -> list[dict]:
-    "Looking on a cluster beside one process, by turns, on the same cores; and `lost_row`."
+def looking_rows(photos: list[Path]) -> list[dict]:
+    "Looking on a cluster beside one process, by turns, on the same cores."
     from image_similarity.gallery import cluster as on_cluster
     encoder, ratios, rates = as_gallery_encoder(create_encoder()), [], []
     encoder.settle()
@@ -91,14 +92,13 @@ def looking_rows(photos: list[Path], server: TrialServer) -> list[dict]:
             ratios.append(took[encoder] / took[spread])
             rates.append(len(some) / took[spread])
         spread.close()
-    found = [row("ray_embed_vs_local", *interval(ratios), goal=.85, against="one process on the same cores"), row("ray_embed_pictures_a_second", *interval(rates))]
-    return [*found, lost_row(photos[:500], Gallery(server.address("looked"), encoder))]
+    return [row("ray_embed_vs_local", *interval(ratios), goal=.85, against="one process on the same cores"), row("ray_embed_pictures_a_second", *interval(rates))]
 
 
-def lost_row(files: list[Path], gallery: Gallery) -> dict:
+def lost_row(files: list[Path], server: TrialServer) -> dict:
     "How many pictures are lost, twice, or without a vector, when one of two nodes is killed while they are added."
     from image_similarity.gallery import cluster as on_cluster
-    done = Event()
+    gallery, done = Gallery(server.address("looked"), create_encoder()), Event()
     with nodes(2) as (cluster, last), patch.object(on_cluster, "SHARE", min(on_cluster.SHARE, -(-len(files) // 8))):
         def fall() -> bool:
             while len(gallery) < len(files) // 4:
