@@ -338,6 +338,7 @@ COPIES: dict[str, Made] = {
     "sharpened": lambda i, r, d: i.filter(ImageFilter.UnsharpMask(2, 120, 2)), "warm": lambda i, r, d: _warm(i, r), "palette": lambda i, r, d: i.quantize(32).convert("RGB"),
     "faded": lambda i, r, d: Image.blend(i.convert("RGB"), Image.new("RGB", i.size, "white"), r.uniform(.25, .45)),
     "sticker": lambda i, r, d: _covered(i, r, "sticker"), "bar": lambda i, r, d: _covered(i, r, "bar"), "day": lambda i, r, d: _covered(i, r, "day")}
+NEW = ("framed", "upside_down", "mirrored_crop", "noisy", "vignette", "sharpened", "warm", "palette", "faded", "sticker", "bar", "day") # that nobody had looked at before they were measured
 SAME_PICTURE = ("jpeg", "small", "thumbnail", "stretch", "blur", "enlarged") # nothing is lost when these go
 NEGATIVES: dict[str, Callable[..., Pair]] = {"wallpapers": wallpapers, "forms": forms, "line_art": line_art, "shirts": shirts, "recoloured": recoloured,
                                              "views": views, "bursts": bursts, "near_views": near_views}

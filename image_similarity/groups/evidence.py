@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/08_groups/evidence.htm
 
 # %% auto #0
 __all__ = ['Rule', 'STEP', 'FEW', 'FAR', 'STRONG', 'TINTED', 'HUE_TURNED', 'SHADE', 'STRUCTURED', 'WINDOW', 'BLURS', 'REACH',
-           'ONE_WAY', 'CLEAR', 'largest', 'chroma', 'colour_rule', 'tone_curves', 'same_colours', 'hue_change',
-           'Evidence', 'equally_sharp', 'excess', 'who_adds', 'place_words', 'evidence']
+           'ONE_WAY', 'CLEAR', 'largest', 'chroma', 'colour_rule', 'tone_curves', 'hue_turn', 'same_colours',
+           'hue_change', 'Evidence', 'equally_sharp', 'excess', 'who_adds', 'place_words', 'evidence']
 
 # %% ../../nbs/08_groups/05_evidence.ipynb #98effaf1
 from collections.abc import Callable
@@ -72,6 +72,21 @@ def tone_curves(a: np.ndarray, b: np.ndarray) -> Rule:
         curves.append(nodes + np.interp(nodes, nodes[there], risen - nodes[there])) # beyond the ends as much lighter as there
     return lambda pixels: np.clip(np.stack([np.interp(p, nodes, curve) for p, curve in zip(pixels.T, curves)], 1), 0, 255).astype(np.float32)
 
+def hue_turn(a: np.ndarray, b: np.ndarray) -> Rule:
+    """All hues turned by one angle, as photo editors turn them.
+
+    Args:
+        a: (n, 3) float32
+        b: (n, 3) float32"""
+    def hues(pixels): return cv2.cvtColor(np.clip(pixels, 0, 255)[None] / np.float32(255), cv2.COLOR_RGB2HSV)[0]
+    apart = np.exp(1j * np.deg2rad(hues(b)[:, 0] - hues(a)[:, 0])) * np.minimum(chroma(a), chroma(b))
+    angle = np.float32(np.angle(apart.sum(), deg=True))
+    def turned(pixels):
+        there = hues(pixels)
+        there[:, 0] = (there[:, 0] + angle) % 360
+        return cv2.cvtColor(there[None], cv2.COLOR_HSV2RGB)[0] * 255
+    return turned
+
 def same_colours(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bring the picture with richer colours to those of the other.
 
@@ -83,7 +98,7 @@ def same_colours(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> t
     step = max(1, int((inside.sum() / 4000)**.5))
     a, b = (cv2.GaussianBlur(p, (0, 0), 1.2)[::step, ::step][inside[::step, ::step]] for p in (first, second))
     def left(rule: Rule, x, y) -> float: return float(np.minimum(largest(np.abs(rule(x) - y)), FAR).mean() / (y.std() + 1))
-    _, back, rule = min(((left(rule, x, y), back, rule) for back, x, y in ((False, a, b), (True, b, a)) for rule in (colour_rule(x, y), tone_curves(x, y))), key=lambda r: r[0])
+    _, back, rule = min(((left(rule, x, y), back, rule) for back, x, y in ((False, a, b), (True, b, a)) for rule in (colour_rule(x, y), tone_curves(x, y), hue_turn(x, y))), key=lambda r: r[0])
     changed = second if back else first
     changed = rule(changed.reshape(-1, 3)).reshape(changed.shape)
     return (first, changed) if back else (changed, second)
@@ -178,8 +193,8 @@ def equally_sharp(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> 
         second: (h, w, 3) float32
         inside: (h, w) bool
     Returns: both, and by how much one was blurred: above 0 the first, below 0 the second"""
-    a, b = _grey(first), _grey(second)
-    def apart(a, b, by): return float(np.abs(a - b)[inside].mean()) * (1 + .02 * by)
+    a, b, there = _grey(first), _grey(second), inside.astype(np.uint8)
+    def apart(a, b, by): return cv2.mean(cv2.absdiff(a, b), there)[0] * (1 + .02 * by)
     tried = [(apart(a, b, 0), 0.)]
     for sign, (sharp, soft) in ((1, (a, b)), (-1, (b, a))):
         for by in BLURS: # further only while it gets better
@@ -223,9 +238,9 @@ def who_adds(first: np.ndarray, second: np.ndarray, inside: np.ndarray, left: np
     Returns: how much of it both add, 0 to 1; who adds more, 0 or 1"""
     kept = (inside & ~cv2.dilate(left.astype(np.uint8), np.ones((3, 3))).astype(bool)).astype(np.float32)
     middle = kept[..., None] * (first + second) / 2
-    def near_and_far(image):
-        small = cv2.resize(image, [max(1, side // 4) for side in image.shape[1::-1]], interpolation=cv2.INTER_AREA) # so wide a blur needs no more
-        return cv2.GaussianBlur(image, (0, 0), 6) + .02 * cv2.resize(cv2.GaussianBlur(small, (0, 0), 6), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    def near_and_far(image): # so wide a blur needs no more than a quarter of the pixels a side
+        small = cv2.resize(image, [max(1, side // 4) for side in image.shape[1::-1]], interpolation=cv2.INTER_AREA)
+        return cv2.resize(cv2.GaussianBlur(small, (0, 0), 1.5) + .02 * cv2.GaussianBlur(small, (0, 0), 6), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     change = (_grey(second) - _grey(first)) * left
     lighter, darker = float(np.maximum(change, 0).sum()), float(np.maximum(-change, 0).sum())
     one_way = 2 * min(lighter, darker) / max(lighter + darker, 1e-6)

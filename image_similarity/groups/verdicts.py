@@ -129,9 +129,9 @@ def _shifted(first, second, inside) -> bool:
     "Whether most of one picture is lighter, darker or of another colour; a caption is not most of it."
     return bool(np.median(largest(np.abs(cv2.blur(first, (5, 5)) - cv2.blur(second, (5, 5))))[inside]) > COLOUR / 2)
 
-def _intact(seen: Evidence | None) -> bool:
+def _intact(seen: Evidence) -> bool:
     "Whether nothing but saving and resizing tells two pictures apart."
-    return seen is not None and seen.colour < COLOUR and seen.worst < HARMLESS and seen.left < SPOTS
+    return seen.colour < COLOUR and seen.worst < HARMLESS and seen.left < SPOTS
 
 def _laid(first: Look, second: Look, matrix, whole: bool):
     "One over the other, settled. The frame of a part is left out: in the larger picture it has run into what is around."
@@ -157,11 +157,11 @@ def _colour_words(first, second, inside, hue: str) -> tuple[str, int | None]:
     if _correlated(first, second, inside) < 0: return "negative", None
     return ("toned" if hue == "toned" else "hue turned" if hue else "lighter or darker"), None
 
-def _edited(laid, coloured: bool) -> Evidence | None:
-    "The evidence in the same colours, when it speaks for a copy."
-    seen = evidence(*same_colours(*laid), laid[2], coloured) if coloured else evidence(*laid)
-    if seen is None or seen.windows < EXPLAINED or seen.explained < AGREED: return None
-    return seen if seen.worst < MARGIN or seen.both < BOTH else None
+def _in_colour(laid) -> Evidence | None: return evidence(*same_colours(*laid), laid[2], True) # of what was brought to the same colours
+
+def _speaks(seen: Evidence | None) -> bool:
+    "Whether enough agrees, and one of the two at most has something of its own."
+    return seen is not None and seen.windows >= EXPLAINED and seen.explained >= AGREED and (seen.worst < MARGIN or seen.both < BOTH)
 
 def _upright(matrix) -> bool:
     "Neither turned nor mirrored nor stretched."
@@ -172,7 +172,7 @@ def _judged(first: Look, second: Look, matrix) -> Verdict | None:
     "What one map shows."
     (one, own), (two, other) = _own_around(first.grey, second.grey.shape, invert_map(matrix)), _own_around(second.grey, first.grey.shape, matrix)
     if own and other: return None
-    whole, closer = min(one, two) > .97, None
+    whole, closer, near = min(one, two) > .97, None, None
     framed = whole and _upright(matrix)
     laid = _laid(first, second, matrix, whole)
     if laid is None: return None
@@ -180,17 +180,17 @@ def _judged(first: Look, second: Look, matrix) -> Verdict | None:
     hue = hue_change(*laid)
     if seen and not hue and seen.colour < COLOUR and seen.worst < MARGIN and framed and _drained(*laid) is None:
         closer = _closely(first, second, matrix)
-        seen = evidence(*closer) if closer else None
-        if closer and seen and _intact(seen): return Verdict("saved again", seen.agreement if seen.windows else 1., matrix, one, two, "", "", None, seen.worst, max(closer[0].shape))
-        if seen is None: return None
+        near = evidence(*closer) if closer else None
+        if closer is None or near is None: return None
+        if _intact(near): return Verdict("saved again", near.agreement if near.windows else 1., matrix, one, two, "", "", None, near.worst, max(closer[0].shape))
     if hue == "other" and _correlated(*laid) > 0: return None
     coloured = bool(hue or _shifted(*laid) or _drained(*laid) is not None)
-    changed = _edited(laid, coloured)
-    if changed is None: return None
+    changed = _in_colour(laid) if coloured else seen
+    if changed is None or not _speaks(changed): return None
     written = changed.left > .004 and changed.worst > MARGIN
     if framed: # a line of numbers is no more than a grey bar in the small view
         closer = closer or _closely(first, second, matrix)
-        if closer is None or _edited(closer, coloured) is None: return None
+        if closer is None or not _speaks(_in_colour(closer) if coloured else near or evidence(*closer)): return None
     colour, fewer = _colour_words(*laid, hue) if coloured else ("", None)
     adds = changed.adds if written else fewer
     kind = "edited"
