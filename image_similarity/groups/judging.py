@@ -54,7 +54,7 @@ class Ledger:
         except OSError: self.file = None
 
 # %% ../../nbs/08_groups/10_judging.ipynb #judge009
-SEEN_BY = 1 # raise it when signatures change: what was kept before is then made again
+SEEN_BY = 2 # raise it when signatures change: what was kept before is then made again
 _FILE = np.dtype([("file", "<u8"), ("changed", "<i8"), ("bytes", "<i8"), ("content", "S32"), ("sides", "<i4", 2), ("hashes", "u1", (8, 8)), ("plain", "?"), ("colour", "u1", 3),
                   ("spots", "<i4"), ("places", "u1", (SPOTS, 2)), ("bits", "u1", (SPOTS, 16))])
 
@@ -108,7 +108,7 @@ def kept_signatures(files: Sequence, kept: Path | None, progress: bool = True) -
     return [s for s in found if s is not None]
 
 # %% ../../nbs/08_groups/10_judging.ipynb #judge012
-JUDGED_BY = 2 # raise it when verdicts change: what was kept before is then judged again
+JUDGED_BY = 3 # raise it when verdicts change: what was kept before is then judged again
 GONE, GLANCED, LOOKED = range(3) # how a pair was judged: a file could not be read, the spots decided, one was laid over the other
 _KINDS, _COLOURS = ("", "saved again", "edited", "part of"), ("", "grey", "toned", "hue turned", "negative", "lighter or darker")
 _PAIR = np.dtype([("first", "<u8"), ("second", "<u8"), ("how", "u1"), ("kind", "u1"), ("colour", "u1"), ("adds", "i1"), ("size", "<i4"), ("agreement", "<f8"), ("margin", "<f8"), ("shares", "<f8", 2),
