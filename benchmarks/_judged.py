@@ -49,9 +49,9 @@ def judge_pairs(data: Path, n: int, training: bool = False, to_calibrate: bool =
     many |= {kind: math.ceil(n / len(kinds)) if name not in REPORTED else max(1, n // 4) for name, kinds in FALSE.items() for kind in kinds if not (to_calibrate and kind == "near_views")}
     found: Judged = {}
     for kind in many:
-        rng, found[kind] = np.random.default_rng(many[kind]), []
+        found[kind] = []
         for at, (a, b) in enumerate(tqdm(made_pairs(kind, many[kind], data, training, seed=0 if training else 1), kind, many[kind])): # the seeds that nobody looked at
-            if to_calibrate and kind in NEGATIVES and at % 2: b = smaller(b, rng)
+            if to_calibrate and kind in NEGATIVES and at % 2: b = smaller(b, np.random.default_rng([many[kind], at]))
             found[kind].append(compare(looked_at(a), looked_at(b)))
     return found
 
