@@ -12,6 +12,7 @@ from tqdm import tqdm
 from _copies import CHOSEN, COPIES, NEGATIVES, SAME_PICTURE, made_pairs
 from _report import row
 from image_similarity.groups.copies import SAFE
+from image_similarity.groups.judging import FINE
 from image_similarity.groups.verdicts import Look, Verdict, compare, safety
 from image_similarity.images.opening import open_image
 
@@ -25,7 +26,7 @@ REPORTED = ("bursts", "near_views")  # only reported: fewer pairs, and no goal
 
 
 def looked_at(file: bytes) -> Look:
-    return Look(open_image(file, at_least=256), lambda: open_image(file))
+    return Look(open_image(file, at_least=FINE), lambda: open_image(file))
 
 
 def smaller(file: bytes, rng) -> bytes:

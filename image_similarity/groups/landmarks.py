@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/08_groups/landmarks.ht
 
 # %% auto #0
 __all__ = ['LOOK', 'MOST', 'WAYS', 'RATIO', 'ALIKE', 'LEAST', 'STRAY', 'TRIES', 'STRETCHED', 'SHRUNK', 'SPOTS_LOOK', 'SPOTS',
-           'NEAR', 'NEARER', 'AGREE', 'SMALLEST', 'grey_look', 'Landmarks', 'landmarks', 'matches', 'landmark_maps',
-           'Spots', 'spots', 'ones', 'spots_agree', 'swapped', 'overlay', 'enlarged_map', 'settle']
+           'NEAR', 'NEARER', 'AGREE', 'SMALLEST', 'SETTLED', 'grey_look', 'Landmarks', 'landmarks', 'matches',
+           'landmark_maps', 'Spots', 'spots', 'ones', 'spots_agree', 'swapped', 'overlay', 'enlarged_map', 'settle']
 
 # %% ../../nbs/08_groups/04_landmarks.ipynb #c52a3214
 from dataclasses import dataclass
@@ -225,6 +225,8 @@ def enlarged_map(matrix: np.ndarray, first: float, second: float) -> np.ndarray:
     return np.column_stack([matrix[:, :2] * first / second, offset])
 
 # %% ../../nbs/08_groups/04_landmarks.ipynb #81f19b0b
+SETTLED = 512 # longer side of what it is measured on, pixels
+
 def settle(first: np.ndarray, second: np.ndarray, inside: np.ndarray, steps: int = 12) -> np.ndarray:
     """Move one picture by a fraction of a pixel, so that it lies on the other.
 
@@ -233,7 +235,13 @@ def settle(first: np.ndarray, second: np.ndarray, inside: np.ndarray, steps: int
         second: (h, w, 3) float32
         inside: (h, w) bool
     Returns: `second`, moved"""
-    a, b = (cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (first, second))
-    try: _, warp = cv2.findTransformECC(a, b, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, (3, steps, 1e-3), inside.astype(np.uint8), 5)
+    by = min(1, SETTLED / max(second.shape[:2])) # of large pictures smaller ones tell it as well
+    size = [max(SMALLEST, round(by * side)) for side in second.shape[1::-1]]
+    a, b = (cv2.resize(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA) for p in (first, second))
+    there = cv2.resize(inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    try: _, warp = cv2.findTransformECC(a, b, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, (3, steps, 1e-3), there, 5)
     except cv2.error: return second # it did not settle
+    scale = np.array(second.shape[1::-1]) / size
+    linear = warp[:, :2] * scale[:, None] / scale
+    warp = np.column_stack([linear, scale * (warp[:, :2] @ (.5 / scale - .5) + warp[:, 2] + .5) - .5])
     return cv2.warpAffine(second, warp, second.shape[1::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
