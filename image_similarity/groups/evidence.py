@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/08_groups/evidence.htm
 
 # %% auto #0
 __all__ = ['Rule', 'STEP', 'FEW', 'FAR', 'STRONG', 'TINTED', 'HUE_TURNED', 'ONE_HUE', 'SHADE', 'STRUCTURED', 'WINDOW', 'BLURS',
-           'REACH', 'ONE_WAY', 'CLEAR', 'largest', 'chroma', 'same_colours', 'hue_change', 'Evidence', 'equally_sharp',
-           'excess', 'who_adds', 'place_words', 'evidence']
+           'REACH', 'ONE_WAY', 'CLEAR', 'largest', 'chroma', 'same_colours', 'hue_change', 'Evidence', 'excess',
+           'who_adds', 'place_words', 'evidence']
 
 # %% ../../nbs/08_groups/05_evidence.ipynb #98effaf1
 from collections.abc import Callable
@@ -186,14 +186,8 @@ def _range(image: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     around = np.ones((n, n), np.uint8)
     return cv2.erode(image, around), cv2.dilate(image, around)
 
-def equally_sharp(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Blur the sharper picture until they are closest.
-
-    Args:
-        first: (h, w, 3) float32
-        second: (h, w, 3) float32
-        inside: (h, w) bool
-    Returns: both, and by how much one was blurred: above 0 the first, below 0 the second"""
+def _equally_sharp(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    "Blur the sharper picture until they are closest; and by how much one was blurred: above 0 the first, below 0 the second."
     a, b, there = _grey(first), _grey(second), inside.astype(np.uint8)
     def apart(a, b, by): return cv2.mean(cv2.absdiff(a, b), there)[0] * (1 + .02 * by)
     tried = [(apart(a, b, 0), 0.)]
@@ -288,7 +282,7 @@ def evidence(first: np.ndarray, second: np.ndarray, inside: np.ndarray, coloured
     if inside.sum() < SMALLEST**2: return None
     colour = float(largest(np.abs(cv2.blur(first, (5, 5)) - cv2.blur(second, (5, 5))))[inside].mean())
     offset = np.median((first - second)[inside], axis=0)
-    first, second, blurred = equally_sharp(first, second + offset.astype(np.float32) if np.abs(offset).max() < SHADE else second, inside)
+    first, second, blurred = _equally_sharp(first, second + offset.astype(np.float32) if np.abs(offset).max() < SHADE else second, inside)
     beyond = excess(first, second, inside)
     a, b = _grey(first), _grey(second)
     if coloured: beyond *= _alike(a, b, WINDOW // 2)[0] < CLEAR

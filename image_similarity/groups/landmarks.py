@@ -122,9 +122,12 @@ def spots(grey: np.ndarray) -> Spots:
     return Spots(np.rint(found.places).astype(np.uint8), np.packbits(bits, axis=1))
 
 @compiled
-def ones(x):
-    """Args:
-        x: how many bits of a uint64 are set"""
+def ones(x: np.uint64) -> np.uint64:
+    """Count bits.
+
+    Args:
+        x: bits
+    Returns: how many of them are set"""
     x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
     x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
     return (((x + (x >> np.uint64(4))) & np.uint64(0x0f0f0f0f0f0f0f0f)) * np.uint64(0x0101010101010101)) >> np.uint64(56)
