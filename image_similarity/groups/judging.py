@@ -54,7 +54,7 @@ class Ledger:
         except OSError: self.file = None
 
 # %% ../../nbs/08_groups/10_judging.ipynb #judge009
-SEEN_BY = 2 # raise it when signatures change: what was kept before is then made again
+SEEN_BY = 1 # raise it when signatures change: what was kept before is then made again
 _FILE = np.dtype([("file", "<u8"), ("changed", "<i8"), ("bytes", "<i8"), ("content", "S32"), ("sides", "<i4", 2), ("hashes", "u1", (8, 8)), ("plain", "?"), ("colour", "u1", 3),
                   ("spots", "<i4"), ("places", "u1", (SPOTS, 2)), ("bits", "u1", (SPOTS, 16))])
 

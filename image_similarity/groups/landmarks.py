@@ -42,15 +42,14 @@ class Landmarks:
     places: np.ndarray # (n, 2) float32 y and x, pixels
     words: np.ndarray  # (n, 128) float32 of length 1: what is around them
 
-def landmarks(grey: np.ndarray, most: int = MOST, contrast: float = .02) -> Landmarks:
+def landmarks(grey: np.ndarray, most: int = MOST) -> Landmarks:
     """Find the landmarks of a picture, and describe them by SIFT, the roots of its numbers (RootSIFT).
 
     Args:
         grey: (h, w) uint8
         most: of them
-        contrast: that they have at least, by SIFT's measure
     Returns: the most striking ones"""
-    found, words = cv2.SIFT.create(most, contrastThreshold=contrast).detectAndCompute(grey, None) # type: ignore[reportCallIssue, reportArgumentType] # no mask
+    found, words = cv2.SIFT.create(most, contrastThreshold=.02).detectAndCompute(grey, None) # type: ignore[reportCallIssue, reportArgumentType] # no mask
     if words is None: return Landmarks(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
     words = np.sqrt(words[:most] / np.maximum(words[:most].sum(1, keepdims=True), 1e-6))
     return Landmarks(np.array([key.pt[::-1] for key in found[:most]], np.float32), words.astype(np.float32))
@@ -117,7 +116,7 @@ def spots(grey: np.ndarray) -> Spots:
     Returns: the most striking ones"""
     scale = SPOTS_LOOK / max(grey.shape)
     size = [max(16, round(side * scale)) for side in grey.shape[::-1]]
-    found = landmarks(cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), SPOTS, .05) # fewer are weighed, and half of the time is saved
+    found = landmarks(cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), SPOTS)
     bits = found.words > np.median(found.words, 1, keepdims=True) if len(found.words) else np.zeros((0, 128), bool)
     return Spots(np.rint(found.places).astype(np.uint8), np.packbits(bits, axis=1))
 
