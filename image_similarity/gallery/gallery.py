@@ -23,7 +23,7 @@ from .catalogue import Item
 from .choosing import Chosen, chosen_ids, chosen_pictures, facts_for, update_items
 from .encoder import GalleryEncoder, as_gallery_encoder, compared_of, encoder_at_work, fitting_encoder, is_outdated, kept_encoder, known_encoder, named, outdated, text_side
 from .feedback import FeedbackCatalogue
-from .inventory import Check, Stats, catalogue_html, catalogue_stats, check_catalogue, export_table, save_copy
+from .inventory import Check, Stats, catalogue_html, catalogue_stats, check_catalogue, save_copy
 from .marking import Suggestion, suggestions
 from .missing import Missing, came_alone, missing_below, sorted_missing
 from .remembering import Feedback
@@ -276,13 +276,6 @@ class Gallery(Whole):
     def check(self) -> Check:
         "Missing and changed files, items without a vector, damage."
         return check_catalogue(self.catalogue)
-
-    def export(self, file: str | Path) -> Path:
-        """Write all items into a table. Raises `ValueError` for another ending, `ImportError` where Parquet needs pyarrow.
-
-        Args:
-            file: .parquet, with the vectors in a column `pooled`; or .csv, without"""
-        return export_table(self.catalogue, file)
 
     def save_to(self, folder: str | Path) -> Path:
         """A copy of the gallery, caches aside; also how one in memory is kept. Raises `ValueError` when there is something already.
