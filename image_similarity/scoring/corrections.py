@@ -41,7 +41,7 @@ def corrected(
     others: tuple[torch.Tensor, torch.Tensor], # (m, 2·nf) each: pairs that should stay as they are
 ) -> PairScorer:
     "The head with another last layer. Raises `ValueError` where no pair was corrected."
-    if not len(first): raise ValueError("no pair was corrected; brush over something that should not count, and keep it")
+    if not len(first): raise ValueError("no pair was corrected; say of one at least what its logit should have been")
     x, z = (last_inputs(scorer, *pair).double() for pair in ((first, second), others))
     scale = z.square().mean(0).sqrt().clamp(min=1e-6)
     x, z, moved = x / scale, z / scale, (wanted - scorer.pair_logits(first, second)).double()
