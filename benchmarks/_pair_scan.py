@@ -134,7 +134,7 @@ def same_rows(codes: PairIndex, queries: np.ndarray) -> list[dict]:
             row("siamese_int8_second_looks", *interval(looked), better="lower", against=f"{len(codes):,} items")]
 
 
-def pair_scan_rows(n: int = 1_000_000, n_queries: int = 1000, repeats: int = 11, data=PHOTOS) -> list[dict]:
+def pair_scan_rows(n: int = 1_000_000, n_queries: int = 100, repeats: int = 11, data=PHOTOS) -> list[dict]:
     "The rows of this benchmark. A million items take 9 GB of memory."
     scorer = trained_scorer(data)
     buffer, rows = one_buffer(scorer, realistic_blocks(n, data=data), n)

@@ -16,7 +16,7 @@ from image_similarity.images.listing import image_files
 from image_similarity.metrics.similarity import normalize
 
 SETS = {"clothing": "clothing", "pets": "pets/images", "coil100": "coil100/images"}
-N, K, TIMED = 300, 10, 16
+N, K, TIMED = 300, 10, 64
 
 
 def nearest(pooled: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def main():
     add_arguments(parser, "clothing, pets/images and coil100/images")
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--pictures", type=int, default=N, help="of each set")
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
     if not computes_in("bfloat16"): print("this processor has no instructions for bfloat16: both are computed in floats")
     data = data_folder(args)

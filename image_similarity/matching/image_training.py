@@ -222,12 +222,13 @@ def match_threshold(logits: Sequence[np.ndarray], matches: Sequence[np.ndarray])
     return best if clearly_better(*scored, errors=2) else 0.
 
 def threshold_cost(logits: Sequence[np.ndarray], matches: Sequence[np.ndarray], threshold: float) -> float:
-    """What one threshold for all costs a split, on the mean: balanced accuracy at its own best one, less that at this one.
+    """What one threshold for all may cost other things: balanced accuracy at a split's own best one, less that at this one; the mean, and its standard error on top.
 
     Args:
         logits: of each split (H,)
         matches: of each split (H,) bool"""
-    return float(np.mean([balanced_accuracy(l, m, best_threshold(l, m)) - balanced_accuracy(l, m, threshold) for l, m in zip(logits, matches)]))
+    costs = [balanced_accuracy(l, m, best_threshold(l, m)) - balanced_accuracy(l, m, threshold) for l, m in zip(logits, matches)]
+    return float(np.mean(costs) + (np.std(costs, ddof=1) / np.sqrt(len(costs)) if len(costs) > 1 else 0))
 
 def calibrated(
     model: MatchModel, scores: np.ndarray, match: np.ndarray, weights: np.ndarray, things: np.ndarray, sizes: Sequence[int] | None = None,
@@ -249,7 +250,7 @@ def calibrated(
 
 # %% ../../nbs/11_matching/09_image_training.ipynb #0dc9cbf4
 FEWEST_HELD_OUT = 50 # of matches, and of other pairs: a share of fifty is known to 14 points at best
-DEAREST = .03 # balanced accuracy that the threshold may cost a split, beside its own best one
+DEAREST = .03 # balanced accuracy that the threshold may cost other things, beside their own best one
 
 def fit_matches(
     views: torch.Tensor, source: PairSource, splits: Sequence[Split], method: str = "auto", epochs: int = 10, until: float | None = None,
@@ -290,6 +291,6 @@ def fit_matches(
         except ValueError as e: warnings.warn(f"the probabilities are not calibrated: {e}", stacklevel=4)
         each_split = [np.split(values, np.cumsum(sizes)[:-1]) for values in (logits, known)]
         if rarer >= FEWEST_HELD_OUT and len(known) and (cost := threshold_cost(each_split[0], each_split[1], model.threshold)) > DEAREST:
-            warnings.warn(f"where a match begins differs among held-out things: one threshold for all costs them {100 * cost:.0f} points of balanced accuracy, so that nobody can know the one of other things to a few percent; "
+            warnings.warn(f"where a match begins differs among held-out things: one threshold for all may cost them {100 * cost:.0f} points of balanced accuracy, so that nobody can know the one of other things to a few percent; "
                           "give pairs of more things, or a threshold of your own", stacklevel=4)
     return FittedMatches(model, chosen, steps, {name: float(each.mean()) for name, each in aucs.items()}, logits, known, head, ninety)

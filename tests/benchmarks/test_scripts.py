@@ -36,7 +36,6 @@ def test_a_script_runs_alone(name, options, part, with_data, drawn, tmp_path, be
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(out.read_text(encoding="utf-8"))
     assert set(found) == {"machine", "rows"} and found["rows"]
-    if name == "precision" and not (BENCHMARKS / "results" / "precision.json").exists(): return # its figures are not kept yet
     before = benchmark_script("_report").kept(BENCHMARKS / "results" / f"{name.replace('_pair_scan', 'gallery')}.json")
     assert {row["name"] for row in found["rows"]} & {row["name"] for run in before for row in run["rows"]} # the figures that the pages show
 

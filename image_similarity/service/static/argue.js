@@ -260,11 +260,9 @@ export function paintRegion(boxes) {
 
 let kept = null;               // the marks that the collection keeps for the item that is asked with
 
-async function offerKept({ collection, item, right, wrong }) {
+// Asked for once the answer is there: it is in less of a hurry.
+export async function offerKept({ collection, item, right, wrong }) {
   const button = $("#marks-kept");
-  button.hidden = true;
-  kept = null;
-  if (!item) return;
   let found;
   try { found = await api.examples(collection, item); } catch { return; } // nothing that anybody asked for
   const asked = page.asked();
@@ -283,5 +281,6 @@ export function paintAsked(state, picture) {
   $("#marks-clear").hidden = !right.length && !wrong.length;
   $("#marks-note").textContent = right.length || wrong.length ? `${right.length} right, ${wrong.length} wrong` : "";
   paintRegion(picture ? region : null);
-  offerKept(picture && !text ? state : {});
+  $("#marks-kept").hidden = true;
+  kept = null;
 }

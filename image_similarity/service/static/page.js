@@ -214,6 +214,7 @@ async function show() {
     if (signal.aborted) return;
     showAnswer(answer);
     showMatch(answer);
+    if (query?.item && !query.text) argue.offerKept(state);
   } catch (error) {
     if (error.name === "AbortError" || signal.aborted) return;
     compare.hide();
@@ -273,6 +274,7 @@ function showAnswer(answer) {
   const longer = drawn && address.searchKey({ ...state, count: drawn.count }) === drawn.key && state.count > drawn.count;
   const asked = moved, lost = moved && (results.contains(document.activeElement) || document.activeElement === document.body);
   moved = false;
+  for (const item of answer.results) items.set(`${info.name} ${item.id}`, item); // each may be the next query
   drawn = { key, answer, count: state.count };
   $("#results-title").textContent = titleOf();
   $("#results-note").textContent = noteOf(answer);

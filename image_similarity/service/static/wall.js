@@ -3,6 +3,7 @@
 import { el } from "./dom.js";
 
 const MORE = 2;            // rows above and below the screen
+const AT_ONCE = 3;         // tiles of those rows that one frame fills, or it would come late
 const PAUSE = 60;          // ms without scrolling faster than a screen a frame, before thumbnails are asked for
 const SIZES = [160, 320, 640];
 
@@ -50,10 +51,13 @@ export function makeWall({ thumbnail, on }) {
     const height = row + 22, top = list.scrollTop, first = Math.max(0, Math.floor(top / height) - MORE) * columns;
     const end = Math.min(items.length, (Math.ceil((top + list.clientHeight) / height) + MORE) * columns);
     const there = new Map(), free = [];
+    const shown = Math.floor(top / height) * columns, unseen = Math.ceil((top + list.clientHeight) / height) * columns;
     for (const tile of pool) (tile.at >= first && tile.at < end ? there.set(tile.at, tile) : free.push(tile));
+    let early = 0;
     for (let at = first; at < end; at++) {
       let tile = there.get(at);
       if (!tile) {
+        if ((at < shown || at >= unseen) && ++early > AT_ONCE) continue;
         tile = free.pop();
         if (!tile) { tile = newTile(); pool.push(tile); sheet.append(tile); }
         fill(tile, at);
@@ -64,6 +68,7 @@ export function makeWall({ thumbnail, on }) {
       if (tile.row !== row) { tile.row = row; Object.assign(tile.style, { inlineSize: `${row}px`, blockSize: `${height}px` }); }
     }
     for (const tile of free) { tile.hidden = true; tile.at = -1; tile.removeAttribute("id"); }
+    if (early > AT_ONCE) soon();
     const fast = Math.abs(top - last) > list.clientHeight / 2;
     last = top;
     if (!fast && waiting === null) load();
