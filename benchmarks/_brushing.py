@@ -73,7 +73,7 @@ def faithful(pairs, files, maps, left, scorer, encoder, rng) -> list[dict]:
         curves = [deletion_insertion(score, *with_blur(files[q], encoder), one) for one in (relevance, shuffled)]
         deletion.append(curves[0].deletion_area - curves[1].deletion_area)
         insertion.append(curves[0].insertion_area - curves[1].insertion_area)
-    return [row("brushed_map_error", max(errors), goal=1e-3, better="lower"),
+    return [row("brushed_map_error", float(max(errors)), goal=1e-3, better="lower"),
             mean_row("brushed_deletion_minus_shuffled", deletion, goal=0, better="lower", by_interval=True, against="the same map, its cells shuffled"),
             mean_row("brushed_insertion_minus_shuffled", insertion, goal=0, by_interval=True, against="the same map, its cells shuffled")]
 
