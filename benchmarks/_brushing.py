@@ -158,20 +158,25 @@ def stroked(pairs, maps, left, scorer, vectors, labels, test, rng) -> list[dict]
 
 @torch.inference_mode()
 def marked(asked, scorer, vectors, labels, test, rng) -> list[dict]:
-    "Marks of a collection, of the first results of five queries: what of the wanted change is learned, and what it does to all pairs of other queries."
-    learned, gains, known = [], [], np.flatnonzero(~test)
+    "Marks of a collection, of the first results of five queries: what of the wanted change is learned, and what it does to the answers to other queries, of the same classes and of all."
+    learned, gains, near, known = [], [], [], np.flatnonzero(~test)
     class Said:  # of a catalogue, what `marked_pairs` asks for
         def __init__(self, pairs): self.pairs = pairs
         def said(self, kind): return [SimpleNamespace(id=n, value={"query": int(q), "item": int(k), "right": bool(labels[q] == labels[k])}) for n, (q, k) in enumerate(self.pairs)]
         def pooled_by_id(self, ids): return {id: vectors[id].numpy() for id in ids}
-    auc = lambda head, of: pair_auc(head.logits(head.rows(vectors[of]), head.rows(vectors[known])).flatten().numpy(), (labels[of][:, None] == labels[known]).flatten())
+    score = lambda head, of: head.logits(head.rows(vectors[of]), head.rows(vectors[known])).numpy()
+    same = lambda of: labels[of][:, None] == labels[known]
+    auc = lambda head, of: pair_auc(score(head, of).flatten(), same(of).flatten())
+    precision = lambda head, of: np.array([right[np.argsort(-scores, kind="stable")[:right.sum()]].mean() for scores, right in zip(score(head, of), same(of))])
     for some in np.array_split(asked, max(1, len(asked) // ASKED)):
-        best = scorer.logits(scorer.rows(vectors[some]), scorer.rows(vectors[known])).numpy().argsort(1)[:, ::-1][:, :MARKS]
+        best = np.argsort(-score(scorer, some), axis=1, kind="stable")[:, :MARKS]
         marks, first, second, wanted = marked_pairs(SimpleNamespace(catalogue=Said([(q, known[k]) for q, row in zip(some, best) for k in row])), scorer)
         others = tuple(vectors[torch.from_numpy(rng.integers(0, len(vectors), OTHERS))] for _ in range(2))
-        again = corrected(scorer, first, second, wanted, (others[0], others[1]))
+        again = corrected(scorer, first, second, wanted, (others[0], others[1]), torch.full((len(marks),), 1 / len(marks)))
         gone = lambda head: float((head.pair_logits(first, second) - wanted).abs().sum())
         if gone(scorer) > 1e-6: learned.append(1 - gone(again) / gone(scorer))
         rest = np.setdiff1d(np.flatnonzero(test), some)
+        rest = rest[same(rest).any(1)]
         gains.append(auc(again, rest) - auc(scorer, rest))
-    return [mean_row("marks_learned_by_head", learned, goal=.5), mean_row("marks_auc_change", gains, goal=-.005)]
+        if len(kin := rest[np.isin(labels[rest], labels[some])]): near += (precision(again, kin) - precision(scorer, kin)).tolist()
+    return [mean_row("marks_learned_by_head", learned), mean_row("marks_auc_change", gains, goal=-.005), mean_row("marks_r_precision_change", near, goal=0)]

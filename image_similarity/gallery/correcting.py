@@ -65,8 +65,7 @@ def marked_pairs(gallery: Argued, scorer: PairScorer) -> tuple[list[Said], torch
     if not marks: return [], torch.zeros(0, scorer.A.shape[1]), torch.zeros(0, scorer.A.shape[1]), torch.zeros(0)
     first, second = (torch.from_numpy(np.stack([vectors[pair[side]] for pair in marks])) for side in (0, 1))
     right, said = torch.tensor([one.value["right"] for one in marks.values()]), scorer.pair_logits(first, second).detach()
-    least, most = (torch.log(n + 1.) for n in (right.sum(), (~right).sum()))
-    return [*marks.values()], first, second, torch.where(right, said.clamp(min=least), said.clamp(max=-most))
+    return [*marks.values()], first, second, torch.where(right, said.clamp(min=0), said.clamp(max=0))
 
 def refit_pairs(gallery: Argued, encoder: Encoder, scorer: PairScorer) -> Version:
     """Correct a head by the strokes and marks that are kept, as a new version beside the old one. Raises `ValueError` where there are none.
@@ -81,7 +80,8 @@ def refit_pairs(gallery: Argued, encoder: Encoder, scorer: PairScorer) -> Versio
     pooled, rng = torch.from_numpy(gallery.catalogue.pooled()), np.random.default_rng(0)
     pooled = pooled[pooled.isfinite().all(1)]
     others = tuple(pooled[torch.from_numpy(rng.integers(0, len(pooled), OTHERS))] for _ in range(2))
-    again = corrected(scorer, first, second, wanted, (others[0], others[1]))
+    counts = torch.cat([torch.ones(len(strokes[0])), torch.full((len(marks[0]),), 1 / max(1, len(marks[0])))])
+    again = corrected(scorer, first, second, wanted, (others[0], others[1]), counts)
     about = {"scorer": scorer_key(scorer), "strokes": [one.id for one in strokes[0]], "marks": [one.id for one in marks[0]]}
     number = gallery.catalogue.put_version("pairs", about, save({"w": again.w.contiguous(), "a": again.a, "c": again.c}))
     return next(version for version in gallery.catalogue.versions("pairs") if version.number == number)
