@@ -24,13 +24,12 @@ def _shares(
     counts: np.ndarray, # (n,) what each picture counts
     right: float,       # labels that are right beforehand
 ) -> np.ndarray:        # (...,) of labels that are wrong
-    share = np.full(own.shape[:-1], .05)
-    for _ in range(100):
-        is_wrong = share[..., None] * (1 - own) / others
-        wrong = is_wrong / np.maximum(is_wrong + (1 - share[..., None]) * own, 1e-300)
-        before, share = share, np.clip(wrong @ counts / max(counts.sum() + right, 1e-12), 1e-4, .5)
-        if np.abs(share - before).max(initial=0) < 1e-5: break
-    return share
+    low, high, gain = np.full(own.shape[:-1], 1e-4), np.full(own.shape[:-1], .5), (1 - own) / others - own
+    for _ in range(16): # the likelihood is concave
+        share = (low + high) / 2
+        more = (gain / np.maximum(own + share[..., None] * gain, 1e-300)) @ counts > right / (1 - share)
+        low, high = np.where(more, share, low), np.where(more, high, share)
+    return (low + high) / 2
 
 def temperature_and_share(logits: np.ndarray, targets: np.ndarray, weight: np.ndarray) -> tuple[float, float, float]:
     """What explains labels best of which some are wrong.
