@@ -44,7 +44,7 @@ for room in ${ROOMS-$(rooms)}; do
 done
 if [ ${#tests[@]} -gt 0 ]; then
     step "The tests of what changed: ${tests[*]#tests/}"
-    python -m pytest -q -x -m "not soak" --at-most $((LIMIT - SECONDS)) "${tests[@]}" || failed+=("tests")
+    python -m pytest -q -x -m "not soak and not long" --at-most $((LIMIT - SECONDS)) "${tests[@]}" || failed+=("tests")
 fi
 
 step "Types"

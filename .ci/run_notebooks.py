@@ -1,4 +1,4 @@
-"""Run notebooks, two at a time, each on one core: run_notebooks.py [--long | --not-long] [NOTEBOOK or FOLDER]...
+"""Run notebooks, three at a time on two cores, since some of the time is waiting: run_notebooks.py [--long | --not-long] [NOTEBOOK or FOLDER]...
 
 As `nbdev-test` does, which takes one path and goes from the first to the last: here the last go first, since the tutorials are the
 longest, and one that is begun at the end keeps one core busy and the other idle.
@@ -18,12 +18,16 @@ from nbdev.config import get_config  # noqa: E402, after the number of threads
 from nbdev.doclinks import nbglob  # noqa: E402
 from nbdev.test import test_nb  # noqa: E402
 
-# 10 to 60 s each: stories whose chapters run anyway, and chapters that train, or start processes, to show what tests/ asserts as well;
-# not those that are the heart of the house (classifier, siamese, finder, predictor).
-LONG = {"encoders/networks", "explain/faithfulness", "finder/demo", "finder/onnx_export", "learners/digit_pairs",
-        "learners/encoder_tuning", "learners/fastai_import", "learners/metric_learning", "matching/image_training", "service/job_work",
-        "tutorials/coverage", "tutorials/image_text", "tutorials/mnist_siamese", "tutorials/pets", "tutorials/product_pairs",
-        "tutorials/products", "tutorials/serve", "tutorials/your_own_images"} # whatever their numbers
+# 7 to 60 s each: stories whose chapters run anyway, and chapters that train, or start processes, to show what tests/ asserts as well;
+# not the heart of the house (encoder, gallery, finder).
+LONG = {"cli/commands", "encoders/networks", "encoders/text_image", "explain/faithfulness", "explain/maps", "finder/demo",
+        "finder/evaluation", "finder/inspection", "finder/onnx_export", "finder/training", "gallery/groups", "gallery/part_search",
+        "learners/classifier", "learners/digit_pairs", "learners/encoder_tuning", "learners/fastai_import", "learners/metric_learning",
+        "learners/siamese", "learners/siamese_data", "matching/image_fit", "matching/image_matcher", "matching/image_model",
+        "matching/image_training", "matching/image_tuning", "matching/predictor", "matching/text_training", "matching/text_tuning",
+        "products/matcher", "service/client", "service/job_runner", "service/job_work", "tutorials/coverage", "tutorials/image_text",
+        "tutorials/many_machines", "tutorials/mnist_siamese", "tutorials/pets", "tutorials/product_pairs", "tutorials/products",
+        "tutorials/serve", "tutorials/your_own_images"} # whatever their numbers
 
 
 def notebooks(paths: list[str], root: Path) -> list[Path]:
@@ -51,7 +55,7 @@ def main(paths: list[str]) -> None:
     root, start, failed, took = get_config().nbs_path.absolute(), time.monotonic(), [], {}
     files = notebooks(paths, root)
     os.chdir(root)
-    with ProcessPoolExecutor(int(os.environ.get("WORKERS", 2)), mp_context=multiprocessing.get_context("fork")) as workers:
+    with ProcessPoolExecutor(int(os.environ.get("WORKERS", 3)), mp_context=multiprocessing.get_context("fork")) as workers:
         running = {workers.submit(run, file): file for file in files}
         for done in as_completed(running):
             passed, seconds = done.result()

@@ -10,6 +10,14 @@ files() { git ls-files --cached --others --exclude-standard 2>/dev/null | sort -
 
 before=$(files)
 
+# The types are looked at beside all that needs one core only: the two checks, and the end of the notebooks.
+types=$(mktemp)
+trap 'rm -f "$types"' EXIT
+python .ci/check_types.py >"$types" 2>&1 & looking=$!
+
+# Once, and not in each of the hundred processes that tests and notebooks start.
+python -m compileall -q image_similarity
+
 step "The notebooks and the modules agree"
 python .ci/check_notebooks.py
 
@@ -19,13 +27,8 @@ python .ci/render_readme.py --check
 step "Lint"
 ruff check
 
-# The types are looked at while the notebooks run: for a minute only one core would have something to do.
-types=$(mktemp)
-trap 'rm -f "$types"' EXIT
-python .ci/check_types.py >"$types" 2>&1 & looking=$!
-
 step "The notebooks run"
-# Without those that train for long: `make soak` runs them.
+# Without those that take long: `.ci/soak.sh long` runs them, and what is marked `long` among the tests.
 python .ci/run_notebooks.py --not-long
 
 step "The types of the package, the README and the tutorials are right"
@@ -35,7 +38,7 @@ cat "$types"
 step "The tests pass"
 # Three at a time on two cores, since a fifth of the time is waiting for a server, a browser or a disk;
 # who is done first takes from the others, so that no core waits for a long file at the end.
-python -m pytest -q -n 3 --dist worksteal -m "not soak" --durations=15 tests
+python -m pytest -q -n 3 --dist worksteal -m "not soak and not long" --durations=15 tests
 
 step "Nothing is left lying about"
 new=$(comm -13 <(echo "$before") <(files))

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from _data import add_arguments, data_folder
 from _report import interval_row, measured_before, report, row
-from scipy.linalg import solve
+from scipy.linalg import LinAlgError, lstsq, solve
 from scipy.special import log_softmax
 from scipy.stats import norm
 from sklearn import discriminant_analysis
@@ -36,12 +36,12 @@ REGIMES, DRAWS, AUGMENT, FEWEST, SIZE = (1, 2, 3, 5, "all"), 10, 4, 20, None
 
 
 class ShrunkLDA(LinearDiscriminantAnalysis):
-    """scikit-learn's with automatic shrinkage and even odds. Its least squares are solved by Cholesky's factors, a tenth of the time: what is shrunk is
-    positive definite."""
+    "scikit-learn's. Its least squares are solved by Cholesky's factors, a tenth of the time, where the covariance is shrunk and so positive definite."
     def _solve_lstsq(self, X, y, shrinkage, covariance_estimator):
         self.means_ = discriminant_analysis._class_means(X, y)
         self.covariance_ = discriminant_analysis._class_cov(X, y, self.priors_, shrinkage, covariance_estimator)
-        self.coef_ = solve(self.covariance_, self.means_.T, assume_a="pos").T
+        try: self.coef_ = solve(self.covariance_, self.means_.T, assume_a="pos").T
+        except LinAlgError: self.coef_ = lstsq(self.covariance_, self.means_.T, lapack_driver="gelsy")[0].T # two pictures of each class are not shrunk
         self.intercept_ = -.5 * np.diag(self.means_ @ self.coef_.T) + np.log(self.priors_)
 
 

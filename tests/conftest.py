@@ -1,4 +1,5 @@
 "What several test files share."
+import gc
 import importlib
 import sys
 import time
@@ -16,7 +17,14 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.begun = time.monotonic()
-    config.addinivalue_line("markers", "soak: takes long and is rarely red, so `make soak` runs it and `make test` does not")
+    config.addinivalue_line("markers", "long: takes its time and is rarely red, so it runs after `make test` (.ci/soak.sh long), in CI each time")
+    config.addinivalue_line("markers", "soak: takes long, kills processes or looks at the clock, so `make soak` runs it and `make test` does not")
+
+
+def pytest_collection_finish(session):
+    "What is there now stays, so the garbage collector need not look at these millions of objects again and again."
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):
@@ -106,6 +114,16 @@ def quick_jobs(monkeypatch):
     "Let the jobs of a service in this process learn from fewer pairs."
     from image_similarity.service import job_runner
     monkeypatch.setattr(job_runner, "_COMMAND", QUICK_JOB)
+
+
+IDLE_JOB = [sys.executable, "-S", "-c", "pass"] # and nothing at all: a job that is begun, and fails
+
+
+@pytest.fixture
+def idle_jobs(monkeypatch):
+    "Let the jobs of a service in this process do nothing: what begins them is looked at, and not what they do."
+    from image_similarity.service import job_runner
+    monkeypatch.setattr(job_runner, "_COMMAND", IDLE_JOB)
 
 
 @pytest.fixture(scope="module")

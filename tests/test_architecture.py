@@ -114,6 +114,11 @@ def test_rooms_and_chapters_are_numbered_without_gaps():
     assert all(numbered == list(range(1, len(numbered) + 1)) for numbered in rooms.values())
 
 
+def test_no_module_is_longer_than_300_lines():
+    lines = {p.relative_to(PACKAGE).as_posix(): len(p.read_text(encoding="utf-8").splitlines()) for p in PACKAGE.rglob("*.py") if p.name != "_modidx.py"}
+    assert {name: n for name, n in lines.items() if n > 300} == {}
+
+
 def test_the_only_notebook_outside_the_rooms_is_the_index():
     assert [p.name for p in NBS.glob("*.ipynb")] == ["index.ipynb"]
 

@@ -534,6 +534,7 @@ while True: gallery.remove(gallery.import_embeddings([f"visitor {i}" for i in ra
 """
 
 
+@pytest.mark.long
 def test_searches_go_on_while_another_process_adds_and_removes_items(small, model):
     finder = SimilarityFinder.load(model)
     pooled = finder.gallery.encoder.look([small.query]).pooled[0]

@@ -31,10 +31,12 @@ def text(page):
 
 # --- made from something else
 
+@pytest.mark.long
 def test_no_page_is_stale():
     assert render_readme.stale() == [], "run: make readme"
 
 
+@pytest.mark.long
 def test_a_stale_page_is_noticed(monkeypatch):
     monkeypatch.setattr(page_measured, "page", lambda: "other figures")
     monkeypatch.setattr(picture_rooms, "picture", lambda: "<svg/>")

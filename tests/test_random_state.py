@@ -90,6 +90,7 @@ def test_deep_ranking_and_digits(small):
     with undisturbed(): digit_learner(embedded_digits().part(slice(0, 200)), epochs=1, width=4, progress=False)
 
 
+@pytest.mark.long
 def test_a_finder_from_pictures_to_answers(small, tmp_path):
     with undisturbed(): finder = fit_finder(labelled_images(small.images, valid_pct=.25), small.encoder, augment=1, epochs=1).finder
     with undisturbed():
@@ -126,6 +127,7 @@ def test_figures():
         image_bootstrap(np.stack(np.triu_indices(21, 1), 1)[:200], lambda weight: float((logits * weight).sum()), 21, 50)
 
 
+@pytest.mark.long
 def test_a_match_predictor(small):
     i, j = np.triu_indices(len(small.data), 1)
     names, labels = np.array(small.data.files, dtype=str), np.array(small.data.labels)

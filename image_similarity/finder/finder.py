@@ -26,10 +26,10 @@ from ..explain.maps import PairExplanation, features_of, pair_maps
 from ..explain.parts import Only, PartPairs, brushed, part_pairs
 from ..explain.results import Result, Results
 from .candidates import class_places
-from .comparing import compared_items, show_pair
+from .comparing import compared_pairs, files_by_label, show_pair
 from .folder import HEADS, Model, checked_gallery, own_gallery, read_model, where_kept, write_model
 from .kept_learners import gallery_in_memory, kept_record, model_of, rebuilt_learner
-from .looking import Moment, answered, class_agreement, look_at, spent_by, with_agreement
+from .looking import Moment, answered, class_agreement, look_at, spent_by
 from ..gallery.correcting import refit_pairs, scorer_at_work
 from ..gallery.feedback import Version
 from ..gallery.gallery import Gallery
@@ -38,7 +38,7 @@ from ..gallery.shards import pairs_of
 from ..gallery.searching import rows_where
 from ..gallery.acknowledged import FILE
 from ..gallery.sqlite_file import unwritten
-from ..images.errors import BadImages, given_name
+from ..images.errors import BadImages
 from ..images.listing import label_func
 from ..scoring.scorers import ClassScorer, LayeredClassScorer, PairScorer
 
@@ -106,11 +106,7 @@ class SimilarityFinder:
     @property
     def pooled(self) -> torch.Tensor: return torch.from_numpy(self.gallery.pooled) # (N, 2·nf) of each file
     @property
-    def lbl2files(self) -> dict[str | None, list[Path]]:
-        """Label to its files."""
-        found: dict[str | None, list[Path]] = {}
-        for item in self.gallery.items(): found.setdefault(item.label, []).append(item.path)
-        return found
+    def lbl2files(self) -> dict[str | None, list[Path]]: return files_by_label(self.gallery.items()) # label to its files
 
     @property
     def clearn(self) -> Learner: return self._learner("clearn") # the classifier
@@ -234,9 +230,7 @@ class SimilarityFinder:
             compare_n: how many of the predicted class to compare with
             show: draw the pair
         Returns: the most similar file, never the query itself"""
-        if compare_n < 1: raise ValueError(f"compare_n={compare_n}: compare with at least one file")
-        compared = with_agreement(self.model, now := self._now(), look := look_at(self.model, fn), compared_items(now, look, compare_n))
-        if not compared: raise ValueError(f"{given_name(fn)}: the gallery holds no other image to compare it with")
+        compared = compared_pairs(self.model, self._now(), look_at(self.model, fn), compare_n)
         logits = torch.tensor([logit for _, logit in compared])
         self.preds, self.fns, self.idx = list(logits.sigmoid()), [(fn, item.path) for item, _ in compared], int(logits.argmax())
         for stale in ("images", "acts"): self.__dict__.pop(stale, None)

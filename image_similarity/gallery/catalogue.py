@@ -142,26 +142,9 @@ class Catalogue(Remembers, Protocol):
         Returns: in order of id"""
         ...
 
-    def ids(self, where: dict | None = None) -> list[int]:
-        """Ids of the items that meet all conditions.
-
-        Args:
-            where: conditions, see `conditions`
-        Returns: in order"""
-        ...
-
-    def count(self, where: dict | None = None) -> int:
-        """How many items meet all conditions.
-
-        Args:
-            where: conditions, see `conditions`"""
-        ...
-
-    def items_by_id(self, ids: Iterable[int]) -> dict[int, Item]:
-        """Items by their ids.
-
-        Returns: those that there are"""
-        ...
+    def ids(self, where: dict | None = None) -> list[int]: ... # of the items that meet all conditions, in order
+    def count(self, where: dict | None = None) -> int: ... # of the items that meet all conditions
+    def items_by_id(self, ids: Iterable[int]) -> dict[int, Item]: ... # those that there are
 
     def items_by_path(self, paths: Iterable[str | Path]) -> dict[Path, Item]:
         """Items by their paths.
@@ -169,12 +152,7 @@ class Catalogue(Remembers, Protocol):
         Returns: those that there are, by the path as `item_path` gives it"""
         ...
 
-    def items_by_hash(self, hash: str) -> list[Item]:
-        """The items of this content.
-
-        Returns: in order of id"""
-        ...
-
+    def items_by_hash(self, hash: str) -> list[Item]: ... # of this content, in order of id
     def paths(self) -> dict[int, Path]: ... # of every item, by id, in order of id
     def labels(self) -> dict[int, str | None]: ... # of every item, by id, in order of id
     def label_counts(self) -> dict[str | None, int]: ... # how many items each label has, the most frequent first; None for those without
@@ -230,12 +208,7 @@ class Catalogue(Remembers, Protocol):
         Returns: ids (n,) and pooled (n, D) float32"""
         ...
 
-    def removed_since(self, revision: int) -> list[int]:
-        """The items that were removed after it.
-
-        Returns: ids"""
-        ...
-
+    def removed_since(self, revision: int) -> list[int]: ... # ids of the items that were removed after it
     def without_vector(self) -> list[int]: ... # ids, in order, of items that have none, as only a damaged gallery has them
 
     def revision(self) -> tuple[int, str]:

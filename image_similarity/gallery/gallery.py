@@ -8,7 +8,6 @@ Docs: https://image-similarity.github.io/image_similarity/09_gallery/gallery.htm
 __all__ = ['Gallery']
 
 # %% ../../nbs/09_gallery/38_gallery.ipynb #af43b883
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +22,12 @@ from .catalogue import Item
 from .choosing import Chosen, chosen_ids, chosen_pictures, facts_for, update_items
 from .encoder import GalleryEncoder, as_gallery_encoder, compared_of, encoder_at_work, fitting_encoder, is_outdated, kept_encoder, known_encoder, named, outdated, text_side
 from .feedback import FeedbackCatalogue
-from .inventory import Check, Stats, catalogue_html, catalogue_stats, check_catalogue, save_copy
+from .inventory import catalogue_html, save_copy
 from .marking import Suggestion, suggestions
-from .missing import Missing, came_alone, missing_below, sorted_missing
+from .missing import came_alone
 from .remembering import Feedback
 from .part_search import argued_answers, fill_parts, keeps_parts
-from .searching import Searcher, approximations
+from .searching import Searcher
 from .opening import opened_catalogue
 from .paths import as_address
 from .whole import Whole
@@ -149,14 +148,6 @@ class Gallery(Whole):
         if self.keeps_regions: fill_parts(self, progress)
         return added
 
-    def missing(self, folder: str | Path | None = None) -> Missing:
-        """Items whose files are not there. A drive that is not mounted is told from files that were deleted.
-
-        Args:
-            folder: below it only; None for all
-        Returns: those gone, and those away with their folder"""
-        return sorted_missing(self.items()) if folder is None else missing_below(self.catalogue, Path(os.path.abspath(folder)))
-
     def import_embeddings(self, paths: Sequence[str | Path], pooled: np.ndarray, labels: Any = None, metadata: Any = None) -> list[int]:
         """Add vectors that were computed elsewhere. A gallery that was made with an encoder takes that encoder's `pooled`. One that has none takes vectors of any width, compares
         them as they are, and can be searched by id and by vector. Raises `ValueError` for a shape that does not fit, or numbers that are not finite.
@@ -268,14 +259,6 @@ class Gallery(Whole):
 
     @property
     def feedback(self) -> Feedback: return Feedback(self) # marks, strokes and answers, and the versions fitted to them
-
-    def stats(self) -> Stats:
-        "Items, labels, encoder, bytes, and the recall of approximate indexes."
-        return catalogue_stats(self.catalogue, approximations(self._searcher))
-
-    def check(self) -> Check:
-        "Missing and changed files, items without a vector, damage."
-        return check_catalogue(self.catalogue)
 
     def save_to(self, folder: str | Path) -> Path:
         """A copy of the gallery, caches aside; also how one in memory is kept. Raises `ValueError` when there is something already.

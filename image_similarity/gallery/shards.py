@@ -70,10 +70,7 @@ class Part:
         return self._made
 
     def learn(self, places: np.ndarray) -> None:
-        """Learn to which classes the items belong.
-
-        Args:
-            places: (n,) place of each item's class"""
+        "Learn the place of each item's class."
         _, _, rows, at = self._known()
         self.places = np.zeros(len(at), np.int64)
         self.places[rows[rows >= 0]] = places[rows >= 0]
@@ -103,21 +100,12 @@ class Part:
         return at[hits.ids], hits.logits, hits.scores, index.units(hits.ids), hits.looked
 
     def logits(self, number: int, pooled: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Places among the ids, and logits.
-
-        Args:
-            number: of the moment
-            pooled: (2·nf,) of a query
-            mask: (n,) bool, packed: which items"""
+        "Places among the ids, and logits, of all that `search` would look at."
         asked, (_, index, _, at) = self._asked(number, mask), self._known()
         return at[np.flatnonzero(asked)], index.logits(torch.from_numpy(np.array(pooled)), asked)
 
     def units(self, number: int, places: np.ndarray) -> np.ndarray:
-        """Embeddings. Raises `LookupError` for an item that is gone.
-
-        Args:
-            number: of the moment
-            places: among the ids"""
+        "Embeddings of places among the ids. Raises `LookupError` for an item that is gone."
         self._check(number)
         _, index, rows, _ = self._known()
         if (rows[places] < 0).any(): raise LookupError("an item has gone meanwhile; search again")
@@ -281,9 +269,7 @@ class ShardIndex:
         """As `PairIndex.logits`. Raises `MissingPart`.
 
         Args:
-            pooled: (2·nf,) of a query
-            among: (N,) bool, or ids; all if not given
-        Returns: (n,) float32, in the order of the gallery"""
+            pooled, among: (n,) float32, in the order of the gallery"""
         found = np.full(len(self), np.nan, np.float32)
         parts = self.shards.asked(self, "logits", {i: (np.asarray(pooled, np.float32), mask) for i, mask in self._masks(among).items()})
         for i, (places, logits) in parts.items(): found[self.rows[i][places]] = logits

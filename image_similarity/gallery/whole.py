@@ -1,4 +1,4 @@
-"""What is done with a gallery as a whole: a map of it, and all of it in other people's tools.
+"""What is done with a gallery as a whole: what is there and what is missing, a map of it, and all of it in other people's tools.
 
 Docs: https://image-similarity.github.io/image_similarity/09_gallery/whole.html.md"""
 
@@ -10,6 +10,7 @@ __all__ = ['FORMATS', 'fiftyone_samples', 'fiftyone_files', 'label_studio_tasks'
 
 # %% ../../nbs/09_gallery/37_whole.ipynb #5f330003
 import json
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +22,9 @@ from ..explain.grids import picture_grid
 from .catalogue import Catalogue, Item
 from .encoder import kept_encoder
 from .feedback import FeedbackCatalogue, Places
-from .inventory import export_table
+from .inventory import Check, Stats, catalogue_stats, check_catalogue, export_table
+from .missing import Missing, missing_below, sorted_missing
+from .searching import Searcher, approximations
 from ..images.errors import ImageError
 from ..images.opening import open_image
 from ..images.remote import as_url
@@ -146,6 +149,23 @@ def imagenet_names(catalogue: Catalogue, pooled: np.ndarray) -> list[str] | None
 class Whole:
     "What a gallery offers for all of its pictures at once."
     catalogue: FeedbackCatalogue
+    _searcher: Searcher
+
+    def stats(self) -> Stats:
+        "Items, labels, encoder, bytes, and the recall of approximate indexes."
+        return catalogue_stats(self.catalogue, approximations(self._searcher))
+
+    def check(self) -> Check:
+        "Missing and changed files, items without a vector, damage."
+        return check_catalogue(self.catalogue)
+
+    def missing(self, folder: str | Path | None = None) -> Missing:
+        """Items whose files are not there. A drive that is not mounted is told from files that were deleted.
+
+        Args:
+            folder: below it only; None for all
+        Returns: those gone, and those away with their folder"""
+        return sorted_missing(self.catalogue.items()) if folder is None else missing_below(self.catalogue, Path(os.path.abspath(folder)))
 
     def map(self, anew: bool = False, progress: bool = True) -> Places:
         """A map on which similar pictures lie close together. It is kept; pictures that came since are placed among their neighbours.

@@ -183,6 +183,7 @@ def test_a_figure_that_cannot_be_written_is_refused_first(call, small, tmp_path,
     assert (code, out, err.count("\n")) == (2, "", 1) and said in err and name.split("/")[0] in err
 
 
+@pytest.mark.long
 def test_find_imports_no_fastai(small):
     code = ("import sys\nfrom image_similarity.cli.commands import run\n"
             f"assert run(['find', {str(small.query)!r}, '--model', {str(small.model)!r}]) == 0\n"

@@ -63,6 +63,7 @@ def test_an_encoder_that_cannot_be_converted_is_tried_once(small, call, tmp_path
     assert len(tried) == 1
 
 
+@pytest.mark.long
 def test_what_a_record_says_must_be_what_was_converted(small, tmp_path):
     "Who changes the record of a gallery gets no other numbers, but an error."
     encoder = PooledEncoder(create_encoder("test_resnet", "random", 64, seed=0))

@@ -125,6 +125,7 @@ def test_a_gallery_is_served_as_it_is(home):
     assert {f: f.stat().st_mtime_ns for f in Path("my.gallery").rglob("*")} == before
 
 
+@pytest.mark.long
 def test_train_names_what_it_did_not_look_at(call, tmp_path, monkeypatch, quick):
     for i in range(12): paint(tmp_path / "photos" / "ab"[i % 2] / f"{i}.png", i)
     (tmp_path / "photos" / "a" / "logo.svg").write_text("<svg/>")

@@ -27,6 +27,7 @@ def exported(tmp_path_factory):
     return folder, data, SimilarityFinder(clearn, slearn, data.files, progress=False)
 
 
+@pytest.mark.long
 def test_the_commands_work_with_what_was_imported(exported, call, tmp_path):
     folder, data, finder = exported
     code, out, err = call("import-learner", folder / "classifier.pkl", folder / "siamese.pkl", "--trust", "--out", tmp_path / "model", "--images", data.files[0].parent)

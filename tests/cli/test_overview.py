@@ -40,6 +40,7 @@ def test_a_file_for_another_tool(call, place, tmp_path):
     assert code == 2 and "choose one of fiftyone, label-studio, cvat" in err
 
 
+@pytest.mark.long
 def test_a_program_asks_over_the_protocol(place):
     pytest.importorskip("mcp", reason="pip install 'image_similarity[mcp]'")
     import anyio

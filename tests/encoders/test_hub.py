@@ -45,6 +45,7 @@ def hub(tmp_path_factory):
     return home, weights, own, command
 
 
+@pytest.mark.long
 def test_an_address_of_the_hub(hub):
     home, weights, _, command = hub
     code, _, err = command("index", "photos", "--gallery", "g", "--arch", "hf-hub:someone/small", "--pooling", "own")

@@ -178,6 +178,7 @@ def test_the_command_refuses_in_one_line(call, home, monkeypatch, args, said):
     assert code == 2 and err.startswith(f"error: {said}") and len(err.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_the_commands_take_it(call, home, monkeypatch, quick):
     monkeypatch.chdir(home)
     torch.manual_seed(0)

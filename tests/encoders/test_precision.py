@@ -41,6 +41,7 @@ def test_it_is_kept_and_never_mixed(files, encoders, tmp_path):
     with pytest.raises(ValueError, match="was made with"): Gallery(tmp_path / "g", encoder=whole).add(files)
 
 
+@pytest.mark.long
 def test_bytes_are_near_kept_and_never_mixed(files, encoders, tmp_path):
     encoder = quantised(encoders[0], files)
     whole, small = embed(files, encoders[0], progress=False).pooled, encoder.look(files).pooled
@@ -54,6 +55,7 @@ def test_bytes_are_near_kept_and_never_mixed(files, encoders, tmp_path):
     with pytest.raises(ValueError, match="was made with"): Gallery(tmp_path / "g", encoder=encoders[0]).add(files)
 
 
+@pytest.mark.long
 def test_a_bad_picture_is_reported_by_an_encoder_in_bytes(files, encoders, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     found = quantised(encoders[0], [tmp_path / "bad.png", *files]).look([tmp_path / "bad.png"])
@@ -64,13 +66,21 @@ def test_a_precision_that_is_none_is_refused():
     with pytest.raises(ValueError, match="precision='int4': choose one of float32, bfloat16"): create_encoder(precision="int4")
 
 
-def test_the_command_makes_a_gallery_of_it_and_goes_on_so(files, tmp_path, call):
-    pictures, place = str(files[0].parent), str(tmp_path / "g")
+@pytest.fixture
+def pictures(files): return str(files[0].parent)
+
+
+def test_the_command_makes_a_gallery_of_it_and_goes_on_so(pictures, tmp_path, call, quick):
+    place = str(tmp_path / "g")
     assert call("index", pictures, "--gallery", place, "--precision", "bfloat16")[0] == 0
     assert Gallery(place).catalogue.fact("encoder")["precision"] == "bfloat16"
     assert "4 unchanged" in call("index", pictures, "--gallery", place)[2]
-    assert call("index", pictures, "--gallery", f"{place}8", "--precision", "int8")[0] == 0
-    assert "4 unchanged" in call("index", pictures, "--gallery", f"{place}8")[2]
-    assert len(call("find", pictures + f"/{files[0].name}", "--gallery", f"{place}8")[1].splitlines()) == 4
     code, _, err = call("index", pictures, "--gallery", place, "--precision", "float32")
     assert code == 2 and "its vectors are computed in bfloat16, so --precision float32 does not fit" in err
+
+
+@pytest.mark.long
+def test_the_command_takes_bytes(files, pictures, tmp_path, call):
+    assert call("index", pictures, "--gallery", tmp_path / "g", "--precision", "int8")[0] == 0
+    assert "4 unchanged" in call("index", pictures, "--gallery", tmp_path / "g")[2]
+    assert len(call("find", files[0], "--gallery", tmp_path / "g")[1].splitlines()) == 4

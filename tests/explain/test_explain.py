@@ -303,6 +303,7 @@ def test_map_correlation_is_scipys_and_defined_for_even_maps():
 
 # --- what loading costs
 
+@pytest.mark.long
 def test_explaining_needs_neither_fastai_nor_pyplot():
     code = "import sys, image_similarity.explain.maps, image_similarity.explain.faithfulness; print([m for m in ('fastai', 'matplotlib.pyplot') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

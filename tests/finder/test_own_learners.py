@@ -143,6 +143,7 @@ def test_neither_fastai_nor_a_pickle_is_needed_to_find(resnets, data):
     assert sorted({f.suffix for f in resnets.iterdir()}) == [".json", ".revision", ".safetensors", ".sqlite"]
 
 
+@pytest.mark.long
 def test_it_is_served(resnets, data, tmp_path):
     "Over HTTP the same results, probabilities and maps as from the folder itself."
     httpx = pytest.importorskip("httpx")
@@ -165,6 +166,7 @@ def test_it_is_served(resnets, data, tmp_path):
 
 # --- what cannot be kept
 
+@pytest.mark.long
 def test_layers_that_cannot_be_built_again_are_named(data, tmp_path):
     clearn, slearn = of_torchvision(data)
     slearn.model.encoder[6][1].relu = nn.Mish()

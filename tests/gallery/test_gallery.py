@@ -240,6 +240,7 @@ def test_a_writer_that_never_ends_is_an_error_of_one_line(gallery, photos, monke
     assert gallery.items()[0].label == "x"
 
 
+@pytest.mark.long
 def test_a_writer_waits_for_another(gallery):
     hold = python("c = SqliteCatalogue(Path(sys.argv[1]))\nwith c.writing():\n    print('held', flush=True)\n    time.sleep(.5)", gallery.folder)
     assert hold.stdout.readline() == "held\n"

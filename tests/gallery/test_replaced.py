@@ -293,6 +293,7 @@ def test_a_manifest_that_is_nested_without_end_or_names_a_giant_is_refused_at_on
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000 # kilobytes
 
 
+@pytest.mark.long
 def test_what_a_save_that_was_stopped_left_is_cleared_away_by_the_next(model):
     stopped = subprocess.Popen([sys.executable, "-c", """
 import sys, time

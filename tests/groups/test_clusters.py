@@ -103,9 +103,9 @@ def merged_slowly(groups, links):
 def test_merging_finds_what_a_slow_twin_finds():
     rng = np.random.default_rng(0)
     for seed, centres in enumerate((2, 12)): # weights in no ratio, so that no two gains are equal
-        points = 4 * rng.normal(size=(centres, 3))[rng.integers(0, centres, 120)] + rng.normal(size=(120, 3))
-        links = link_graph(embedding_neighbours(points)).toarray() * (lambda w: w + w.T)(rng.uniform(.5, 1, (120, 120)))
-        start = np.unique(rng.integers(0, 30, 120), return_inverse=True)[1] if seed else np.arange(120)
+        points = 4 * rng.normal(size=(centres, 3))[rng.integers(0, centres, 60)] + rng.normal(size=(60, 3))
+        links = link_graph(embedding_neighbours(points)).toarray() * (lambda w: w + w.T)(rng.uniform(.5, 1, (60, 60)))
+        start = np.unique(rng.integers(0, 20, 60), return_inverse=True)[1] if seed else np.arange(60)
         found = communities(merge_groups(start, sparse.csr_matrix(links)))
         assert sorted(map(sorted, found)) == sorted(map(sorted, merged_slowly(start, links)))
         assert 1 < len(found) < start.max() + 1

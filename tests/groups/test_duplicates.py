@@ -3,6 +3,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,22 +25,35 @@ def pets():
     return [draw_pet(breed, seed, size=256)[0] for breed in ("beagle", "Siamese", "pug") for seed in (3, 5)]
 
 
-@pytest.fixture
-def folder(tmp_path, pets):
+def with_copies(folder, pets):
     "Six drawings, no two alike; copies of the first."
-    for i, pet in enumerate(pets): pet.save(tmp_path / f"pet{i}.png")
-    pets[0].resize((180, 180)).save(tmp_path / "small.jpg")
-    ImageOps.mirror(pets[0]).save(tmp_path / "mirrored.jpg")
-    shutil.copy(tmp_path / "pet0.png", tmp_path / "again.png")
-    return tmp_path
+    for i, pet in enumerate(pets): pet.save(folder / f"pet{i}.png")
+    pets[0].resize((180, 180)).save(folder / "small.jpg")
+    ImageOps.mirror(pets[0]).save(folder / "mirrored.jpg")
+    shutil.copy(folder / "pet0.png", folder / "again.png")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, pets): return with_copies(tmp_path, pets)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory, pets):
+    "The files of such a folder, what was found among them once, and what there was before and after."
+    folder = with_copies(tmp_path_factory.mktemp("copies"), pets)
+    def state(): return {f.name: (hashlib.sha256(f.read_bytes()).hexdigest(), f.stat().st_mtime_ns) for f in folder.iterdir()}
+    before, result = state(), found(folder)
+    result.show()
+    return SimpleNamespace(files=sorted(folder.iterdir()), found=result, before=before, after=state())
 
 
 def found(folder, **options):
     return find_duplicates(sorted(folder.iterdir()), progress=False, **options)
 
 
-def test_copies_are_found_and_other_drawings_are_not(folder):
-    group, = found(folder)
+def test_copies_are_found_and_other_drawings_are_not(once):
+    group, = once.found
     assert {group.keep.name, *(c.path.name for c in group.copies)} == {"pet0.png", "small.jpg", "mirrored.jpg", "again.png"}
     assert {c.path.name: c.relation for c in group.copies if c.relation != "same bytes"} == {"small.jpg": "resized", "mirrored.jpg": "mirrored"}
 
@@ -49,21 +63,16 @@ def test_two_drawings_of_one_breed_are_no_copies_even_when_their_embeddings_are_
     assert len(found(tmp_path, embeddings=np.ones((len(pets), 8)))) == 0
 
 
-def test_the_order_of_the_files_does_not_matter(folder):
-    files = sorted(folder.iterdir())
-    def groups(files): return [(g.keep.name, {c.path.name for c in g.copies}) for g in find_duplicates(files, progress=False)]
-    assert groups(files) == groups(files[::-1]) == groups(files[4:] + files[:4])
+def test_the_order_of_the_files_does_not_matter(once):
+    def groups(found): return [(g.keep.name, {c.path.name for c in g.copies}) for g in found]
+    assert groups(once.found) == groups(find_duplicates([*once.files[4::-1], *once.files[5:]], progress=False))
 
 
-def test_the_same_call_says_the_same(folder):
-    assert found(folder).to_records() == found(folder).to_records()
+def test_the_same_call_says_the_same(once):
+    assert find_duplicates(once.files, progress=False).to_records() == once.found.to_records()
 
 
-def test_no_file_is_touched(folder):
-    def state(): return {f.name: (hashlib.sha256(f.read_bytes()).hexdigest(), f.stat().st_mtime_ns) for f in folder.iterdir()}
-    before = state()
-    found(folder).show()
-    assert state() == before
+def test_no_file_is_touched(once): assert once.after == once.before
 
 
 def test_bad_files_are_reported_and_the_rest_is_done(folder):
@@ -270,6 +279,7 @@ def test_a_search_that_was_broken_off_goes_on_and_new_files_alone_are_compared(f
     assert "flipped.png" in {group.keep.name, *(c.path.name for c in group.copies)} and asked[2:] and all(new in pair for pair in asked[2:])
 
 
+@pytest.mark.long
 def test_several_processes_say_what_one_says(folder, monkeypatch):
     alone = found(folder, embeddings=np.ones((len(list(folder.iterdir())), 4)))
     monkeypatch.setattr(judging, "MANY", 1)

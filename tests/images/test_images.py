@@ -155,7 +155,7 @@ def test_a_large_jpeg_is_decoded_smaller():
     assert open_image(encoded(noise(800, 640), "PNG"), at_least=150).size == (800, 640)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+@pytest.mark.parametrize("mode", ["L", pytest.param("RGB", marks=pytest.mark.long), pytest.param("RGBA", marks=pytest.mark.long)])
 def test_a_large_picture_of_another_kind_is_made_smaller_by_the_means_of_squares(mode):
     large = noise(2500, 2000).convert(mode)
     found = open_image(encoded(large, "PNG"), at_least=300) # squares of six pixels a side; those at the edge are cut
@@ -489,7 +489,8 @@ def peak_of(path: Path, at_least: str = "None") -> int:
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="memory is not measured on this system")
 @pytest.mark.parametrize("mode, size, at_least, format", [
-    ("I;16", (9000, 9000), "288", "PNG"), ("RGBA", (9000, 9000), "288", "PNG"), ("F", (6000, 6000), "288", "TIFF"), ("RGB", (6000, 4000), "None", "PNG"), ("RGB", (5000, 4000), "288", "JPEG2000")])
+    ("RGB", (6000, 4000), "None", "PNG"), ("F", (6000, 6000), "288", "TIFF"),
+    *(pytest.param(*large, marks=pytest.mark.long) for large in (("I;16", (9000, 9000), "288", "PNG"), ("RGBA", (9000, 9000), "288", "PNG"), ("RGB", (5000, 4000), "288", "JPEG2000")))])
 def test_no_picture_takes_more_than_is_said(tmp_path, mode, size, at_least, format):
     Image.new(mode, size).save(tmp_path / "a", format, **({"compress_level": 1} if format == "PNG" else {}))
     assert peak_of(tmp_path / "a", at_least) < 620_000_000

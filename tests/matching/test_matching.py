@@ -31,7 +31,7 @@ from image_similarity.matching.pairs import BadRows, MatchLabels, Pairs, read_pa
 from image_similarity.matching.settings import ImageSettings
 
 pytestmark = pytest.mark.usefixtures("fewer_pairs")
-QUICK = {"augment": 1, "epochs": 2}
+QUICK = {"augment": 1, "epochs": 2, "adapt": False} # what batch norms that saw the pictures are good for has a test of its own, and the AutoMM code leaves it as it is
 
 
 @pytest.fixture(scope="module")
@@ -61,21 +61,27 @@ def encoder():
     return create_encoder(size=64)
 
 
+@pytest.fixture(scope="module")
+def looked(encoder):
+    "What reads pictures for most predictors here, so that each picture is read once."
+    return ImageItems(encoder)
+
+
 @pytest.fixture
-def new(data, encoder):
-    "Makes predictors."
-    def make(**changes):
+def new(data, encoder, looked):
+    "Makes predictors; an `unread` one has not seen any picture."
+    def make(unread=False, **changes):
         arguments = {"query": "Image1", "response": "Image2", "label": "Label", "base_folder": data.files[0].parent, "hyperparameters": QUICK}
         predictor = MatchPredictor(**arguments | changes)
-        predictor.matcher.pretrained = ImageItems(encoder)
+        predictor.matcher.pretrained = ImageItems(encoder) if unread else looked
         return predictor
     return make
 
 
 @pytest.fixture(scope="module")
-def fitted(data, train, encoder):
+def fitted(data, train, looked):
     predictor = MatchPredictor("Image1", "Image2", "Label", base_folder=data.files[0].parent, hyperparameters=QUICK)
-    predictor.matcher.pretrained = ImageItems(encoder)
+    predictor.matcher.pretrained = looked
     return predictor.fit(train, progress=False)
 
 
@@ -179,6 +185,7 @@ def test_labels_keep_the_type_that_the_column_had_before_a_cell_was_empty(new, t
     assert [type(label) for label in predictor.class_labels] == [int, int] and predictor.predict(test).dtype == test["Label"].dtype
 
 
+@pytest.mark.long
 def test_a_bool_column_stays_bool_whatever_the_match_is_called(new, train, test):
     predictor = new(match_label=1).fit(train.assign(Label=train["Label"] == 1), progress=False)
     assert predictor.class_labels == [False, True] and predictor.predict(test).dtype == bool
@@ -267,6 +274,7 @@ def test_before_fit_it_is_the_plain_cosine_and_says_so(new, test, data):
 
 # --- what tables may be like
 
+@pytest.mark.long
 def test_only_matches_are_learned_from_with_a_warning(new, train):
     with pytest.warns(UserWarning, match="taken to be different"):
         predictor = new().fit(train[train["Label"] == 1], progress=False)
@@ -274,7 +282,7 @@ def test_only_matches_are_learned_from_with_a_warning(new, train):
 
 
 def test_no_match_is_a_clear_error_before_anything_is_read(new, train):
-    predictor = new()
+    predictor = new(unread=True)
     predictor.column.vectors = None # would fail if it were called
     with pytest.raises(ValueError, match="no pair matches"): predictor.fit(train[train["Label"] == 0], progress=False)
 
@@ -373,7 +381,7 @@ def test_a_method_is_what_was_asked_for_and_does_not_mind_the_order(new, train, 
 
 
 def test_the_same_data_gives_the_same_predictor(new, train, test, fitted):
-    assert np.allclose(new().fit(train, progress=False).predict_proba(test), fitted.predict_proba(test), atol=1e-5)
+    assert np.allclose(new(unread=True).fit(train, progress=False).predict_proba(test), fitted.predict_proba(test), atol=1e-5)
 
 
 def test_a_second_fit_continues_from_all_pairs(new, train, data):
@@ -393,7 +401,7 @@ def test_a_second_fit_continues_from_all_pairs(new, train, data):
 ])
 def test_a_time_limit_is_honoured_within_a_tenth(new, train, hyperparameters):
     "The one test with a real clock: what is promised are seconds."
-    predictor = new(hyperparameters=QUICK | hyperparameters)
+    predictor = new(unread=True, hyperparameters=QUICK | hyperparameters)
     start = time.monotonic()
     predictor.fit(train, time_limit=20, progress=False)
     assert time.monotonic() - start < 22
@@ -475,7 +483,7 @@ def test_a_tuned_encoder_is_saved_and_the_next_fit_starts_from_the_untouched_one
 
 def test_too_little_time_to_read_anything_is_an_error(new, train):
     with pytest.raises(ValueError, match="there was no time to read any of the images: give a larger time_limit"):
-        new().fit(train, time_limit=1e-6, progress=False)
+        new(unread=True).fit(train, time_limit=1e-6, progress=False)
 
 
 @pytest.mark.soak
@@ -501,7 +509,7 @@ def test_a_saved_predictor_is_the_same_and_can_go_on(fitted, train, test, tmp_pa
     assert len(loaded.train_pairs) == len(train) + 40
 
 
-@pytest.mark.parametrize("again", [copy.deepcopy, lambda predictor: pickle.loads(pickle.dumps(predictor))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("again", [copy.deepcopy, pytest.param(lambda predictor: pickle.loads(pickle.dumps(predictor)), marks=pytest.mark.long)], ids=["deepcopy", "pickle"])
 def test_a_deep_copy_and_a_pickle_say_the_same_and_can_go_on(again, fitted, new, train, test, data):
     twin = again(fitted)
     assert np.allclose(twin.predict_proba(test), fitted.predict_proba(test), atol=1e-6) and twin.threshold(.7) == fitted.threshold(.7)
@@ -511,8 +519,9 @@ def test_a_deep_copy_and_a_pickle_say_the_same_and_can_go_on(again, fitted, new,
 
 
 def test_a_fit_of_a_shallow_copy_leaves_the_first_alone_and_reads_no_picture_again(new, train, monkeypatch):
-    first = new(hyperparameters=QUICK | {"method": "cosine"})
+    first = new(unread=True, hyperparameters=QUICK | {"method": "cosine"})
     with pytest.warns(UserWarning, match="not fitted"): first.predict(train)
+    assert first.matcher.pretrained._known
     read = []
     monkeypatch.setattr("image_similarity.matching.image_items.embed", lambda files, *args, **options: read.extend(files) or embed(files, *args, **options))
     second = copy.copy(first)

@@ -48,11 +48,12 @@ def in_form(image: Image.Image, form: int):
     return (image, np.asarray(image), data.getvalue(), data)[form % 4]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_a_predictor_that_learned_from_open_pictures_is_kept(tmp_path, fewer_pairs):
     table = pd.DataFrame([{"a": in_form(painted(i, 0), i), "b": in_form(painted(i if match else (i + 1) % 8, 1 + match), i + 1), "label": match}
                           for i in range(8) for match in (0, 1)])
-    predictor = MatchPredictor("a", "b", label="label", hyperparameters={"size": 64, "augment": 0, "end_to_end": 0}).fit(table, progress=False)
+    predictor = MatchPredictor("a", "b", label="label", hyperparameters={"size": 64, "augment": 0, "epochs": 2, "adapt": False, "end_to_end": 0}).fit(table, progress=False)
     place = predictor.save(tmp_path / "model")
     assert len(list((place / "pictures").iterdir())) == len(predictor.train_pairs.items)
     expected = predictor.predict_proba(table, as_pandas=False)

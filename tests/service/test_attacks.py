@@ -5,12 +5,12 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -42,6 +42,23 @@ def guarded(attack, tmp_path_factory):
         yield found
 
 
+@contextmanager
+def in_this_process(root, token=None):
+    "A service that is not watched from outside."
+    from image_similarity.service.app import create_app
+    from image_similarity.service.server import running
+    with running(create_app(root, token=token)) as address, httpx.Client(base_url=address, timeout=120, headers={"Authorization": f"Bearer {token}"} if token else {}) as client:
+        yield SimpleNamespace(http=client, port=int(address.rsplit(":", 1)[1]), root=root)
+
+
+@pytest.fixture
+def near(tmp_path, idle_jobs):
+    "With a collection `sent`, and jobs that do nothing."
+    with in_this_process(tmp_path / "root") as found:
+        assert found.http.put("/v1/collections/sent").status_code == 201
+        yield found
+
+
 def told(answer: httpx.Response, *statuses: int) -> str:
     "The message of an error."
     assert answer.status_code in statuses, (answer.status_code, answer.text[:500])
@@ -55,6 +72,7 @@ def is_well(service, attack) -> None:
 
 # --- what it becomes
 
+@pytest.mark.long
 def test_large_json_is_refused_before_it_is_parsed_and_holds_nobody_up(service, attack):
     attack.forget_peak(service.pid)
     before = attack.memory(service.pid)
@@ -69,6 +87,7 @@ def test_large_json_is_refused_before_it_is_parsed_and_holds_nobody_up(service, 
     is_well(service, attack)
 
 
+@pytest.mark.long
 def test_what_needs_no_token_takes_kilobytes(guarded, attack):
     stranger = httpx.Client(base_url=f"http://127.0.0.1:{guarded.port}", timeout=30)
     for body in (b"token=" + b"x" * 20_000_000, b"&".join([b"a=b"] * 100_000)):
@@ -80,6 +99,7 @@ def test_what_needs_no_token_takes_kilobytes(guarded, attack):
     assert stranger.post("/login", data={"token": attack.TOKEN}).headers["location"] == "/"
 
 
+@pytest.mark.long
 def test_what_goes_wrong_is_told_with_headers_and_one_line(guarded, attack):
     for lines in (["Origin: http://["], ["Content-Length: " + "9" * 5000], ["Origin: http://[", "Content-Length: " + "1" * 5000]):
         with attack.connected(guarded.port) as connection:
@@ -110,7 +130,8 @@ def archive(**entries: bytes) -> bytes:
     return out.getvalue()
 
 
-def test_what_an_archive_says_is_cut_and_no_path_of_the_server_leaves(service, attack):
+def test_what_an_archive_says_is_cut_and_no_path_of_the_server_leaves(near, attack):
+    service = near
     header = ",".join(["file", "label", *(f"column{i:06}" for i in range(300_000))]).encode()
     rows = {"a wrong row": header + b"\n1.jpg,cat\n", "no columns": header.replace(b"file,label", b"one,two") + b"\n" + b"," * 300_001 + b"\n", "the same twice": header + b",file\n" + b"," * 300_002 + b"\n"}
     for name, table in rows.items():
@@ -291,12 +312,16 @@ def test_a_service_whose_folder_was_moved_says_so_and_makes_none_anew(attack, tm
         assert service.http.get("/readyz").status_code == 200 and service.http.get("/v1/collections").json()["collections"][0]["name"] == "sent"
 
 
-def test_a_second_service_of_the_same_folder_is_refused_in_one_line(service):
-    done = subprocess.run([sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "serve", str(service.root), "--port", "0"], capture_output=True, text=True, timeout=180)
-    assert done.returncode == 2 and "another service is running there" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+def test_a_second_service_of_the_same_folder_is_refused_in_one_line(near, call):
+    code, _, err = call("serve", near.root, "--port", "0")
+    assert code == 2 and "another service is running there" in err and len(err.strip().splitlines()) == 1, err
 
 
-def test_who_signs_out_is_out_and_sees_no_picture_from_the_cache(guarded, attack):
+def test_who_signs_out_is_out_and_sees_no_picture_from_the_cache(attack, tmp_path):
+    with in_this_process(tmp_path, attack.TOKEN) as guarded: signs_out(guarded, attack)
+
+
+def signs_out(guarded, attack):
     guarded.http.put("/v1/collections/sent")
     (id,) = attack.add(guarded.http, "sent", [attack.picture(1)])
     with httpx.Client(base_url=f"http://127.0.0.1:{guarded.port}") as browser, httpx.Client(base_url=f"http://127.0.0.1:{guarded.port}") as other:
@@ -312,6 +337,6 @@ def test_who_signs_out_is_out_and_sees_no_picture_from_the_cache(guarded, attack
         assert other.get("/v1").status_code == 200
 
 
-def test_a_label_that_would_not_be_found_again_is_refused(service, attack):
+def test_a_label_that_would_not_be_found_again_is_refused(near, attack):
     for options in ({"label": "a\0b"}, {"metadata": {"a\0": 1}}, {"metadata": {"a": "b\0"}}):
-        told(service.http.post("/v1/collections/sent/items", files=[("files", ("a.jpg", attack.picture(77)))], data={"options": json.dumps(options)}), 422)
+        told(near.http.post("/v1/collections/sent/items", files=[("files", ("a.jpg", attack.picture(77)))], data={"options": json.dumps(options)}), 422)

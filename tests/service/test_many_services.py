@@ -53,7 +53,8 @@ def begun(client, archive, labels="none"):
     return client.post("/v1/collections/pets/train", params={"labels": labels}, content=archive, headers={"Content-Type": "application/zip"}).raise_for_status().json()["id"]
 
 
-def test_two_services_are_one(root, address, pets, quick_jobs):
+@pytest.mark.long
+def test_two_services_are_one(root, address, pets):
     with ExitStack() as stack:
         one, two = (stack.enter_context(httpx.Client(base_url=stack.enter_context(running(create_app(root))), timeout=120)) for _ in range(2))
         assert one.get("/v1/collections").json() == {"collections": []}

@@ -102,6 +102,17 @@ def settled(page):
     page.wait_for_selector("#results:not([aria-busy])")
 
 
+def counted(page, n):
+    "Wait until so many pictures are shown. While an answer is on its way the grid is empty, or holds twelve places for pictures."
+    page.wait_for_function("([tiles, n]) => document.querySelectorAll(tiles).length === n", arg=[TILES, n])
+
+
+def held_back(page, held):
+    "The request that a route has held back, as soon as there is one."
+    while not held: page.wait_for_timeout(20)
+    return held.pop()
+
+
 def check(page):
     "Nobody is shut out: axe finds nothing, in light and in dark, and at a phone's width there is no sideways scrolling."
     from axe_playwright_python.sync_playwright import Axe
@@ -206,6 +217,7 @@ def test_more_is_shown_when_asked_for(page, api):
     assert page.evaluate("[...document.activeElement.closest('ul').children].indexOf(document.activeElement.closest('li'))") == 6
 
 
+@pytest.mark.long
 def test_words_are_searched_with_alone_and_beside_a_picture(page, api, small):
     pytest.importorskip("sentence_transformers", reason="words: pip install 'image_similarity[text]'")
     api.put("/v1/collections/words")
@@ -296,9 +308,9 @@ def test_recommended_pictures_of_an_item_and_back(page, api):
     page.locator("#threshold").fill(f"{least:.2f}")
     above = sum((r["pair_probability"] if r["probability"] is None else r["probability"]) >= float(f"{least:.2f}") for r in expected)
     assert 0 < above < len(expected)
-    page.wait_for_function("n => document.querySelectorAll('.grid:not(.waiting) li').length === n", arg=above)
+    counted(page, above)
     page.locator("#threshold").fill("0")
-    page.wait_for_function("n => document.querySelectorAll('.grid:not(.waiting) li').length === n", arg=len(expected))
+    counted(page, len(expected))
     check(page)
     page.locator(f"{TILES} .open").first.click()
     page.wait_for_selector("#compare[open]")
@@ -315,39 +327,61 @@ def test_recommended_pictures_of_an_item_and_back(page, api):
     assert "view=" not in page.url
 
 
-def test_what_is_there_twice(page, api, small):
-    api.put("/v1/collections/twice")
+@pytest.mark.long
+def test_what_is_there_twice_is_looked_for_in_the_background_and_decided_about_once(page, api, small):
     photo = Image.open(small.query).convert("RGB").resize((400, 400))
     def encoded(image, kind):
         buffer = io.BytesIO()
         image.save(buffer, kind)
         return buffer.getvalue()
     sent = [("whole.png", encoded(photo, "PNG")), ("mirrored.png", encoded(ImageOps.mirror(photo), "PNG")), ("other.jpg", small.data.files[0].read_bytes())]
+    api.put("/v1/collections/twice")
     api.post("/v1/collections/twice/items", files=[("files", f) for f in sent], data={"options": '{"label": "scanned"}'})
     api.post("/v1/collections/twice/items", files=[("files", ("small.jpg", encoded(photo.resize((200, 200)), "JPEG")))], data={"options": '{"label": "from a phone"}'})
+    assert api.get("/v1/collections/twice/duplicates/kept").status_code == 404
     page.set_default_timeout(120_000) # copies are looked for in a process of their own, which lets all others go first
     show(page, collection="twice")
     page.get_by_role("button", name="Duplicates").click()
-    page.wait_for_selector(".copies")
+    page.wait_for_selector(".job[data-state=done] >> text=1 photo there more than once.") # what was found until then may be less
+    settled(page)
     assert page.locator(".copies h3").all_inner_texts() == ["The same photo, 3 times"]
     files, notes = (page.locator(f".copies {part}").all_inner_texts() for part in (".file", ".note"))
-    group, = api.get("/v1/collections/twice/duplicates", timeout=120).json()["groups"]
+    kept = api.get("/v1/collections/twice/duplicates/kept").json()
+    group, = kept["groups"]
+    assert (kept["total"], kept["partial"], kept["stale"]) == (1, False, False)
     assert set(files) == {"whole.png", "mirrored.png", "small.jpg"} and files == [group["keep"]["file"], *(c["item"]["file"] for c in group["copies"])]
     assert notes[0].startswith("keep: ") and sorted(notes[1:]) == sorted(c["relation"] for c in group["copies"]) and any("mirrored" in note for note in notes)
     check(page)
-    page.get_by_label("scanned").check()
+    job, = api.get("/v1/jobs?collection=twice").json()["jobs"]
+    assert (job["kind"], job["state"], job["result"]["copies"]) == ("duplicates", "done", 1)
+    page.get_by_label("scanned").check() # looked for there and then
     page.wait_for_selector(".copies h3 >> text=The same photo, 2 times")
-    page.get_by_label("scanned").uncheck()
-    page.get_by_label("from a phone").check()
-    page.wait_for_selector(".panel h3 >> text=No duplicates")
-    check(page)
     page.get_by_role("button", name="All pictures").click()
-    page.get_by_label("from a phone").uncheck()
-    page.wait_for_function("() => document.querySelectorAll('.grid li').length === 4")
+    page.get_by_label("scanned").uncheck()
+    counted(page, 4)
     page.get_by_role("button", name="Duplicates").click()
     page.locator(".copies .open").first.click()
     page.wait_for_selector(f"{TILES} .sure")
     assert "item=" in page.url and "view=" not in page.url
+
+    show(page, collection="twice", view="duplicates")
+    page.get_by_role("button", name="not copies: ").first.click()
+    page.wait_for_selector(".copies h3 >> text=The same photo, 2 times")
+    page.get_by_role("button", name="keep both: ").click()
+    page.wait_for_selector(".panel h3 >> text=No duplicates")
+    check(page)
+    show(page, collection="twice", view="duplicates") # kept and decided: nothing is looked for again
+    page.wait_for_selector(".panel h3 >> text=No duplicates")
+    assert len(api.get("/v1/jobs?collection=twice").json()["jobs"]) == 1
+    api.post("/v1/collections/twice/items", files=[("files", ("new.jpg", encoded(photo, "PNG") + b"0"))])
+    assert api.get("/v1/collections/twice/duplicates/kept").json()["stale"]
+    show(page, collection="twice", view="duplicates")
+    page.get_by_role("button", name="Look for copies again").click()
+    page.wait_for_selector(".copies")
+    while any(j["state"] in ("queued", "running") for j in api.get("/v1/jobs?collection=twice").json()["jobs"]): page.wait_for_timeout(200) # or else it is not deleted
+    assert api.delete("/v1/collections/twice").status_code == 204
+    api.put("/v1/collections/twice")
+    assert api.get("/v1/collections/twice/duplicates/kept").status_code == 404
 
 
 # --- comparing
@@ -399,21 +433,22 @@ def test_a_label_a_threshold_and_clearing_them(page, api):
     everything = read(page)
     label, other = (found["label"] for found in api.get("/v1/collections/pets").json()["labels"][:2])
     page.get_by_label(label).check()
-    page.wait_for_function("n => { const shown = document.querySelectorAll('.grid li').length; return shown && shown < n }", arg=len(everything))
+    settled(page)
+    assert 0 < len(read(page)) < len(everything)
     assert {found for found, *_ in read(page)} == {label} and "label=" in page.url
     page.get_by_label(other).check()
     page.wait_for_function("() => new Set([...document.querySelectorAll('.grid .label')].map(l => l.textContent)).size === 2")
     page.get_by_role("button", name="Clear filters").click()
-    page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(everything))
+    settled(page)
     assert read(page) == everything
 
     answer = api.post("/v1/collections/pets/search", json={"item": 1, "top_k": 24, "threshold": .5}).json()
     page.locator("#threshold").fill("0.5")
-    page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(answer["results"]))
+    settled(page)
     assert 0 < len(answer["results"]) < len(everything) and all(r["probability"] is None and r["pair_probability"] >= .5 for r in answer["results"])
     assert read(page) == told(answer) and f"{answer['below_threshold']} not similar enough" in page.locator("#results-note").inner_text()
     page.go_back()
-    page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(everything))
+    counted(page, len(everything))
     assert page.locator("#threshold").input_value() == "0"
 
 
@@ -434,6 +469,7 @@ def sure(small, tmp_path_factory):
     with running(create_app(root)) as address: yield SimpleNamespace(address=address, finder=finder)
 
 
+@pytest.mark.long
 def test_a_set_that_holds_a_match_is_asked_for_and_promised(chromium, sure):
     picture = sure.finder.files[0]
     found = sure.finder.search(picture, coverage=.8)
@@ -447,11 +483,11 @@ def test_a_set_that_holds_a_match_is_asked_for_and_promised(chromium, sure):
     with opened(chromium, sure.address) as page:
         show(page, collection="pets", item=1)
         page.locator("#coverage").select_option("0.8")
-        page.wait_for_function("n => document.querySelectorAll('.grid li').length === n", arg=len(found))
+        counted(page, len(found))
         assert found.coverage in page.locator("#results-note").inner_text() and "coverage=0.8" in page.url
         assert "1 active" in page.locator("#refine-count").inner_text()
         page.go_back()
-        page.wait_for_function("n => document.querySelectorAll('.grid li').length > n", arg=len(found))
+        page.wait_for_function("([tiles, n]) => document.querySelectorAll(tiles).length > n", arg=[TILES, len(found)])
         assert page.locator("#coverage").input_value() == "0"
 
 
@@ -468,45 +504,6 @@ def test_nothing_is_similar_enough(page):
     check(page)
     page.get_by_role("button", name="Show them anyway").click()
     page.wait_for_selector(f"{TILES} .sure")
-
-
-def test_copies_are_looked_for_in_the_background_and_decided_about_once(page, api, small, tmp_path):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for n, file in enumerate(small.data.files[:2]):
-        photo = Image.open(file).convert("RGB").resize((240, 240))
-        photo.save(folder / f"{n}.png")
-        photo.save(folder / f"{n}_small.jpg", quality=60)
-    sent = [("files", (f.name, f.read_bytes())) for f in sorted(folder.iterdir())]
-    api.put("/v1/collections/tidied")
-    api.post("/v1/collections/tidied/items", files=sent)
-    assert api.get("/v1/collections/tidied/duplicates/kept").status_code == 404
-    page.set_default_timeout(120_000)
-    show(page, collection="tidied", view="duplicates")
-    page.wait_for_selector(".copies")
-    page.wait_for_selector(".job[data-state=done] >> text=2 photos there more than once.")
-    page.wait_for_function("() => document.querySelectorAll('.copies').length === 2")
-    check(page)
-    job, = api.get("/v1/jobs?collection=tidied").json()["jobs"]
-    assert (job["kind"], job["state"], job["result"]["copies"]) == ("duplicates", "done", 2)
-    kept = api.get("/v1/collections/tidied/duplicates/kept").json()
-    assert (kept["total"], kept["partial"], kept["stale"]) == (2, False, False)
-    page.get_by_role("button", name="not copies: ").first.click()
-    page.wait_for_function("() => document.querySelectorAll('.copies').length === 1")
-    page.get_by_role("button", name="keep both: ").click()
-    page.wait_for_selector(".panel h3 >> text=No duplicates")
-    show(page, collection="tidied", view="duplicates") # kept and decided: nothing is looked for again
-    page.wait_for_selector(".panel h3 >> text=No duplicates")
-    assert len(api.get("/v1/jobs?collection=tidied").json()["jobs"]) == 1
-    api.post("/v1/collections/tidied/items", files=[("files", ("new.jpg", sent[0][1][1] + b"0"))])
-    assert api.get("/v1/collections/tidied/duplicates/kept").json()["stale"]
-    show(page, collection="tidied", view="duplicates")
-    page.get_by_role("button", name="Look for copies again").click()
-    page.wait_for_selector(".copies")
-    while any(j["state"] in ("queued", "running") for j in api.get("/v1/jobs?collection=tidied").json()["jobs"]): page.wait_for_timeout(200) # or else it is not deleted
-    assert api.delete("/v1/collections/tidied").status_code == 204
-    api.put("/v1/collections/tidied")
-    assert api.get("/v1/collections/tidied/duplicates/kept").status_code == 404
 
 
 def test_near_duplicates_are_hidden_and_metadata_filters(page, api, small, tmp_path):
@@ -526,7 +523,7 @@ def test_near_duplicates_are_hidden_and_metadata_filters(page, api, small, tmp_p
     page.wait_for_function("() => document.querySelector('#results-note').textContent.includes('2 near-duplicates hidden')")
     assert {file for _, file, _ in read(page)} == {f.name for f in others}
     page.get_by_label("year").select_option("2020")
-    page.wait_for_function("() => document.querySelectorAll('.grid li').length === 1")
+    counted(page, 1)
     assert read(page)[0][1] == others[0].name and "meta.year=2020" in page.url
     page.reload()
     settled(page)
@@ -545,8 +542,7 @@ def test_results_are_seen_and_old_ones_are_not_there_to_be_clicked(page):
     page.locator(f"{TILES} .open").nth(20).click()
     page.wait_for_selector(".grid.waiting")
     assert page.locator(TILES).count() == 0 # nothing of before stands under the title of what comes
-    page.wait_for_timeout(200)
-    held.pop().continue_()
+    held_back(page, held).continue_()
     page.wait_for_selector(f"{TILES} .sure")
     settled(page)
     seen = "(() => { const box = document.querySelector('.grid:not(.waiting) li .open').getBoundingClientRect(); return box.top >= 0 && box.top < innerHeight; })()"
@@ -609,6 +605,7 @@ def test_a_training_is_seen_from_everywhere(page):
         assert page.inner_text(".working a") == "Training learning, 40%"
 
 
+@pytest.mark.long
 def test_the_square_that_was_looked_at_is_drawn(page, small, tmp_path):
     Image.open(small.query).convert("RGB").resize((240, 120)).save(tmp_path / "wide.png")
     show(page, collection="pets")
@@ -672,6 +669,7 @@ def test_everything_by_keyboard(page, api):
 
 # --- what it says when something is wrong
 
+@pytest.mark.long
 def test_an_empty_collection_shows_commands_that_work(page, api, small, tmp_path):
     api.put("/v1/collections/nothing-yet")
     show(page, collection="nothing-yet")
@@ -698,7 +696,7 @@ def test_while_it_searches(page):
     check(page)
     page.emulate_media(reduced_motion="reduce")
     assert page.locator(".waiting .open").first.evaluate("o => getComputedStyle(o).animationName") == "none"
-    held.pop().continue_()
+    held_back(page, held).continue_()
     settled(page)
     assert len(read(page)) == 23
 
@@ -709,13 +707,14 @@ def test_a_file_that_is_no_picture(page, small, tmp_path):
     drop(page, tmp_path / "letter.jpg")
     page.wait_for_selector(".panel")
     assert page.locator(".panel h3").inner_text() == "This picture cannot be read"
-    assert page.locator(".no-preview").is_visible()
+    page.wait_for_selector(".no-preview:visible") # the browser finds out by itself
     check(page)
     with page.expect_file_chooser() as chooser: page.get_by_role("button", name="Choose another picture").click()
     chooser.value.set_files(small.query)
     page.wait_for_selector(f"{TILES} .sure")
 
 
+@pytest.mark.long
 def test_a_picture_that_is_too_large_can_be_made_smaller(page, api, small, tmp_path):
     large = tmp_path / "large.bmp"
     Image.open(small.query).convert("RGB").resize((512, 512)).save(large)
@@ -732,6 +731,7 @@ def test_a_picture_that_is_too_large_can_be_made_smaller(page, api, small, tmp_p
     assert page.locator(".query-file").inner_text() == "large.bmp"
 
 
+@pytest.mark.long
 def test_the_server_is_gone_and_comes_back(chromium, small, tmp_path):
     from image_similarity.service.app import create_app
     from image_similarity.service.server import running
@@ -838,6 +838,7 @@ def test_training_by_a_zip(page, api, small, tmp_path, quick_jobs):
     assert all(figure.endswith("%") for *_, figure in read(page))
 
 
+@pytest.mark.long
 def test_a_training_is_cancelled(page, api, small, tmp_path):
     show(page, collection="stopped")
     page.locator("#add-open").click()
@@ -950,6 +951,7 @@ def test_scripts_write_text_not_markup(file):
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|https?://(?!www\.w3\.org/2000/svg)", file.read_text(encoding="utf-8"))
 
 
+@pytest.mark.long
 def test_the_wheel_holds_the_page_and_what_editors_read(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
@@ -981,7 +983,7 @@ def test_what_is_right_and_wrong_ranks_the_rest_and_is_kept(page, api, small):
         page.locator(f'.grid li[data-id="{id}"] .open').click()
         with page.expect_response("**/feedback/marks") as kept: page.locator(button).click()
         assert kept.value.status == 201
-        page.wait_for_selector(f'.grid:not(:has([data-id="{id}"]))')
+        page.wait_for_selector(f'.grid:not(.waiting):not(:has([data-id="{id}"]))')
     answer = argued(api, small.query, right=[first], wrong=[second])
     assert read(page) == told(answer) and answer["compared_by"] == "marks"
     assert page.locator("#marks-note").inner_text() == "1 right, 1 wrong"
@@ -1007,6 +1009,7 @@ def dragged(page, element, start, end):
     page.mouse.up()
 
 
+@pytest.mark.long
 def test_a_box_over_the_query_searches_with_that_part(page, api):
     show(page, collection="pets", item=1)
     page.wait_for_selector(f"{TILES} .sure")
@@ -1038,6 +1041,7 @@ def test_a_box_over_the_query_searches_with_that_part(page, api):
     assert read(page) == told(api.post("/v1/collections/pets/search", json={"item": 1, "top_k": 24}).json())
 
 
+@pytest.mark.long
 def test_the_part_that_matched_is_framed(page, api):
     region = [.3, .3, .6, .6]
     show(page, collection="parts", item=1, region=",".join(map(str, region)))
@@ -1049,6 +1053,7 @@ def test_the_part_that_matched_is_framed(page, api):
     assert [(box["x"] - tile["x"]) / tile["width"], box["width"] / tile["width"]] == pytest.approx([left, right - left], abs=.03) # the drawn pets are square
 
 
+@pytest.mark.long
 def test_a_brush_moves_the_score_is_kept_and_learned_from(page, api):
     show(page, collection="pets", item=1)
     page.wait_for_selector(f"{TILES} .sure")
@@ -1100,6 +1105,7 @@ def test_kept_marks_are_offered_again(page, api):
     api.post("/v1/collections/pets/feedback/undo", json={"ids": kept})
 
 
+@pytest.mark.long
 def test_quick_answers(page, api, small):
     api.put("/v1/collections/unlabelled")
     files = small.data.files[:8]

@@ -138,6 +138,7 @@ def test_an_overlay_has_the_shape_of_its_picture_and_is_clear_somewhere(served):
         assert "Map-Note" not in answer.headers # it is exact
 
 
+@pytest.mark.long
 def test_an_overlay_says_that_it_is_approximate_and_what_it_misses(tmp_path, pets):
     from image_similarity.explain.maps import pair_maps
     from image_similarity.scoring.scorers import cosine_head
@@ -167,6 +168,7 @@ def test_a_removed_item_is_gone_with_its_picture(served, pets):
     assert len([f for f in kept if f.exists()]) == len(kept) - 1
 
 
+@pytest.mark.long
 def test_copies_are_found_among_a_part_and_too_many_are_refused(served, pets, tmp_path, monkeypatch):
     from image_similarity.service import search_routes
     monkeypatch.setattr(search_routes, "MOST", 3)
@@ -464,6 +466,7 @@ def test_an_archive_is_learned_from_while_searches_go_on(tmp_path, pets, quick_j
         assert not left
 
 
+@pytest.mark.long
 def test_an_encoder_learns_from_an_archive_and_the_collection_stays_what_it_was(tmp_path, pets, quick_jobs):
     Gallery(tmp_path / "pets", create_encoder(size=64)).import_embeddings([], np.zeros((0, 2560)))
     with client_of(tmp_path) as client:
@@ -590,11 +593,11 @@ def test_two_services_do_not_share_a_folder(tmp_path):
     assert second.returncode != 0 and "another service is running there" in second.stderr
 
 
-def test_serve_says_what_is_wrong(tmp_path):
+def test_serve_says_what_is_wrong(tmp_path, call):
     def serve(*options):
-        done = subprocess.run([sys.executable, "-c", "from image_similarity.cli.commands import main; main()", "serve", str(tmp_path), *options], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-        return done.stderr
+        code, _, err = call("serve", tmp_path, *options)
+        assert code == 2 and err.count("\n") == 1, err
+        return err
     assert "--token-file" in serve("--host", "0.0.0.0")
     assert "there is no such token file" in serve("--token-file", str(tmp_path / "nothing"))
     (tmp_path / "token").write_text("short\n")
