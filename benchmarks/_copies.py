@@ -1,4 +1,4 @@
-"""Pairs of pictures for the search for copies, made from seeds: true copies of twenty kinds, and pairs that only look like copies.
+"""Pairs of pictures for the search for copies, made from seeds: true copies of many kinds, and pairs that only look like copies.
 
 Half of the kinds may be chosen on (`CHOSEN`), with the seeds of training; the others are only reported. A pair is two encoded files, as
 they would lie on a disk, each saved on its own: its own format and its own quality.
@@ -288,6 +288,39 @@ def _light(image, rng):
     return ImageEnhance.Contrast(ImageEnhance.Brightness(image).enhance(rng.choice([.7, 1.3]))).enhance(rng.uniform(.75, 1.25))
 
 
+# Kinds that nobody looked at while anything was chosen.
+
+def _vignette(image, rng):
+    "Darker towards the corners."
+    y, x = (np.linspace(-1, 1, side)[at] for side, at in zip(image.size[::-1], (np.s_[:, None], np.s_[None])))
+    light = 1 - rng.uniform(.3, .6) * np.clip((x**2 + y**2) / 2, 0, 1)
+    return Image.fromarray((np.asarray(image.convert("RGB")) * light[..., None]).astype(np.uint8))
+
+
+def _noisy(image, rng):
+    pixels = np.asarray(image.convert("RGB"), np.float32)
+    return Image.fromarray(np.clip(pixels + rng.normal(0, rng.uniform(5, 12), pixels.shape), 0, 255).astype(np.uint8))
+
+
+def _warm(image, rng):
+    "The white balance of another hour."
+    by = np.array([1 + (more := rng.uniform(.06, .15)), 1, 1 - more])[::int(rng.choice([-1, 1]))]
+    return Image.fromarray(np.clip(np.asarray(image.convert("RGB")) * by, 0, 255).astype(np.uint8))
+
+
+def _covered(image, rng, what):
+    "A sticker on it, a black bar over a part, or the day in a corner."
+    image, (w, h) = image.convert("RGB").copy(), image.size
+    draw, x, y, side = ImageDraw.Draw(image), rng.uniform(.1, .6) * w, rng.uniform(.1, .6) * h, rng.uniform(.15, .3) * min(w, h)
+    if what == "bar": draw.rectangle((x, y, x + 1.8 * side, y + .6 * side), "black")
+    elif what == "day": draw.text((.66 * w, .9 * h), f"{rng.integers(1, 29):02}.{rng.integers(1, 13):02}.{rng.integers(1998, 2012)}", (255, 150, 40), font(.06 * h))
+    else:
+        draw.ellipse((x, y, x + side, y + side), "gold", "black", 2)
+        for at in (.28, .62): draw.ellipse((x + at * side, y + .3 * side, x + (at + .1) * side, y + .45 * side), "black")
+        draw.arc((x + .25 * side, y + .3 * side, x + .75 * side, y + .8 * side), 20, 160, "black", max(2, int(.06 * side)))
+    return image
+
+
 Made = Callable[[Image.Image, np.random.Generator, Path], Image.Image]
 COPIES: dict[str, Made] = {
     "jpeg": lambda i, r, d: i, "small": lambda i, r, d: _resized(i, r.uniform(.3, .8)), "thumbnail": lambda i, r, d: ImageOps.contain(i, (96, 96)),
@@ -299,12 +332,18 @@ COPIES: dict[str, Made] = {
     "meme": lambda i, r, d: _caption(i, r), "watermark": lambda i, r, d: _caption(i, r, True),
     "crop_60": lambda i, r, d: _crop(i, r, r.uniform(.55, .8)), "crop_40": lambda i, r, d: _crop(i, r, .4), "crop_20": lambda i, r, d: _crop(i, r, .2),
     "screenshot": lambda i, r, d: _screenshot(i, r), "screenshot_bare": lambda i, r, d: _screenshot(i, r, False),
-    "collage_2": lambda i, r, d: _collage(i, r, d, 2), "collage_3": lambda i, r, d: _collage(i, r, d, 3), "inset": lambda i, r, d: _inset(i, r, d)}
+    "collage_2": lambda i, r, d: _collage(i, r, d, 2), "collage_3": lambda i, r, d: _collage(i, r, d, 3), "inset": lambda i, r, d: _inset(i, r, d),
+    "framed": lambda i, r, d: ImageOps.expand(i.convert("RGB"), int(r.uniform(.03, .1) * min(i.size)), _colour(r)), "upside_down": lambda i, r, d: i.transpose(Image.Transpose.ROTATE_180),
+    "mirrored_crop": lambda i, r, d: ImageOps.mirror(_crop(i, r, .6)), "noisy": lambda i, r, d: _noisy(i, r), "vignette": lambda i, r, d: _vignette(i, r),
+    "sharpened": lambda i, r, d: i.filter(ImageFilter.UnsharpMask(2, 120, 2)), "warm": lambda i, r, d: _warm(i, r), "palette": lambda i, r, d: i.quantize(32).convert("RGB"),
+    "faded": lambda i, r, d: Image.blend(i.convert("RGB"), Image.new("RGB", i.size, "white"), r.uniform(.25, .45)),
+    "sticker": lambda i, r, d: _covered(i, r, "sticker"), "bar": lambda i, r, d: _covered(i, r, "bar"), "day": lambda i, r, d: _covered(i, r, "day")}
+NEW = ("framed", "upside_down", "mirrored_crop", "noisy", "vignette", "sharpened", "warm", "palette", "faded", "sticker", "bar", "day") # that nobody had looked at before they were measured
 SAME_PICTURE = ("jpeg", "small", "thumbnail", "stretch", "blur", "enlarged") # nothing is lost when these go
 NEGATIVES: dict[str, Callable[..., Pair]] = {"wallpapers": wallpapers, "forms": forms, "line_art": line_art, "shirts": shirts, "recoloured": recoloured,
                                              "views": views, "bursts": bursts, "near_views": near_views}
-CHOSEN = ("wallpapers", "shirts", "views", "bursts", "jpeg", "small", "mirror", "tilt", "enlarged", "grey", "light", "meme", "crop_60", "crop_20",
-          "screenshot_bare", "collage_2") # kinds that anything may be chosen on
+CHOSEN = ("wallpapers", "shirts", "views", "bursts", "jpeg", "small", "mirror", "tilt", "enlarged", "grey", "sepia", "light", "hue", "negative", "meme", "watermark", "crop_60",
+          "crop_20", "screenshot", "screenshot_bare", "collage_2", "collage_3") # kinds that anything was chosen on: half of those that are measured
 
 
 def copy_pair(kind: str, rng, data: Path) -> Pair:

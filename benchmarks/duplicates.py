@@ -34,7 +34,7 @@ from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.metrics import adjusted_rand_score
 from tqdm import tqdm
 
-from _copies import CHOSEN, COPIES
+from _copies import CHOSEN, COPIES, NEW
 from _data import add_arguments, data_folder
 from _judged import FOUND, GOALS, calibrated, judge_pairs, judged_rows, share_row
 from _report import interval_row, measured_before, report, row
@@ -420,7 +420,7 @@ def whole_rows(data: Path, encoder, small: bool, before: Path | None) -> list[di
         rows = [row("seconds_per_1000_photos_over_embedding_many_copies", (time.perf_counter() - embedded) / (embedded - start), better="lower", against="embedding the same files")]
         rows += [share_row(f"recall_{name}", np.concatenate([hits[kind] for kind in kinds]), goal=GOALS[name]) for name, kinds in FOUND.items()]
         rows += [share_row(f"recall_whole_{kind}{'_chosen_on' * (kind in CHOSEN)}", hits[kind]) for kind in COPIES]
-        known = [kind for kind in COPIES if kind != "crop_20" and not any(kind in kinds for kinds in FOUND.values())]
+        known = [kind for kind in COPIES if kind not in ("crop_20", *NEW) and not any(kind in kinds for kinds in FOUND.values())]
         rows.append(share_row("recall_found_before", np.concatenate([hits[kind] for kind in known]), goal=.98))
         signatures = [s for s in read_signatures(files) if isinstance(s, Signature)]
         if not small: rows.append(row("peak_gb_100k", peak_gb(signatures, unit), goal=2, better="lower", against="simulated from real descriptors"))

@@ -23,7 +23,7 @@ from PIL import Image
 from ..images.progress import progress_bar
 
 from .hashing import near_hashes, oriented_hashes
-from .landmarks import Spots, spots
+from .landmarks import Spots, ones, spots
 from ..images.errors import ImageError, given_name
 from ..images.opening import content_hash, open_image, upright_size
 from ..images.remote import as_path, as_url, fetched
@@ -200,12 +200,6 @@ VOTES, ALIKE_SPOTS, FULL_BOX = 3, 20, 2000 # spots that candidates have in commo
 TABLES = ((0, 9), (3, 12), (5, 14), (2, 11)) # bytes of a spot's bits that each table looks at
 
 @compiled
-def _ones(x): # how many bits are set
-    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    return (((x + (x >> np.uint64(4))) & np.uint64(0x0f0f0f0f0f0f0f0f)) * np.uint64(0x0101010101010101)) >> np.uint64(56)
-
-@compiled
 def _voted(bits, keys, owners, order, starts, of, until, near, full, least, most):
     "Rows of file, other file and votes; `of` are the files that ask, and others below `until[file]` are not told."
     n = len(of)
@@ -222,7 +216,7 @@ def _voted(bits, keys, owners, order, starts, of, until, near, full, least, most
                     other = order[t, at]
                     o = owners[other]
                     if o <= until[q] or o == of[q, 0] or seen[o] == s: continue
-                    if _ones(bits[s, 0] ^ bits[other, 0]) + _ones(bits[s, 1] ^ bits[other, 1]) > near: continue
+                    if ones(bits[s, 0] ^ bits[other, 0]) + ones(bits[s, 1] ^ bits[other, 1]) > near: continue
                     seen[o] = s
                     if votes[o] == 0:
                         touched[count] = o

@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/08_groups/landmarks.ht
 
 # %% auto #0
 __all__ = ['LOOK', 'MOST', 'WAYS', 'RATIO', 'ALIKE', 'LEAST', 'STRAY', 'TRIES', 'STRETCHED', 'SHRUNK', 'SPOTS_LOOK', 'SPOTS',
-           'NEAR', 'NEARER', 'AGREE', 'SMALLEST', 'grey_look', 'Landmarks', 'landmarks', 'matches', 'landmark_maps',
-           'Spots', 'spots', 'spots_agree', 'swapped', 'overlay', 'enlarged_map', 'settle']
+           'NEAR', 'NEARER', 'AGREE', 'SMALLEST', 'SETTLED', 'grey_look', 'Landmarks', 'landmarks', 'matches',
+           'landmark_maps', 'Spots', 'spots', 'ones', 'spots_agree', 'swapped', 'overlay', 'enlarged_map', 'settle']
 
 # %% ../../nbs/08_groups/04_landmarks.ipynb #c52a3214
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from .placing import invert_map
+from ..scoring.kernels import compiled
 
 # %% ../../nbs/08_groups/04_landmarks.ipynb #8ac7a193
 LOOK, MOST = 320, 400 # longer side of what is looked at, pixels; landmarks in it
@@ -119,21 +120,43 @@ def spots(grey: np.ndarray) -> Spots:
     bits = found.words > np.median(found.words, 1, keepdims=True) if len(found.words) else np.zeros((0, 128), bool)
     return Spots(np.rint(found.places).astype(np.uint8), np.packbits(bits, axis=1))
 
+@compiled
+def ones(x: np.uint64) -> np.uint64:
+    """Count bits.
+
+    Args:
+        x: bits
+    Returns: how many of them are set"""
+    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    return (((x + (x >> np.uint64(4))) & np.uint64(0x0f0f0f0f0f0f0f0f)) * np.uint64(0x0101010101010101)) >> np.uint64(56)
+
+@compiled
+def _nearest(first, second, near, nearer):
+    "(n,) for each spot of the first the one of the second that is nearest to it, as it is to that one, and much nearer than the next; -1 where there is none. Bits are (n, 2) uint64."
+    best, back, least = np.full(len(first), -1), np.full(len(second), -1), np.full(len(second), 999)
+    for i in range(len(first)):
+        value, following = 999, 999
+        for j in range(len(second)):
+            far = np.int64(ones(first[i, 0] ^ second[j, 0]) + ones(first[i, 1] ^ second[j, 1]))
+            if far < value: following, value, best[i] = value, far, j
+            elif far < following: following = far
+            if far < least[j]: least[j], back[j] = far, i
+        if value > near or not value < nearer * following: best[i] = -1
+    for i in range(len(first)):
+        if best[i] >= 0 and back[best[i]] != i: best[i] = -1
+    return best
+
 def spots_agree(
     first: Spots,
     second: Spots,
 ) -> bool:
     "Whether so many spots agree on a map, that turns and scales and may mirror, that it is worth a closer look."
     if min(len(first.bits), len(second.bits)) < AGREE: return False
-    a, b = (np.unpackbits(few.bits, axis=1).astype(np.float32) * 2 - 1 for few in (first, second))
+    asked, single = np.ascontiguousarray(first.bits).view(np.uint64), np.unpackbits(second.bits, axis=1)
     for n, way in enumerate(WAYS):
-        far = 64 - a @ b[:, way].T / 2 # bits that differ
-        rows, best = np.arange(len(far)), far.argmin(1)
-        value = far[rows, best]
-        kept = (far.argmin(0)[best] == rows) & (value <= NEAR)
-        if kept.sum() < AGREE: continue
-        far[rows, best] = 999
-        kept &= value < NEARER * far.min(1)
+        best = _nearest(asked, np.ascontiguousarray(np.packbits(single[:, way], axis=1)).view(np.uint64), NEAR, NEARER)
+        kept = best >= 0
         if kept.sum() < AGREE: continue
         there = second.places[best[kept]].astype(np.float32) * np.array([1, -1 if n % 2 else 1], np.float32)
         matrix, agree = cv2.estimateAffinePartial2D(there, first.places[kept].astype(np.float32), method=cv2.RANSAC, ransacReprojThreshold=STRAY, maxIters=200)
@@ -204,6 +227,8 @@ def enlarged_map(matrix: np.ndarray, first: float, second: float) -> np.ndarray:
     return np.column_stack([matrix[:, :2] * first / second, offset])
 
 # %% ../../nbs/08_groups/04_landmarks.ipynb #81f19b0b
+SETTLED = 512 # longer side of what it is measured on, pixels
+
 def settle(first: np.ndarray, second: np.ndarray, inside: np.ndarray, steps: int = 12) -> np.ndarray:
     """Move one picture by a fraction of a pixel, so that it lies on the other.
 
@@ -212,7 +237,13 @@ def settle(first: np.ndarray, second: np.ndarray, inside: np.ndarray, steps: int
         second: (h, w, 3) float32
         inside: (h, w) bool
     Returns: `second`, moved"""
-    a, b = (cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (first, second))
-    try: _, warp = cv2.findTransformECC(a, b, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, (3, steps, 1e-3), inside.astype(np.uint8), 5)
+    by = min(1, SETTLED / max(second.shape[:2])) # of large pictures smaller ones tell it as well
+    size = [max(SMALLEST, round(by * side)) for side in second.shape[1::-1]]
+    a, b = (cv2.resize(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA) for p in (first, second))
+    there = cv2.resize(inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    try: _, warp = cv2.findTransformECC(a, b, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, (3, steps, 1e-3), there, 5)
     except cv2.error: return second # it did not settle
+    scale = np.array(second.shape[1::-1]) / size
+    linear = warp[:, :2] * scale[:, None] / scale
+    warp = np.column_stack([linear, scale * (warp[:, :2] @ (.5 / scale - .5) + warp[:, 2] + .5) - .5])
     return cv2.warpAffine(second, warp, second.shape[1::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
