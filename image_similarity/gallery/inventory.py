@@ -138,7 +138,7 @@ def export_table(catalogue: Catalogue, file: str | Path, where: dict | None = No
         file: .parquet, with the vectors in a column `pooled`; or .csv, without
         where: items that meet these conditions, as for `items`; None for all"""
     file = Path(file)
-    if file.suffix.lower() not in (".parquet", ".csv"): raise ValueError(f"{file}: end it in .parquet or .csv")
+    if file.suffix.lower() not in (".parquet", ".csv"): raise ValueError(f"{file}: end it in .parquet or .csv, or name the tool that is to read it as the format")
     with said_when_full(file), replaced_whole(file) as beside: (_write_parquet if file.suffix.lower() == ".parquet" else _write_csv)(catalogue, where, beside)
     return file
 
