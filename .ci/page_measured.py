@@ -139,7 +139,8 @@ ARGUED = {"feedback": {
     "brushed_map_error": "maps of what a brush leaves: how far they are from adding up to the answer", "brushed_deletion_minus_shuffled": "… deletion of pixels by them: area less that of the same map, shuffled",
     "brushed_insertion_minus_shuffled": "… insertion", "links_deletion_minus_random": "both ends of a link blurred: what goes beyond the sum of each alone, in log odds, less that of a random partner",
     "cosine_links_deletion_minus_random": "… links of the cosine", "mirrored_cells_found": "a picture and its mirror image: cells whose partner is where they went, or beside it", "mirrored_cells_by_chance": "… by chance",
-    "stroke_learned": "ten strokes, refitted: share of the wanted change", "stroke_learned_by_other_pairs": "… of the same queries with other pictures", "stroke_auc_change": "… change of the AUC of all pairs"}}
+    "stroke_learned": "ten strokes, refitted: share of the wanted change", "stroke_learned_by_other_pairs": "… of the same queries with other pictures", "stroke_auc_change": "… change of the AUC of all pairs",
+    "marks_learned_by_head": "ten marks for each of five queries, refitted: share of the wanted change", "marks_auc_change": "… change of the AUC of all pairs of other queries", "marks_r_precision_change": "… change of the R-precision of other queries of the same classes"}}
 
 LOSSES = {"": "plain cosine", "contrastive": "contrastive", "triplet": "triplet", "triplet_offline": "triplet, mined beforehand", "deep_ranking": "deep ranking",
           "arcface": "ArcFace", "classification": "classification"}

@@ -1,7 +1,9 @@
-"""What a brush is worth, whether parts go together as is said, and what a head learns from strokes. A part of feedback.py.
+"""What a brush is worth, whether parts go together as is said, and what a head learns from strokes and marks. A part of feedback.py.
 
 A head is trained on the training photos of pets. A pair is a photo of the test split and its best match. A brush covers a random quarter of the query.
 """
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from _report import interval, row
@@ -12,6 +14,7 @@ from image_similarity.encoders.regions import pool_inside
 from image_similarity.explain.faithfulness import deletion_insertion, with_blur
 from image_similarity.explain.maps import features_of
 from image_similarity.explain.parts import brushed_maps, cosine_shares, interactions
+from image_similarity.gallery.correcting import marked_pairs
 from image_similarity.images.datasets import LabelledImages
 from image_similarity.images.opening import open_image
 from image_similarity.learners.siamese import pair_scorer, siamese_learner
@@ -20,6 +23,7 @@ from image_similarity.scoring.corrections import corrected
 from image_similarity.scoring.scorers import PairScorer, cosine_head
 
 LINKS, CHANCES, STROKES, OTHERS = 3, 3, 10, 2000 # of a pair; random partners of each; of a collection; pairs that should stay
+ASKED, MARKS = 5, 10 # queries of a collection that somebody marks results of, the first ones of each
 
 
 def mean_row(name: str, values, **options) -> dict: return row(name, *interval(values, np.mean), **options)
@@ -41,7 +45,8 @@ def brush_rows(photos, encoder, n_pairs: int) -> list[dict]:
     maps = {i: features_of(encoder, open_image(files[i])) for pair in pairs for i in pair}
     left = {q: quarter_away(maps[q].shape[1:], rng) for q, _ in pairs}
     return [*faithful(pairs, files, maps, left, scorer, encoder, rng), *linked(pairs, files, maps, scorer, encoder, rng),
-            *mirrored([q for q, _ in pairs], files, maps, encoder), *stroked(pairs, maps, left, scorer, vectors, labels, test, rng)]
+            *mirrored([q for q, _ in pairs], files, maps, encoder), *stroked(pairs, maps, left, scorer, vectors, labels, test, rng),
+            *marked(asked, scorer, vectors, labels, test, rng)]
 
 
 def quarter_away(shape, rng) -> np.ndarray:
@@ -68,7 +73,7 @@ def faithful(pairs, files, maps, left, scorer, encoder, rng) -> list[dict]:
         curves = [deletion_insertion(score, *with_blur(files[q], encoder), one) for one in (relevance, shuffled)]
         deletion.append(curves[0].deletion_area - curves[1].deletion_area)
         insertion.append(curves[0].insertion_area - curves[1].insertion_area)
-    return [row("brushed_map_error", max(errors), goal=1e-3, better="lower"),
+    return [row("brushed_map_error", float(max(errors)), goal=1e-3, better="lower"),
             mean_row("brushed_deletion_minus_shuffled", deletion, goal=0, better="lower", by_interval=True, against="the same map, its cells shuffled"),
             mean_row("brushed_insertion_minus_shuffled", insertion, goal=0, by_interval=True, against="the same map, its cells shuffled")]
 
@@ -149,3 +154,29 @@ def stroked(pairs, maps, left, scorer, vectors, labels, test, rng) -> list[dict]
         carried.append(gone(repeat(first), vectors[more], scorer.pair_logits(repeat(less), vectors[more])))
         costs.append(auc(again) - auc(scorer))
     return [mean_row("stroke_learned", learned, goal=.5), mean_row("stroke_learned_by_other_pairs", carried), mean_row("stroke_auc_change", costs, goal=-.005)]
+
+
+@torch.inference_mode()
+def marked(asked, scorer, vectors, labels, test, rng) -> list[dict]:
+    "Marks of a collection, of the first results of five queries: what of the wanted change is learned, and what it does to the answers to other queries, of the same classes and of all."
+    learned, gains, near, known = [], [], [], np.flatnonzero(~test)
+    class Said:  # of a catalogue, what `marked_pairs` asks for
+        def __init__(self, pairs): self.pairs = pairs
+        def said(self, kind): return [SimpleNamespace(id=n, value={"query": int(q), "item": int(k), "right": bool(labels[q] == labels[k])}) for n, (q, k) in enumerate(self.pairs)]
+        def pooled_by_id(self, ids): return {id: vectors[id].numpy() for id in ids}
+    score = lambda head, of: head.logits(head.rows(vectors[of]), head.rows(vectors[known])).numpy()
+    same = lambda of: labels[of][:, None] == labels[known]
+    auc = lambda head, of: pair_auc(score(head, of).flatten(), same(of).flatten())
+    precision = lambda head, of: np.array([right[np.argsort(-scores, kind="stable")[:right.sum()]].mean() for scores, right in zip(score(head, of), same(of))])
+    for some in np.array_split(asked, max(1, len(asked) // ASKED)):
+        best = np.argsort(-score(scorer, some), axis=1, kind="stable")[:, :MARKS]
+        marks, first, second, wanted = marked_pairs(SimpleNamespace(catalogue=Said([(q, known[k]) for q, row in zip(some, best) for k in row])), scorer)
+        others = tuple(vectors[torch.from_numpy(rng.integers(0, len(vectors), OTHERS))] for _ in range(2))
+        again = corrected(scorer, first, second, wanted, (others[0], others[1]), torch.full((len(marks),), 1 / len(marks)))
+        gone = lambda head: float((head.pair_logits(first, second) - wanted).abs().sum())
+        if gone(scorer) > 1e-6: learned.append(1 - gone(again) / gone(scorer))
+        rest = np.setdiff1d(np.flatnonzero(test), some)
+        rest = rest[same(rest).any(1)]
+        gains.append(auc(again, rest) - auc(scorer, rest))
+        if len(kin := rest[np.isin(labels[rest], labels[some])]): near += (precision(again, kin) - precision(scorer, kin)).tolist()
+    return [mean_row("marks_learned_by_head", learned), mean_row("marks_auc_change", gains, goal=-.005), mean_row("marks_r_precision_change", near, goal=0)]

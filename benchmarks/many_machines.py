@@ -17,7 +17,7 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from _cluster import looking_rows, shard_rows
+from _cluster import looking_rows, lost_row, shard_rows
 from _data import add_arguments, data_folder
 from _million import FOLDERS, realistic_blocks
 from _report import interval, report, row, seconds
@@ -103,14 +103,18 @@ def main() -> None:
     if args.small: args.items, args.pictures = min(args.items, 2000), min(args.pictures, 60)
     folder, found = data_folder(args), []
     kept = json.loads(args.json.read_text())["rows"] if args.only and args.json and args.json.is_file() else []
-    with TrialServer({"shared_buffers": "4GB", "max_wal_size": "8GB"}) as server: # four times the rows: of a larger table, a scan keeps nothing in memory
-        if args.only != "cluster": found += database_rows(server, realistic_blocks(10**7, data=folder), args.items)
-        if args.only != "database" and find_spec("ray") is None: print("the rows of a cluster are left out: they need Ray, pip install 'image_similarity[cluster]'", file=sys.stderr)
-        elif args.only != "database":
-            photos = [f for name in FOLDERS if (folder / name).is_dir() for f in image_files(folder / name)][:args.pictures]
-            found += [*shard_rows(realistic_blocks(10**7, data=folder), server, args.items // 5), *looking_rows(photos, server)]
-    names = {one["name"] for one in found}
-    report([*(one for one in kept if one["name"] not in names), *found], args.json)
+    try:
+        with TrialServer({"shared_buffers": "4GB", "max_wal_size": "8GB"}) as server: # four times the rows: of a larger table, a scan keeps nothing in memory
+            if args.only != "cluster": found += database_rows(server, realistic_blocks(10**7, data=folder), args.items)
+            if args.only != "database" and find_spec("ray") is None: print("the rows of a cluster are left out: they need Ray, pip install 'image_similarity[cluster]'", file=sys.stderr)
+            elif args.only != "database":
+                photos = [f for name in FOLDERS if (folder / name).is_dir() for f in image_files(folder / name)][:args.pictures]
+                found += shard_rows(realistic_blocks(10**7, data=folder), server, args.items // 5)
+                found.append(lost_row(photos[:500], server))
+                found += looking_rows(photos)
+    finally: # what was measured is kept when the rest fails
+        names = {one["name"] for one in found}
+        if found: report([*(one for one in kept if one["name"] not in names), *found], args.json)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import OwnPlace, found_gallery, open_gallery
-from ..explain.grids import small_jpeg
 from ..images.remote import as_url
+from ..images.thumbnails import small_jpeg
 
 if TYPE_CHECKING: # they take long to load
     from image_similarity.explain.results import Results
@@ -71,7 +71,7 @@ class Tools:
         return [self._likeness(first, second), *shown]
 
     def look(self, id: int, size: int = 512) -> Any:
-        "The picture of an item, its longest side at most `size` pixels."
+        "The picture of an item, its longest side `size` pixels."
         found = small_jpeg(self._item(id).path, max(16, min(1024, size)))
         if not found: raise FileNotFoundError(f"item {id}: its file cannot be read")
         return _image(found)

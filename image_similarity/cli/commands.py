@@ -76,7 +76,7 @@ def find(
     unlike: Annotated[list[str] | None, typer.Option(metavar="ITEM", show_default=False, help="A result that is wrong. May be repeated.")] = None,
     marks: Annotated[bool, typer.Option("--marks", help="Use the marks that the gallery keeps for this query, which `feedback mark` makes, too.")] = False,
     region: Annotated[str | None, typer.Option(metavar="L,U,R,B|MASK.png", show_default=False, help="The part of the picture that counts: left, upper, right, lower in pixels; or a picture that is white where the part is.")] = None,
-    parts: Annotated[bool, typer.Option("--parts", help="Look into the pictures of a gallery that `index --regions` filled. Only without a model.")] = False,
+    parts: Annotated[bool, typer.Option("--parts", help="Look into the pictures of a gallery that `index --regions` filled, by the cosine.")] = False,
     top_k: Annotated[int, typer.Option(min=1, help="How many results.")] = 5,
     candidates: Annotated[str | None, typer.Option(metavar="weighted|class|all", show_default=False, help="Rank by class where it was learned, and by the pair otherwise (weighted, the default); within the predicted class; or all by the pair. Only with a model.")] = None,
     coverage: Annotated[float | None, typer.Option(metavar="SHARE", show_default=False, help="Give the smallest set that holds a match for this share of queries, such as 0.95, and nothing where there is none. Only with a model.")] = None,
@@ -103,7 +103,6 @@ def find(
     searched = None
     argued = Argued([*map(item_of, like or [])], [*map(item_of, unlike or [])], marks, None if region is None else region_of(region), parts)
     if model is None: searched, found = _find_in_gallery(query, plus, minus, place, top_k, where, approximate, explain, words, argued)
-    elif parts: raise ValueError("--parts: a model compares whole pictures; leave out --model and name a gallery (--gallery GALLERY)")
     else: found = _find_with_model(argued, query, plus, minus, model, gallery, top_k, candidates, coverage, where, approximate, explain, json)
     _tell_found(*found, place, json, null, sheet)
     if show and found[1] and found[1][0].path is not None: typer.launch(str(as_url(found[1][0].path) or found[1][0].path))
@@ -142,14 +141,14 @@ def _find_with_model(argued: Argued, query: str, plus: list[str] | None, minus: 
     if approximate: raise ValueError("--approximate: a model compares every picture, no shortlist; leave out --approximate or --model")
     from image_similarity.finder import SimilarityFinder
     finder = SimilarityFinder.load(model, None if gallery is None else open_gallery(gallery))
-    if argued.examples and (candidates or coverage): raise ValueError("--candidates and --coverage: examples rank all items by themselves; leave out one or the other")
+    if (argued.examples or argued.parts) and (candidates or coverage): raise ValueError("--candidates and --coverage: examples rank all items by themselves, and so do parts; leave out one or the other")
     good, bad = argued.examples_in(finder.gallery, query)
-    results = finder.search(query, top_k, candidates or "weighted", conditions(where), coverage=coverage, positives=good, negatives=bad, region=argued.region)
+    results = finder.search(query, top_k, candidates or "weighted", conditions(where), coverage=coverage, positives=good, negatives=bad, region=argued.region, parts=argued.parts)
     if not results and coverage is None: raise ValueError(f"{shown_place(gallery or model)}: {nothing_matches(finder.gallery, where) if where else 'the query is its only picture'}")
     if explain is not None and results: finder.explain(results[0]).save(explain)
     if results.coverage: complain(results.coverage)
     if not json and (why := {r.reason for r in results}) and None not in why: complain(f"no probability: {why.pop()}")
-    if argued.examples: return query, results, BY_EXAMPLES
+    if argued.examples or argued.parts: return query, results, BY_EXAMPLES if argued.examples else "cosine"
     return query, results, ("which side the query is on, then the log posterior of the class and log probability of the pair; probability: of a match in this gallery; "
                             "pair_probability: of the pair at even odds")
 

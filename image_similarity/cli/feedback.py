@@ -79,7 +79,7 @@ class Argued(NamedTuple):
 feedback_app = typer.Typer(cls=Commands, help="Say what is right and wrong, what should not count, and what things are; list it, take it back, learn from it.")
 
 Asked = Annotated[str, typer.Argument(help="What was asked: a picture, or the id of an item.", metavar="QUERY", show_default=False)]
-Kind = Annotated[str, typer.Option(metavar="labels|pairs", help="What it is a model of: labels, or pairs as strokes correct them.")]
+Kind = Annotated[str, typer.Option(metavar="labels|pairs", help="What it is a model of: labels, or pairs, as strokes and marks correct them.")]
 
 About = Annotated[int, typer.Argument(help="Id of the result that it is about.", metavar="ID", show_default=False)]
 Box = Annotated[list[str], typer.Option(metavar="L,U,R,B", show_default=False, help="What should not count: left, upper, right, lower, as shares of width and height. May be repeated.")]
@@ -97,7 +97,7 @@ def mark(
 ):
     """Keep which results of a query are right or wrong.
 
-    `find QUERY --marks` ranks by them. Prints the number of each, which `undo` takes."""
+    `find QUERY --marks` ranks by them, and `refit --model` learns from those of queries that are in the gallery. Prints the number of each, which `undo` takes."""
     if not (right or wrong): raise ValueError("say what is right or wrong: --right ITEM, --wrong ITEM")
     print(*open_gallery(gallery).feedback.mark(item_of(query), [item_of(i) for i in right or []], [item_of(i) for i in wrong or []]), sep="\n")
 
@@ -157,7 +157,7 @@ def export(gallery: Place, out: Annotated[Path, typer.Argument(help="A .json fil
     say(f"written to {shown_path(open_gallery(gallery).feedback.export(out))}")
 
 @feedback_app.command()
-def refit(gallery: Place, model: Annotated[Path | None, typer.Option(metavar="MODEL", show_default=False, help="Correct this model's head by the strokes, for this gallery, instead.")] = None, quiet: Quiet = False):
+def refit(gallery: Place, model: Annotated[Path | None, typer.Option(metavar="MODEL", show_default=False, help="Correct this model's head by the strokes and marks, for this gallery, instead.")] = None, quiet: Quiet = False):
     "Learn from what was said: a new version beside the old one, which `go-back` brings back."
     if model is None: return print(_told(open_gallery(gallery).feedback.refit()))
     from image_similarity.finder import SimilarityFinder

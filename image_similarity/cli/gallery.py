@@ -252,11 +252,17 @@ def copy(
 @gallery_app.command()
 def export(
     gallery: Place,
-    out: Annotated[Path, typer.Argument(help="A .csv, or a .parquet that holds the vectors too.", metavar="OUT", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="A table: a .csv, or a .parquet that holds the vectors too. For Label Studio a .json, for CVAT an .xml, for FiftyOne a folder.", metavar="OUT", show_default=False)],
+    format: Annotated[str | None, typer.Option("--format", metavar="fiftyone|label-studio|cvat", show_default=False, help="Who is to read it. Without it: a table.")] = None,
+    where: Where = None,
+    root: Annotated[Path | None, typer.Option(metavar="FOLDER", show_default=False, help="Folder above all pictures, to which Label Studio's and CVAT's names are relative. By default the deepest one.")] = None,
     quiet: Quiet = False,
 ):
-    "Export all items as a table."
-    say(f"written to {shown_path(open_gallery(gallery).export(out))}")
+    """Export items, as a table or as a file that FiftyOne, Label Studio or CVAT reads.
+
+    Pictures stay where they are."""
+    if root is not None and format not in ("label-studio", "cvat"): raise ValueError(f"--root {root}: only --format label-studio and cvat have names that are relative to it; leave it out")
+    say(f"written to {shown_path(open_gallery(gallery).export(out, format, conditions(where), root))}")
 
 # %% ../../nbs/14_cli/02_gallery.ipynb #2a8943f4
 def clusters(

@@ -33,6 +33,7 @@ from .looking import Moment, answered, class_agreement, look_at, spent_by
 from ..gallery.correcting import refit_pairs, scorer_at_work
 from ..gallery.feedback import Version
 from ..gallery.gallery import Gallery
+from ..gallery.remembering import query_name
 from ..gallery.shards import pairs_of
 from ..gallery.searching import rows_where
 from ..gallery.acknowledged import FILE
@@ -137,6 +138,7 @@ class SimilarityFinder:
     def search(
         self, query: str | Path | bytes | Image.Image, top_k: int = 5, candidates: str = "weighted", where: dict | None = None,
         pooled: np.ndarray | None = None, coverage: float | None = None, positives: Any = None, negatives: Any = None, region: Region | None = None,
+        parts: bool = False,
     ) -> Results:
         """The most similar images of the gallery. `probability` is that of a match in it, `pair_probability` that of a pair at even odds.
 
@@ -152,8 +154,10 @@ class SimilarityFinder:
             positives: results that are right, as for `Gallery.search`, which ranks by the marks alone
             negatives: results that are wrong
             region: the part of the query that counts; a classifier with an encoder of its own looks at all of it
+            parts: look into the pictures of a gallery that keeps parts, by the cosine, as for `Gallery.search`
         Returns: best first; never the query itself"""
-        if positives is not None or negatives is not None: return self.gallery.search(query, top_k, where, positives=positives, negatives=negatives, region=region)
+        if parts and isinstance(query, (str, Path)) and isinstance(id := query_name(self.gallery, query), int): query = id # it is left out
+        if positives is not None or negatives is not None or parts: return self.gallery.search(query, top_k, where, positives=positives, negatives=negatives, region=region, parts=parts)
         if region is not None: pooled = pooled_inside(self.encoder, query, region)
         if top_k < 1: raise ValueError(f"top_k={top_k}: ask for at least one result")
         look, now = look_at(self.model, query, pooled), self._now()
@@ -201,7 +205,7 @@ class SimilarityFinder:
         return part_pairs(self.encoder, self.scorer, result.query, result.path)
 
     def refit(self) -> Version:
-        """Learn from the strokes kept in the gallery, for this gallery. `go_back` undoes it. Raises `ValueError` where there are none.
+        """Learn from the strokes and marks kept in the gallery, for this gallery. `go_back` undoes it. Raises `ValueError` where there are none.
 
         Returns: beside the old one"""
         try: return self.corrected()

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from PIL import Image
 
-from ..explain.results import thumbnail
 from ..gallery.catalogue import Item
 from ..gallery.gallery import Gallery
 from ..gallery.groups import looked_at
@@ -30,6 +29,7 @@ from ..images.faults import faults, measure_picture, odd_sizes
 from ..images.progress import progress_bar
 from ..images.remote import as_url
 from ..images.replacing import replaced_whole
+from ..images.thumbnails import data_uri
 from ..learners.label_quality import judge_labels
 from ..metrics.similarity import normalize
 
@@ -222,8 +222,8 @@ class Inspection(Sequence[Finding]):
         return contact_sheet(bands, path=path)
 
 def _picture(finding: Finding) -> str:
-    try: return f'<img src="{thumbnail(finding.path)}" alt="{html.escape(finding.path.name)}">'
-    except (ImageError, OSError): return html.escape(finding.path.name)
+    name, uri = html.escape(finding.path.name), data_uri(finding.path)
+    return f'<img src="{uri}" alt="{name}">' if uri else name
 
 def inspect_gallery(gallery: Gallery, against: Gallery | None = None, progress: bool = True) -> Inspection:
     """Look for what is probably wrong with a collection. Items that were excluded are passed over.

@@ -8,9 +8,7 @@ Docs: https://image-similarity.github.io/image_similarity/09_gallery/copies_repo
 __all__ = ['SIDE', 'report_data', 'copies_report', 'shell_script']
 
 # %% ../../nbs/09_gallery/20_copies_report.ipynb #repor002
-import base64
 import hashlib
-import io
 import json
 import os
 import shlex
@@ -18,23 +16,21 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
-from ..explain.results import thumbnail
 from .acting import Wish
 from .groups import GalleryDuplicates
 from ..images.console import line_path
-from ..images.errors import ImageError
 from ..images.opening import content_hash
 from ..images.replacing import replaced_whole, said_when_full
+from ..images.thumbnails import data_uri
 
 # %% ../../nbs/09_gallery/20_copies_report.ipynb #repor005
 SIDE = 480 # pixels of the longest side of a picture
 
 def _shown(path: Path) -> dict: # what the page says of any file
     try:
-        buffer = io.BytesIO()
-        thumbnail(path, SIDE).save(buffer, "JPEG", quality=82)
-        return {"path": str(path), "hash": content_hash(path), "bytes": os.stat(path).st_size, "thumbnail": f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"}
-    except (ImageError, OSError): return {"path": str(path), "hash": "", "bytes": 0, "thumbnail": ""} # gone meanwhile
+        if uri := data_uri(path, SIDE): return {"path": str(path), "hash": content_hash(path), "bytes": os.stat(path).st_size, "thumbnail": uri}
+    except OSError: pass
+    return {"path": str(path), "hash": "", "bytes": 0, "thumbnail": ""} # gone meanwhile
 
 def report_data(found: GalleryDuplicates, most: int = 500) -> dict:
     """What the page shows.

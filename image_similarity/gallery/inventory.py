@@ -9,10 +9,8 @@ __all__ = ['SHOWN', 'Stats', 'catalogue_stats', 'Check', 'check_catalogue', 'exp
            'copy_encoder']
 
 # %% ../../nbs/09_gallery/14_inventory.ipynb #c653398f
-import base64
 import csv
 import html
-import io
 import json
 import os
 import shutil
@@ -20,13 +18,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..explain.results import thumbnail
 from .catalogue import Catalogue, Item
 from .encoder import GalleryEncoder, encoder_files
 from .missing import sorted_missing
 from ..images.errors import ImageError
 from ..images.opening import check_file, content_hash
 from ..images.replacing import own_file, replaced_whole, said_when_full
+from ..images.thumbnails import data_uri
 
 # %% ../../nbs/09_gallery/14_inventory.ipynb #fa76872c
 def _count(n: int, one: str, many: str = "") -> str: return f"{n:,} {one if n == 1 else many or one + 's'}"
@@ -127,32 +125,33 @@ def _is_as_before(item: Item) -> bool:
     except (ImageError, OSError): return False # something else stands there now
 
 # %% ../../nbs/09_gallery/14_inventory.ipynb #c8dd2b48
-def _blocks(catalogue: Catalogue, size: int = 4096) -> Iterator[list[Item]]:
+def _blocks(catalogue: Catalogue, where: dict | None, size: int = 4096) -> Iterator[list[Item]]:
     last = 0
-    while items := catalogue.items(after=last, limit=size):
+    while items := catalogue.items(where, after=last, limit=size):
         yield items
         last = items[-1].id or 0
 
-def export_table(catalogue: Catalogue, file: str | Path) -> Path:
-    """Write all items, in order of id. Raises `ValueError` for another ending, `ImportError` where Parquet needs pyarrow.
+def export_table(catalogue: Catalogue, file: str | Path, where: dict | None = None) -> Path:
+    """Write items, in order of id. Raises `ValueError` for another ending, `ImportError` where Parquet needs pyarrow.
 
     Args:
-        file: .parquet, with the vectors in a column `pooled`; or .csv, without"""
+        file: .parquet, with the vectors in a column `pooled`; or .csv, without
+        where: items that meet these conditions, as for `items`; None for all"""
     file = Path(file)
     if file.suffix.lower() not in (".parquet", ".csv"): raise ValueError(f"{file}: end it in .parquet or .csv")
-    with said_when_full(file), replaced_whole(file) as beside: (_write_parquet if file.suffix.lower() == ".parquet" else _write_csv)(catalogue, beside)
+    with said_when_full(file), replaced_whole(file) as beside: (_write_parquet if file.suffix.lower() == ".parquet" else _write_csv)(catalogue, where, beside)
     return file
 
 def _records(items: list[Item]) -> list[dict]: # metadata as text, and so are names that are none
     return [{**item.to_record(), "path": item.to_record()["path"].encode("utf-8", "replace").decode(), "metadata": json.dumps(item.metadata, ensure_ascii=False)} for item in items]
 
-def _write_csv(catalogue: Catalogue, file: Path) -> None:
+def _write_csv(catalogue: Catalogue, where: dict | None, file: Path) -> None:
     with open(file, "w", newline="", encoding="utf-8") as stream:
         table = csv.DictWriter(stream, list(_records([Item(0, Path())])[0]))
         table.writeheader()
-        for items in _blocks(catalogue): table.writerows(_records(items))
+        for items in _blocks(catalogue, where): table.writerows(_records(items))
 
-def _write_parquet(catalogue: Catalogue, file: Path) -> None:
+def _write_parquet(catalogue: Catalogue, where: dict | None, file: Path) -> None:
     try:
         import pyarrow as pa
         from pyarrow.parquet import ParquetWriter
@@ -161,7 +160,7 @@ def _write_parquet(catalogue: Catalogue, file: Path) -> None:
     columns = {"id": pa.int64(), "path": pa.string(), "label": pa.string(), "metadata": pa.string(), "hash": pa.string(), "size": pa.int64(),
                "pooled": pa.list_(pa.float32(), width)}
     with ParquetWriter(file, pa.schema(columns)) as writer:
-        for items in _blocks(catalogue):
+        for items in _blocks(catalogue, where):
             pooled = pa.FixedSizeListArray.from_arrays(pa.array(catalogue.pooled([i.id or 0 for i in items]).ravel()), width)
             table = pa.Table.from_pylist(_records(items), pa.schema({k: v for k, v in columns.items() if k != "pooled"}))
             writer.write_table(table.append_column("pooled", pooled))
@@ -171,10 +170,8 @@ SHOWN = 8 # thumbnails of a gallery, from all over it
 
 def _thumbnail_html(item: Item) -> str:
     "A small picture, or nothing where there is none to show."
-    buffer = io.BytesIO()
-    try: thumbnail(item.path, 96).save(buffer, "JPEG", quality=80)
-    except (ImageError, OSError): return ""
-    return f'<img alt="{html.escape(item.path.name)}" title="{html.escape(item.label or "")}" style="margin:2px" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    uri = data_uri(item.path, 96)
+    return uri and f'<img alt="{html.escape(item.path.name)}" title="{html.escape(item.label or "")}" style="margin:2px" src="{uri}">'
 
 def catalogue_html(catalogue: Catalogue) -> str:
     """A small table of what a gallery holds, and a few of its pictures.

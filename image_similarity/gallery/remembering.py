@@ -20,7 +20,7 @@ import numpy as np
 from .catalogue import Item, NoSuchItem
 from .choosing import chosen_ids, update_items
 from .feedback import Said, Version
-from .marking import Argued, labelled_rows, listed
+from .marking import Argued, labelled_rows, listed, without_denied
 from .paths import item_path
 from ..images.errors import given_name
 from ..images.opening import content_hash, open_image
@@ -192,7 +192,7 @@ class Feedback:
         rows, ids, alive, _ = self.gallery._searcher.roots()
         head, kept = LabelHead(parts["weight"], parts["bias"], version.about["labels"]), np.flatnonzero(alive)
         left = rows[kept] - parts["mean"]
-        scores = head.scores(left / np.maximum(np.linalg.norm(left, axis=1, keepdims=True), 1e-6))
+        scores = without_denied(self.gallery, head.scores(left / np.maximum(np.linalg.norm(left, axis=1, keepdims=True), 1e-6)), ids[kept], head.labels)
         best = np.sort(scores, axis=1)
         ahead = best[:, -1] - best[:, -2] if scores.shape[1] > 1 else best[:, -1]
         return {int(id): (head.labels[int(k)], float(by)) for id, k, by in zip(ids[kept], scores.argmax(1), ahead)}

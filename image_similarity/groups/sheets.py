@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..images.errors import ImageError
-from ..explain.results import thumbnail
+from ..images.thumbnails import thumbnail
 
 # %% ../../nbs/08_groups/02_sheets.ipynb #2e9a5182
 @dataclass(frozen=True)

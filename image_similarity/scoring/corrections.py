@@ -39,12 +39,14 @@ def corrected(
     second: torch.Tensor,                      # (P, 2·nf)
     wanted: torch.Tensor,                      # (P,) what their logits should have been
     others: tuple[torch.Tensor, torch.Tensor], # (m, 2·nf) each: pairs that should stay as they are
+    counts: torch.Tensor | None = None,        # (P,) what each of the former counts; None for 1
 ) -> PairScorer:
     "The head with another last layer. Raises `ValueError` where no pair was corrected."
-    if not len(first): raise ValueError("no pair was corrected; brush over something that should not count, and keep it")
+    if not len(first): raise ValueError("no pair was corrected; say of one at least what its logit should have been")
     x, z = (last_inputs(scorer, *pair).double() for pair in ((first, second), others))
     scale = z.square().mean(0).sqrt().clamp(min=1e-6)
     x, z, moved = x / scale, z / scale, (wanted - scorer.pair_logits(first, second)).double()
-    change = torch.linalg.solve(x.T @ x + KEEPS * z.T @ z / len(z) + STEADY * torch.eye(x.shape[1], dtype=x.dtype), x.T @ moved) / scale
+    weighed = x.T if counts is None else x.T * counts.double()
+    change = torch.linalg.solve(weighed @ x + KEEPS * z.T @ z / len(z) + STEADY * torch.eye(x.shape[1], dtype=x.dtype), weighed @ moved) / scale
     w, a, c = change[:-2].float(), change[-2].float(), change[-1].float()
     return replace(scorer, w=scorer.w + w, a=scorer.a + a, c=scorer.c + c)

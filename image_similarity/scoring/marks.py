@@ -117,10 +117,10 @@ def fit_marks(good: np.ndarray, bad: np.ndarray, helpers: np.ndarray | None = No
     return MarkHead((start + a @ examples).astype(np.float32), b)
 
 # %% ../../nbs/05_scoring/09_marks.ipynb #mrk00020
-HELPERS, AMONG = 10, 20_000 # how many, and the rows that they are looked for among: of more, evenly spaced ones
+HELPERS, AMONG = 10, 20_000 # how many there are for one good example, and the rows that they are looked for among: of more, evenly spaced ones
 
 def helpers_for(rows: np.ndarray, middle: Middle, may: np.ndarray, good: np.ndarray, bad: np.ndarray) -> np.ndarray:
-    """The unmarked rows closest to the good examples; a quarter of the rows that there are at most.
+    """The unmarked rows closest to the good examples, one less for each further one of these; a quarter of the rows that there are at most.
 
     Args:
         rows: (N, D) of length 1
@@ -133,7 +133,7 @@ def helpers_for(rows: np.ndarray, middle: Middle, may: np.ndarray, good: np.ndar
     some = np.flatnonzero(may[::step]) * step
     towards = good.mean(0) - (HELPERS_AWAY * bad.mean(0) if len(bad) else 0)
     scores = ((rows[::step] @ towards - towards @ middle.mean) / middle.lengths[::step])[some // step]
-    m = min(HELPERS, len(some) // 4)
+    m = max(0, min(HELPERS + 1 - len(good), len(some) // 4))
     return without(rows[some[np.argpartition(-scores, m - 1)[:m]]], middle) if m else np.zeros((0, rows.shape[1]), np.float32)
 
 HELPERS_AWAY = .25 # how far from the bad examples

@@ -85,7 +85,7 @@ class Answer(Said):
 
 class Undone(Said): ids: Annotated[list[ItemId], Field(min_length=1, max_length=500)]
 
-class Learn(Said): kind: Literal["labels", "pairs"] = Field("labels", description="pairs: the model's head, by the strokes.")
+class Learn(Said): kind: Literal["labels", "pairs"] = Field("labels", description="pairs: the model's head, by strokes and marks.")
 
 class GoBack(Learn): version: int | None = Field(None, ge=0, lt=2**63, description="0 for none of them; null for the one before.")
 

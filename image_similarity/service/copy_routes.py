@@ -8,7 +8,6 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/copy_routes
 __all__ = ['router', 'KeptDuplicates', 'CopyDecision', 'begin', 'begun', 'kept', 'decide']
 
 # %% ../../nbs/13_service/20_copy_routes.ipynb #cpyrt002
-import json
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -19,6 +18,7 @@ from .answers import known_item
 from .collection import Collection, Opened
 from .incoming import CollectionName, Service, at_home, errors, opened_of, service_of
 from .jobs import new_id
+from .lanes import found_before
 from .protocol import DuplicatesAnswer, ItemId, JobInfo, Refused, Said
 from .search_routes import copy_groups
 
@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/collections/{name}", tags=["copies"], responses=e
 
 class KeptDuplicates(DuplicatesAnswer):
     partial: bool # the search goes on, or was stopped
-    stale: bool   # pictures came since it began
+    stale: bool   # pictures came or went since it began
 
 class CopyDecision(Said):
     "What somebody decided about two pictures."
@@ -62,18 +62,17 @@ async def kept(request: Request, name: CollectionName, limit: Annotated[int, Que
     return await run_in_threadpool(_kept, service_of(request).collections[name], opened, limit)
 
 def _kept(collection: Collection, opened: Opened, limit: int) -> KeptDuplicates:
-    try: told = json.loads(collection.copies.read_text(encoding="utf-8"))
-    except FileNotFoundError as e: raise Refused("not_found", f"{collection.name}: copies were not looked for yet; POST …/duplicates does so") from e
     catalogue = opened.gallery.catalogue
-    decisions, ids = catalogue.decisions(), catalogue.ids()
+    try: told = found_before(collection.copies, catalogue.ids())
+    except FileNotFoundError as e: raise Refused("not_found", f"{collection.name}: copies were not looked for yet; POST …/duplicates does so") from e
+    decisions = catalogue.decisions()
     hashes = {str(path): item.hash for path, item in catalogue.items_by_path([r["path"] for r in told["records"]]).items()} if decisions else {}
     left, keep = [], ""
     for record in told["records"]:
         if record["keep"]: keep = record["path"]
         elif Decision(hashes.get(keep) or "", hashes.get(record["path"]) or "", "keep both").pair in decisions: continue
         left.append(record)
-    return KeptDuplicates(**copy_groups(opened, left, limit).model_dump(), partial=told["partial"],
-                          stale=(told["items"], told["last"]) != (len(ids), max(ids, default=0)))
+    return KeptDuplicates(**copy_groups(opened, left, limit).model_dump(), partial=told["partial"], stale=told["stale"])
 
 # %% ../../nbs/13_service/20_copy_routes.ipynb #cpyrt006
 @router.post("/decisions", status_code=204, responses=errors(409))

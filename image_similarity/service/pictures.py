@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..images.opening import open_image
-from ..explain.results import thumbnail
+from ..images.thumbnails import thumbnail
 
 # %% ../../nbs/13_service/03_pictures.ipynb #727b2b2d
 CHUNK = 2**20

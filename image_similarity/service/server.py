@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -33,10 +34,11 @@ def serve(
     The page searches by picture and by text, and adds pictures."""
     token = None if token_file is None else read_token(token_file)
     if token is None and host not in ("127.0.0.1", "localhost", "::1"): raise ValueError(f"--host {host}: anybody could use it; pass a token (--token-file FILE), or stay with 127.0.0.1")
+    if find_spec("fastapi") is None: raise ImportError("image_similarity serve needs more than is installed; pip install 'image_similarity[serve]'")
+    from image_similarity.service.databases import alone, read_databases
     with listening(host, port) as (sock, address):
-        from image_similarity.service.app import alone, create_app # needs torch
-        from image_similarity.service.databases import read_databases
-        with alone(Path(os.path.abspath(root)), read_databases(root)):
+        with alone(Path(os.path.abspath(root)), read_databases(root)): # complains before torch is loaded
+            from image_similarity.service.app import create_app
             app = create_app(root, token, hosts=allow_host or ())
             app.state.held = True
             say(f"serving {root} at {address} (press Ctrl-C to stop)")

@@ -11,7 +11,6 @@ __all__ = ['LOOKS', 'table', 'details', 'relabel', 'exclude', 'remove', 'ranking
 # %% ../../nbs/13_service/11_whole.ipynb #4b290003
 import csv
 import io
-import json
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,10 +27,9 @@ from ..gallery.whole import common_folder
 from ..images.errors import BadImages
 from ..images.progress import progress_told
 from ..images.remote import as_url
-from ..images.replacing import replaced_whole
 from .answers import known_item, shown_item
 from .collection import Collection, Opened
-from .lanes import copies_kept
+from .lanes import copies_kept, found_before, keep_found
 from .pictures import shown_name
 from .protocol import Refused
 
@@ -208,7 +206,7 @@ def inspection_kept(place: str | Path, to: Path, tell: Callable[[str, float], No
         to: JSON
         tell: stage, and percent"""
     gallery, bars = Gallery(place), set()
-    state = {"items": len(gallery), "last": max(gallery.ids, default=0)}
+    ids = gallery.ids
     def told(what: str, share: float) -> None:
         bars.add(what)
         tell(what, min(99, 20 * (len(bars) - 1 + share)))
@@ -216,24 +214,22 @@ def inspection_kept(place: str | Path, to: Path, tell: Callable[[str, float], No
     with progress_told(told): found = inspect_gallery(gallery)
     of = {item.path: item.id for item in gallery.items()}
     records = [{"kind": f.kind, "id": f.id, "label": f.label, "score": round(f.score, 4), "says": f.says, "likely": f.likely, "other": None if f.other is None else of.get(f.other)} for f in found]
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_whole(to) as beside: beside.write_text(json.dumps({**state, "findings": records, "confused": found.confused}), encoding="utf-8")
+    keep_found(to, ids, {"findings": records, "confused": found.confused})
     return found
 
 def findings(collection: Collection, opened: Opened) -> dict:
     """What the last inspection has found and what is still so. Raises `Refused` where there was none.
 
-    Returns: findings, confused, stale: pictures came since"""
-    try: told = json.loads(collection.inspection.read_text(encoding="utf-8"))
-    except FileNotFoundError as e: raise Refused("not_found", f"{collection.name}: was not inspected yet; POST …/inspection does so") from e
+    Returns: findings, confused, stale: pictures came or went since"""
     catalogue = opened.gallery.catalogue
-    ids = catalogue.ids()
+    try: told = found_before(collection.inspection, catalogue.ids())
+    except FileNotFoundError as e: raise Refused("not_found", f"{collection.name}: was not inspected yet; POST …/inspection does so") from e
     items = catalogue.items_by_id({f["id"] for f in told["findings"]} | {f["other"] for f in told["findings"] if f["other"]})
     def stands(f: dict) -> bool:
         if (item := items.get(f["id"])) is None or item.metadata.get("excluded") is True: return False
         if f["other"] and (f["other"] not in items or items[f["other"]].metadata.get("excluded") is True): return False
         return item.label == f["label"] if f["kind"] in ("label", "contradiction") else True
-    return {"findings": [f for f in told["findings"] if stands(f)], "confused": told["confused"], "stale": (told["items"], told["last"]) != (len(ids), max(ids, default=0))}
+    return {"findings": [f for f in told["findings"] if stands(f)], "confused": told["confused"], "stale": told["stale"]}
 
 LOOKS = ("duplicates", "map", "inspect") # jobs that look at a collection and change no item
 

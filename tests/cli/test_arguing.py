@@ -58,6 +58,36 @@ def test_examples_rank_a_models_pictures_too(call, small):
     assert (code, out) == (2, "") and "--candidates and --coverage: examples rank" in err
 
 
+def test_a_model_looks_into_pictures_too(call, small, tmp_path):
+    kept = Gallery(tmp_path / "kept", small.finder.encoder, regions=True)
+    kept.add(small.finder.files[:6], progress=False)
+    first = kept.files[0]
+    expected = [r.id for r in kept.search(kept.ids[0], 3, parts=True)]
+    argued = found(call, first, "--model", small.model, "--gallery", tmp_path / "kept", "--parts", "--top-k", 3)
+    assert [r["id"] for r in argued["results"]] == expected and kept.ids[0] not in expected and argued["scores"] == "cosine"
+    code, out, err = call("find", first, "--model", small.model, "--gallery", tmp_path / "kept", "--parts", "--coverage", ".9")
+    assert (code, out) == (2, "") and "and so do parts" in err
+    code, _, err = call("find", first, "--model", small.model, "--parts")
+    assert code == 2 and "keeps no parts" in err
+
+
+def test_a_models_head_learns_from_marks_and_goes_back(call, small, tmp_path):
+    place = tmp_path / "kept"
+    kept = Gallery(place, small.finder.encoder)
+    kept.add(small.finder.files[:8], progress=False)
+    query, finder = kept.files[0], small.finder.load(small.model, place)
+    before = {r.id: r.pair_probability for r in finder.search(query, 7, "all")}
+    right, wrong = min(before, key=before.__getitem__), max(before, key=before.__getitem__)
+    code, _, err = call("feedback", "refit", place, "--model", small.model)
+    assert code == 2 and "nothing to learn from" in err
+    assert call("feedback", "mark", place, query, "--right", right, "--wrong", wrong)[0] == 0
+    assert call("feedback", "refit", place, "--model", small.model)[1] == "version 1\tpairs\tat work\n"
+    after = {r.id: r.pair_probability for r in small.finder.load(small.model, place).search(query, 7, "all")}
+    assert after[right] > before[right] and after[wrong] < before[wrong]
+    assert call("feedback", "go-back", place, "--kind", "pairs")[0] == 0
+    assert {r.id: r.pair_probability for r in small.finder.load(small.model, place).search(query, 7, "all")} == before
+
+
 def test_a_brush_says_what_the_answer_would_be(call, small, folder):
     result = small.finder.search(small.query, 1)[0]
     width, height = Image.open(small.query).size

@@ -1,4 +1,4 @@
-"`map`, `gallery hand-on` and `mcp`, from the command line."
+"`map`, `gallery export` and `mcp`, from the command line."
 import csv
 import json
 import sys
@@ -34,9 +34,9 @@ def test_a_map_is_drawn_told_and_written(call, place, tmp_path):
 
 
 def test_a_file_for_another_tool(call, place, tmp_path):
-    assert call("gallery", "hand-on", place, tmp_path / "t.json", "--format", "label-studio")[0] == 0
+    assert call("gallery", "export", place, tmp_path / "t.json", "--format", "label-studio")[0] == 0
     assert len(json.loads((tmp_path / "t.json").read_text())) == len(Gallery(place))
-    code, _, err = call("gallery", "hand-on", place, tmp_path / "t.json", "--format", "excel")
+    code, _, err = call("gallery", "export", place, tmp_path / "t.json", "--format", "excel")
     assert code == 2 and "choose one of fiftyone, label-studio, cvat" in err
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from image_similarity.drawing.pets import draw_pet
-from image_similarity.explain.grids import small_jpeg
+from image_similarity.images.thumbnails import small_jpeg
 
 SCRIPT = Path(__file__).resolve().parents[2] / "image_similarity" / "explain" / "static" / "grid.js"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

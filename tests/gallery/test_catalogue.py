@@ -183,7 +183,7 @@ def gallery(tmp_path):
 
 def test_what_completion_shows_is_what_users_want(gallery):
     assert [name for name in dir(gallery) if not name.startswith("_")] == [
-        "acting", "add", "catalogue", "check", "close", "clusters", "duplicates", "encoder", "export", "feedback", "files", "folder", "grid", "hand_on", "ids", "import_embeddings", "items", "keeps_regions", "labels",
+        "acting", "add", "catalogue", "check", "close", "clusters", "duplicates", "encoder", "export", "feedback", "files", "folder", "grid", "ids", "import_embeddings", "items", "keeps_regions", "labels",
         "map", "missing", "place", "pooled", "remove", "rows_and_labels", "save_to", "search", "search_many", "stats", "suggest", "text", "to_fiftyone", "update"]
 
 

@@ -78,14 +78,14 @@ def test_few_pictures_lie_along_their_main_directions():
 
 def test_files_for_other_tools(gallery, photos, tmp_path, monkeypatch):
     gallery.update(3, metadata={"excluded": True})
-    folder = gallery.hand_on(tmp_path / "f", "fiftyone")
+    folder = gallery.export(tmp_path / "f", "fiftyone")
     places, labels = (json.loads((folder / name).read_text()) for name in ("data.json", "labels.json"))
     assert [*places.values()] == [str(p) for p in gallery.files] and [*labels["labels"].values()] == gallery.labels
     samples = fiftyone_samples(gallery.items())
     assert samples[2]["tags"] == ["excluded"] and samples[0]["number"] == 0
-    tasks = json.loads(gallery.hand_on(tmp_path / "l.json", "label-studio", where={"label": "cat"}).read_text())
+    tasks = json.loads(gallery.export(tmp_path / "l.json", "label-studio", where={"label": "cat"}).read_text())
     assert 3 not in {t["data"]["gallery_id"] for t in tasks} and all(t["predictions"][0]["result"][0]["value"]["choices"] == ["cat"] for t in tasks)
-    images = ET.parse(gallery.hand_on(tmp_path / "c.xml", "cvat")).getroot().findall("image")
+    images = ET.parse(gallery.export(tmp_path / "c.xml", "cvat")).getroot().findall("image")
     assert len(images) == 19 and [i.get("id") for i in images] == [str(n) for n in range(19)] and images[0].get("width") == "16"
     monkeypatch.setitem(sys.modules, "fiftyone", None)
     with pytest.raises(ImportError, match="pip install fiftyone"): gallery.to_fiftyone()

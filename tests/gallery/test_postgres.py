@@ -445,13 +445,14 @@ def test_a_standby_takes_over(tmp_path, photos):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    "A folder on a disk of 120 MB of its own."
-    place = tmp_path / "disk"
-    place.mkdir()
+def small_disk():
+    "A folder on a disk of 120 MB of its own, which the server's user may enter, as it may not pytest's folders."
+    place = Path(tempfile.mkdtemp(prefix="small-disk-"))
+    place.chmod(0o755)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m,mode=0777", "tmpfs", str(place)], capture_output=True).returncode: pytest.skip("nothing may be mounted here")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
+    place.rmdir()
 
 
 @pytest.mark.soak

@@ -26,9 +26,9 @@ export function setUp(given) {
   $("#teach-skip").addEventListener("click", next);
   $("#teach-form").addEventListener("submit", (event) => { event.preventDefault(); const label = $("#teach-label").value.trim(); if (label) answer(label, true); });
   $("#teach-learn").addEventListener("click", () => learn(() => api.refit(name(), "labels"), "Learned from the labels"));
-  $("#teach-strokes").addEventListener("click", () => learn(() => api.refit(name(), "pairs"), "Learned from the strokes"));
+  $("#teach-strokes").addEventListener("click", () => learn(() => api.refit(name(), "pairs"), "Learned from strokes and marks"));
   $("#teach-back").addEventListener("click", () => learn(() => api.goBack(name(), "labels"), "Labels as learned before"));
-  $("#teach-strokes-back").addEventListener("click", () => learn(() => api.goBack(name(), "pairs"), "Strokes as learned before"));
+  $("#teach-strokes-back").addEventListener("click", () => learn(() => api.goBack(name(), "pairs"), "As learned before"));
 }
 
 const name = () => page.collection().name;
