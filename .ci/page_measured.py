@@ -166,7 +166,7 @@ def pets() -> str:
 def machines() -> str:
     "What the figures were measured on."
     where = {}
-    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "page", "ranking", "feedback", "gallery", "many_machines", "service", "seed_loop", "startup", "pictures", "attacks"):
+    for script in ("pets", "open_world", "classes", "pairs", "text", "duplicates", "data_quality", "page", "ranking", "feedback", "gallery", "many_machines", "service", "seed_loop", "startup", "pictures", "precision", "attacks"):
         for machine in (run["machine"] for run in processors(script).values()):
             busy = f", busy with other work (load {machine['load']:.0f})" if machine.get("load", 0) >= 2 else ""
             where.setdefault(f"{machine['cores']} cores, {machine['cpu']}, {machine['system']}, Python {machine['python']}{busy}", []).append(f"`{script}.py`")

@@ -156,8 +156,8 @@ class SimilarityFinder:
             region: the part of the query that counts; a classifier with an encoder of its own looks at all of it
             parts: look into the pictures of a gallery that keeps parts, by the cosine, as for `Gallery.search`
         Returns: best first; never the query itself"""
-        if parts and isinstance(query, (str, Path)) and isinstance(id := query_name(self.gallery, query), int): query = id # it is left out
-        if positives is not None or negatives is not None or parts: return self.gallery.search(query, top_k, where, positives=positives, negatives=negatives, region=region, parts=parts)
+        name = query_name(self.gallery, query) if parts and isinstance(query, (str, Path)) else None # an item of the gallery is left out
+        if positives is not None or negatives is not None or parts: return self.gallery.search(name if isinstance(name, int) else query, top_k, where, positives=positives, negatives=negatives, region=region, parts=parts)
         if region is not None: pooled = pooled_inside(self.encoder, query, region)
         if top_k < 1: raise ValueError(f"top_k={top_k}: ask for at least one result")
         look, now = look_at(self.model, query, pooled), self._now()

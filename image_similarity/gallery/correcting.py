@@ -76,7 +76,7 @@ def refit_pairs(gallery: Argued, encoder: Encoder, scorer: PairScorer) -> Versio
     strokes, marks = stroked_pairs(gallery, encoder, scorer), marked_pairs(gallery, scorer)
     if not strokes[0] and not marks[0]:
         raise ValueError("nothing to learn from: mark results of a picture of the gallery as right or wrong, or brush over what should not count in two pictures of the gallery, and keep it")
-    first, second, wanted = (torch.cat([strokes[k], marks[k]]) for k in (1, 2, 3))
+    first, second, wanted = (torch.cat(both) for both in zip(strokes[1:], marks[1:], strict=True))
     pooled, rng = torch.from_numpy(gallery.catalogue.pooled()), np.random.default_rng(0)
     pooled = pooled[pooled.isfinite().all(1)]
     others = tuple(pooled[torch.from_numpy(rng.integers(0, len(pooled), OTHERS))] for _ in range(2))
