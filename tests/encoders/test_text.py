@@ -123,6 +123,7 @@ def test_every_import_gives_the_same_predictor(module):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["TextMatcher", "True", "True"]
 
 
+@pytest.mark.long
 def test_each_view_of_a_picture_is_learned_from(conse, pets):
     from image_similarity.matching.text_items import TextImageItems
     from image_similarity.matching.text_fit import text_image_data

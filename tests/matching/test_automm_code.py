@@ -76,6 +76,7 @@ def test_images_with_images(data, tmp_path):
     assert list(several) == ["auc", "accuracy", "f1"] and several["auc"] == score["auc"]
 
 
+@pytest.mark.long
 def test_texts_with_images(data):
     pytest.importorskip("sentence_transformers", reason="the extra [text] is not installed")
     image_col, text_col, test_label_col = "image", "caption", "relevance"

@@ -384,6 +384,7 @@ def test_the_same_data_gives_the_same_predictor(new, train, test, fitted):
     assert np.allclose(new(unread=True).fit(train, progress=False).predict_proba(test), fitted.predict_proba(test), atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_second_fit_continues_from_all_pairs(new, train, data):
     predictor = new().fit(train, progress=False)
     more = table_of(data, range(7, 10), 40)
@@ -439,6 +440,7 @@ def test_an_encoder_trained_end_to_end_is_kept_only_where_it_ranks_held_out_pair
     if found: assert found[1].encoder is learned and len(found[0].match) == len(split.match) and column.encoder is encoder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("whose, kept", [("nothing", True), ("things", False)])
 def test_batch_norms_that_saw_the_pictures_are_taken_only_where_they_rank_held_out_pairs_clearly_better(whose, kept, encoder, tmp_path, capsys):
     (pairs, thing), column = colours(tmp_path), ImageItems(encoder)

