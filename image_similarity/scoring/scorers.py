@@ -11,7 +11,8 @@ __all__ = ['Rows', 'COMPILED_FROM', 'norm_as_affine', 'fold_linear', 'ClassScore
 
 # %% ../../nbs/05_scoring/03_scorers.ipynb #f354b399
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -147,6 +148,11 @@ class PairScorer:
 
     @property
     def nf(self) -> int: return self.A.shape[1] // 2 if self.concat else self.A.shape[1] # numbers of an embedding
+
+    @cached_property
+    def exact(self) -> "PairScorer":
+        """In 64 bits."""
+        return replace(self, **{f.name: number.detach().double() for f in fields(self) if isinstance(number := getattr(self, f.name), torch.Tensor)})
 
     def rows(self, pooled: torch.Tensor) -> PairRows[torch.Tensor]:
         """The part of the work that each image needs once.

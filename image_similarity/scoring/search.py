@@ -257,12 +257,12 @@ def pair_index(scorer: PairScorer, pooled: Any, dtype: str = "float32") -> PairI
     return PairIndex(scorer, rows, grid, items)
 
 def item_rows(scorer: PairScorer, pooled: Any, first: int = 0) -> PairRows[np.ndarray]:
-    """What is kept of them. Raises `ValueError` for rows that are not finite.
+    """What is kept of them, the same to the last bit in whatever block, on however many threads: it is computed in 64 bits. Raises `ValueError` for rows that are not finite.
 
     Args:
         pooled: (n, 2·nf) of some images
         first: number of the first, for the message"""
-    with torch.no_grad(): return kernel_rows(scorer, scorer.rows(checked_pooled(scorer, pooled, first)))
+    with torch.no_grad(): return kernel_rows(scorer, PairRows(*(part.float() for part in scorer.exact.rows(checked_pooled(scorer, pooled, first).double()))))
 
 # %% ../../nbs/05_scoring/05_search.ipynb #836fe7a3
 SAMPLE = 20_000 # items that a grid of bytes is fitted to

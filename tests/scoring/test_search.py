@@ -16,7 +16,7 @@ from image_similarity.scoring import scorers
 from image_similarity.scoring.threads import CHUNK, in_threads
 from image_similarity.scoring.kernels import PARTS, row_logits
 from image_similarity.scoring.byte_rows import LARGEST, byte_logits, byte_query, byte_rows, fit_grid
-from image_similarity.scoring.search import PairIndex, in_bytes, pair_index
+from image_similarity.scoring.search import PairIndex, in_bytes, item_rows, pair_index
 from image_similarity.scoring.scorers import PairScorer, kernel_numbers, kernel_rows
 from image_similarity.learners.siamese_head import SiameseHead
 
@@ -382,3 +382,14 @@ def test_a_small_search_does_without_numba(monkeypatch):
     monkeypatch.setattr(pair_search, "PLAIN_BELOW", 100)
     with pytest.raises(ImportError):
         index.search(made_up_pooled(1)[0])
+
+
+def test_a_row_is_the_same_to_the_last_bit_in_any_block_on_any_number_of_threads():
+    scorer, pooled, threads = made_up_scorer(nf=640, h=128), made_up_pooled(1500, nf=640), torch.get_num_threads()
+    whole = item_rows(scorer, pooled)
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            for some in (np.arange(1500) % 4 == 1, np.arange(1500) < 37, np.arange(1500) == 17):
+                for of_all, of_part in zip(whole, item_rows(scorer, pooled[some])): np.testing.assert_array_equal(of_all[some], of_part)
+    finally: torch.set_num_threads(threads)
