@@ -70,6 +70,7 @@ def test_a_precision_that_is_none_is_refused():
 def pictures(files): return str(files[0].parent)
 
 
+@pytest.mark.long
 def test_the_command_makes_a_gallery_of_it_and_goes_on_so(pictures, tmp_path, call, quick):
     place = str(tmp_path / "g")
     assert call("index", pictures, "--gallery", place, "--precision", "bfloat16")[0] == 0

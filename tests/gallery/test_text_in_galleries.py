@@ -220,6 +220,7 @@ def pets(tmp_path_factory):
     return gallery
 
 
+@pytest.mark.long
 def test_words_against_the_packaged_encoder(pets):
     from image_similarity import ConSEEncoder, create_encoder
     encoder = ConSEEncoder(create_encoder(size=96))
