@@ -266,10 +266,7 @@ class ShardIndex:
         return PairHits(rows[best], logits[best], scores[best], sum(looked for *_, looked in parts.values()))
 
     def logits(self, pooled: Any, among: Any = None) -> np.ndarray:
-        """As `PairIndex.logits`. Raises `MissingPart`.
-
-        Args:
-            pooled, among: (n,) float32, in the order of the gallery"""
+        "As `PairIndex.logits`: (n,) float32, in the order of the gallery. Raises `MissingPart`."
         found = np.full(len(self), np.nan, np.float32)
         parts = self.shards.asked(self, "logits", {i: (np.asarray(pooled, np.float32), mask) for i, mask in self._masks(among).items()})
         for i, (places, logits) in parts.items(): found[self.rows[i][places]] = logits
