@@ -17,6 +17,7 @@ from image_similarity.groups.verdicts import Look, Verdict, compare, safety
 from image_similarity.images.opening import open_image
 
 Judged = dict[str, list[Verdict | None]]  # kind of pair: what was found of each
+Sizes = dict[str, list[int]]               # of the same pairs: the longer side of the smaller picture, pixels
 # rows of several kinds; the kinds that nothing was chosen on are marked in `chosen_on`
 FALSE = {"plain": ("wallpapers", "line_art"), "forms": ("forms",), "colour": ("shirts", "recoloured"), "views": ("views",), "bursts": ("bursts",), "near_views": ("near_views",)}
 FOUND = {"screenshot": ("screenshot", "screenshot_bare"), "watermark": ("watermark",), "crop_40": ("crop_40",), "collage": ("collage_2", "collage_3"), "inset": ("inset",),
@@ -43,18 +44,19 @@ def share_row(name: str, hits: np.ndarray, better: str = "higher", goal: float |
     return row(name, k / n, float(low), float(high), goal, better, f"{n:,} pairs")
 
 
-def judge_pairs(data: Path, n: int, training: bool = False, to_calibrate: bool = False) -> Judged:
+def judge_pairs(data: Path, n: int, training: bool = False, to_calibrate: bool = False) -> tuple[Judged, Sizes]:
     """What is found of `n` pairs of each sort in `FALSE`, a twentieth of each kind of copy. To calibrate, one of a false pair is made smaller every second time, and
     of the copies those are enough that lose nothing, an eighth of each."""
     many = {kind: max(1, n // 8) for kind in SAME_PICTURE} if to_calibrate else {kind: max(1, n // 20) for kind in COPIES}
     many |= {kind: math.ceil(n / len(kinds)) if name not in REPORTED else max(1, n // 4) for name, kinds in FALSE.items() for kind in kinds if not (to_calibrate and kind == "near_views")}
-    found: Judged = {}
+    found: Judged = {kind: [] for kind in many}
+    sizes: Sizes = {kind: [] for kind in many}
     for kind in many:
-        found[kind] = []
         for at, (a, b) in enumerate(tqdm(made_pairs(kind, many[kind], data, training, seed=0 if training else 1), kind, many[kind])): # the seeds that nobody looked at
             if to_calibrate and kind in NEGATIVES and at % 2: b = smaller(b, np.random.default_rng([many[kind], at]))
             found[kind].append(compare(looked_at(a), looked_at(b)))
-    return found
+            sizes[kind].append(min(max(open_image(file).size) for file in (a, b)))
+    return found, sizes
 
 
 def judged_rows(judged: Judged) -> list[dict]:
@@ -71,16 +73,17 @@ def judged_rows(judged: Judged) -> list[dict]:
     return rows + [share_row(f"{said}_{kind}", of((kind,), test)) for said, test in (("said_saved_again", again), ("proposed", proposed)) for kind in SAME_PICTURE]
 
 
-def calibrated(judged: Judged, margins=(.2, .3, .4, .5, .6, .7, .8, .9, 1., 1.1, 1.2, 1.3), sizes=(0, 160, 320, 640)) -> list[tuple[int, float, float]]:
-    """From which size and up to which margin, at even odds, "saved again" is right with which probability. The share of false pairs that get there is taken at the
-    upper end of its one-sided interval of 95 %. What says no more than another row is left out; the rest goes into `groups/verdicts.py`."""
-    false = [f for kind in NEGATIVES for f in judged.get(kind, [])]
-    true = [f for kind in SAME_PICTURE for f in judged[kind]]
+def calibrated(judged: Judged, sizes: Sizes, margins=(.2, .3, .4, .5, .6, .7, .8, .9, 1., 1.1, 1.2, 1.3), from_sizes=(0, 160, 320, 640)) -> list[tuple[int, float, float]]:
+    """From which size and up to which margin, at even odds among pairs of that size, "saved again" is right with which probability. The share of false pairs that
+    get there is taken at the upper end of its one-sided interval of 95 %. What says no more than another row is left out; the rest goes into `groups/verdicts.py`."""
+    def of(kinds, size: int) -> list[Verdict | None]: return [f for kind in kinds for f, s in zip(judged.get(kind, []), sizes.get(kind, [])) if s >= size]
     table: list[tuple[int, float, float]] = []
-    for size in sizes:
+    for size in from_sizes:
+        false, true = of(NEGATIVES, size), of(SAME_PICTURE, size)
+        if not false or not true: continue
         for margin in margins:
             wrong, right = (sum(f is not None and f.kind == "saved again" and f.margin <= margin and f.size >= size for f in found) for found in (false, true))
-            most, share = beta.ppf(.95, wrong + 1, len(false) - wrong), right / len(true)
+            most, share = beta.ppf(.95, wrong + 1, len(false) - wrong) if wrong < len(false) else 1., right / len(true)
             table.append((size, margin, float(share / (share + most))))
             print(f"size {size}, margin {margin}: {wrong} of {len(false)} false, {share:.3f} of {len(true)} true: {table[-1][2]:.5f}")
     needed = [r for r in table if r[2] >= .99 and not any(o != r and o[0] <= r[0] and o[1] >= r[1] and o[2] >= r[2] for o in table)]

@@ -517,8 +517,8 @@ def main():
     if args.small: make_small()
     data = data_folder(args)
     if args.pairs:
-        judged = judge_pairs(data, args.pairs, training=args.choose, to_calibrate=args.choose)
-        if args.choose: return calibrated(judged)
+        judged, sizes = judge_pairs(data, args.pairs, training=args.choose, to_calibrate=args.choose)
+        if args.choose: return calibrated(judged, sizes)
         rows = judged_rows(judged)
         return report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
     encoder = create_encoder(size=SIZE)
@@ -536,7 +536,7 @@ def main():
         unit = embeddings_of(measured.files, encoder, "measured")
         rows = duplicate_rows(measured, unit, np.stack([imagededup_hash(f) for f in measured.files]), thresholds)
         if args.czkawka: rows += czkawka_rows(args.czkawka, measured, levels)
-    rows += judged_rows(judge_pairs(data, N_PAIRS)) + whole_rows(data, encoder, args.small, args.before) + all_cluster_rows(data, encoder, args.small)
+    rows += judged_rows(judge_pairs(data, N_PAIRS)[0]) + whole_rows(data, encoder, args.small, args.before) + all_cluster_rows(data, encoder, args.small)
     report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
 
 

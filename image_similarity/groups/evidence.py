@@ -189,7 +189,7 @@ def _range(image: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
 def _equally_sharp(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     "Blur the sharper picture until they are closest; and by how much one was blurred: above 0 the first, below 0 the second."
     a, b, there = _grey(first), _grey(second), inside.astype(np.uint8)
-    def apart(a, b, by): return cv2.mean(cv2.absdiff(a, b), there)[0] * (1 + .02 * by)
+    def apart(a, b, by): return cv2.mean(cv2.min(cv2.absdiff(a, b), FAR), there)[0] * (1 + .02 * by) # a caption is not to be blurred away
     tried = [(apart(a, b, 0), 0.)]
     for sign, (sharp, soft) in ((1, (a, b)), (-1, (b, a))):
         for by in BLURS: # further only while it gets better

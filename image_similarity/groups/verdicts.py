@@ -17,7 +17,7 @@ from typing import Literal
 import cv2
 import numpy as np
 from PIL import Image
-from .evidence import Evidence, chroma, evidence, hue_change, largest, same_colours
+from .evidence import FAR, Evidence, chroma, evidence, hue_change, largest, same_colours
 from .landmarks import LOOK, Landmarks, enlarged_map, grey_look, landmark_maps, landmarks, overlay, settle, swapped
 from .placing import apply_map, frame_map, invert_map, lies_inside, pixel_places
 
@@ -213,7 +213,7 @@ def _maps(first: Look, second: Look):
         plain = max(a.std(), b.std()) < 3
         if plain and abs(np.log(a.shape[0] / a.shape[1] * b.shape[1] / b.shape[0])) > .03: return
         if plain: matrix = np.array([[a.shape[0] / b.shape[0], 0, 0], [0, a.shape[1] / b.shape[1], 0]])
-        if plain or np.abs(laid - b).mean() < max(6., .3 * b.std()): yield matrix
+        if plain or np.minimum(np.abs(laid - b), FAR).mean() < max(6., .3 * b.std()): yield matrix
 
 def _rank(look: Look) -> tuple[int, bytes, bytes]:
     "The larger picture first, of two of a size one of them, always the same."
