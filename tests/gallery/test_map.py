@@ -56,7 +56,7 @@ def test_a_copy_of_a_gallery_has_its_map_where_it_is_the_same_file(gallery, tmp_
 def test_groups_on_the_map_are_the_heaps_and_have_their_names(tmp_path):
     gallery = Gallery(None)
     heap, vectors = heaps(180)
-    gallery.import_embeddings([tmp_path / f"{i}.jpg" for i in range(180)], vectors, [f"heap {h}" if i % 3 else None for i, h in enumerate(heap)])
+    gallery.import_embeddings([tmp_path / f"{i}.jpg" for i in range(180)], vectors, [f"heap {h}" if i % 7 else None for i, h in enumerate(heap)])
     found = gallery.map(progress=False)
     assert found.clusters == [f"heap {h}" for h in heap]
     distances = np.linalg.norm(found.xy[:, None] - found.xy[None], axis=2) + 9 * np.eye(180)
