@@ -31,9 +31,9 @@ def looked_at(file: bytes) -> Look:
 
 
 def smaller(file: bytes, rng) -> bytes:
-    "The picture at .3 to .8 of its size, saved again."
+    "The picture at .3 to .8 of its size, saved again, some of them roughly."
     image, scale, buffer = open_image(file), rng.uniform(.3, .8), io.BytesIO()
-    image.resize([max(32, round(side * scale)) for side in image.size]).save(buffer, "JPEG", quality=int(rng.integers(60, 96)))
+    image.resize([max(32, round(side * scale)) for side in image.size]).save(buffer, "JPEG", quality=int(rng.integers(15, 96)))
     return buffer.getvalue()
 
 

@@ -137,12 +137,20 @@ def open_image(file: Any, at_least: int | None = None) -> Image.Image:
         if path is not None and path.suffix.lower() in RAW.suffixes and is_installed("rawpy"): return _open_raw(source, path, at_least)
         with _opened(source) as im:
             made = _decoded(im, path, at_least)
-            made.info = {} # who made it, and where, is not passed on
+            made.info = {} if at_least else _rounding(im) # who made it, and where, is not passed on
             return made
     except (FileNotFoundError, NotADirectoryError) as e: raise FileNotFoundError(f"{url or path}: there is no such file") from e
     except ImageError: raise
     except Image.DecompressionBombError as e: raise ImageError(path, "too many pixels to decode; make it smaller first") from e
     except Exception as e: raise ImageError(path, _reason(e, path, source)) from e
+
+def _rounding(im: Image.Image) -> dict[Any, Any]:
+    "What was lost when a JPEG was saved, where it is decoded as it is stored: the steps it was rounded to, and how many pixels share a colour."
+    if not isinstance(im, JpegImagePlugin.JpegImageFile) or im.info.get("adobe_transform") == 0 or _turn(im) is not None: return {}
+    if im.mode == "L" and "icc_profile" not in im.info: return {"jpeg": ((tuple(im.quantization[0]),), (1, 1))}
+    shared = {0: (1, 1), 1: (2, 1), 2: (2, 2)}.get(JpegImagePlugin.get_sampling(im))
+    if shared is None or not is_plain(im): return {}
+    return {"jpeg": ((tuple(im.quantization[im.layer[0][3]]), tuple(im.quantization[im.layer[1][3]])), shared)}
 
 def _opened(source) -> Image.Image:
     "Pillow refuses pictures of more than 179 million pixels unseen; a JPEG can be decoded smaller, so it is looked at."
