@@ -54,7 +54,7 @@ def page() -> str:
              "`nbs/01_images/06_opening.ipynb` exports `image_similarity/images/opening.py`; a room imports only from the rooms above it on this page "
              "([the picture of them](../ARCHITECTURE.md)).",
              "## The path", "For someone who wants to learn how it works: from a file to the most similar picture, how sure that is, and why. Every notebook runs in less than "
-             "a minute on a CPU, offline. The last one tells the whole story once more, from the answer backwards; who prefers that may begin with it.",
+             "a minute on a CPU, offline. The last one tells the whole story once more, from the answer backwards; if you prefer, begin with that one.",
              table([["", "chapter", "what it is for"], *([row[0], row[1], row[-1]] for row in map(line, lesson()))]),
              "## All rooms", "From the ground up. A number in bold is a place on the path."]
     for room in rooms():

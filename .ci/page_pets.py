@@ -39,7 +39,7 @@ def page() -> str:
              "## The same breed or not", "A second Siamese network, which saw 28 of the breeds. It is asked about all pairs of their test photographs, and about all pairs of "
              "photographs of the nine other breeds.",
              grid(rows, {k: v for k, v in MEASURES.items() if k not in ("accuracy", "recall_at_1", "map_at_r", "head_seconds")}, SYSTEMS),
-             f"In brackets are 95 % intervals over photographs, the goals were set beforehand, and where a figure is short of its goal it stays so. With 143 test photographs a figure is good to about "
+             f"In brackets are 95 % intervals over photographs (resampling adds to a calibration error, so that its interval lies high and may not hold the figure), the goals were set beforehand, and where a figure is short of its goal it stays so. With 143 test photographs a figure is good to about "
              f"five points. Training took {figure(rows['head_seconds'])} seconds once the photographs were embedded, on {machine['cores']} cores of {machine['cpu']}, with Python {machine['python']}, {packages}.",
              "The article's recipe is a frozen body of the same encoder at 224 pixels, three epochs of `fit_one_cycle` for each network, a hard cut at the predicted class and fifteen comparisons.",
              "## All 7,349",

@@ -68,7 +68,7 @@ def found_json(query: object, results: "Results", scores: str) -> str:
 def find(
     query: Annotated[str, typer.Argument(help="A picture; in a gallery also a text. Whatever neither is a file or folder nor looks like one is a text; --words makes it one.", metavar="QUERY", show_default=False)],
     model: Annotated[Path | None, typer.Option(help="Folder that `train` or `demo` wrote; results then have the probability of a match.", metavar="MODEL", show_default=False)] = None,
-    gallery: Annotated[Path | None, typer.Option(help="Folder or postgresql://… that `index` filled, to search instead of the model's own pictures; without a model, by the cosine of embeddings.",
+    gallery: Annotated[Path | None, typer.Option(help="Folder or postgresql://… that `index` filled, to search instead of the model's own pictures; without a model, by the cosine of embeddings. Without either: $IMAGE_SIMILARITY_GALLERY, or the one that lies here or further up.",
                                                  metavar="GALLERY", show_default=False)] = None,
     plus: Annotated[list[str] | None, typer.Option(metavar="QUERY", show_default=False, help="Look for this too, a text or a picture. May be repeated. Only without a model.")] = None,
     minus: Annotated[list[str] | None, typer.Option(metavar="QUERY", show_default=False, help="Steer away from this, a text or a picture. May be repeated. Only without a model.")] = None,
@@ -92,7 +92,7 @@ def find(
 ):
     """Find the most similar pictures.
 
-    Prints a line for each: a number, a tab, and the path. With a model the number is the probability of a match in this gallery, or ? where it cannot be stood by (--json says why, and gives pair_probability, of a pair at even odds), without one the cosine similarity to the picture or text; with
+    Prints a line for each: a number, a tab, and the path. With a model the number is the probability of a match in this gallery, or ? where none can be relied on (--json says why, and gives pair_probability, of a pair at even odds), without one the cosine similarity to the picture or text; with
     --plus or --minus it counts standard deviations above the average. A model never returns the query itself. Further columns say where the same bytes lie as well, and that a file is missing. Put -- before a name that starts with a dash."""
     if explain is not None: check_figure(explain)
     if sheet is not None: check_figure(sheet, (*FIGURE_FORMATS, ".html"))

@@ -81,7 +81,7 @@ def _write_script(wishes: "Sequence[Wish]", file: Path) -> None:
 
 def duplicates(
     gallery: Folder = None,
-    threshold: Annotated[float | None, typer.Option(min=0, max=1, show_default=False, help="How well two pictures must agree to count as copies.")] = None,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1, show_default=False, help="How well two pictures must agree to count as copies; 0.8 by default.")] = None,
     against: Annotated[Path | None, typer.Option(metavar="GALLERY", show_default=False, help="Look for copies of these pictures in another gallery instead: leaks between training and test pictures, say. Labels that disagree come first.")] = None,
     prefer: Annotated[list[Path] | None, typer.Option(metavar="FOLDER", show_default=False, help="Keep the file that lies here before others. May be repeated, the first before the second.")] = None,
     protect: Annotated[list[Path] | None, typer.Option(metavar="FOLDER", show_default=False, help="Never propose or touch a file that lies here. May be repeated.")] = None,

@@ -88,7 +88,7 @@ def tell_missing(
 
 def index(
     images: Annotated[str | None, typer.Argument(help="Folder of pictures (subfolders included), a single picture, or an address such as s3://bucket/folder. Without it: the pictures that the gallery has already.",
-                                                 metavar="[IMAGES]", show_default=False)] = None,
+                                                 metavar="IMAGES", show_default=False)] = None,
     gallery: Folder = None,
     labels: Annotated[str | None, typer.Option(metavar="name|folder|CSV", show_default=False, help="Where labels come from: the names (Beagle_12.jpg), the folders, or a CSV "
                                                "file with a column file, optionally a column label, and others that are kept as metadata. Without it there are no labels.")] = None,

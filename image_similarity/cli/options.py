@@ -31,7 +31,7 @@ def _level(level: int):
 
 Folder = Annotated[Path | None, typer.Option("--gallery", help="Folder of the gallery, or postgresql://…; by default $IMAGE_SIMILARITY_GALLERY, or the one that lies here or further up.", metavar="GALLERY", show_default=False)]
 Place = Annotated[Path, typer.Argument(help="Folder of the gallery, or postgresql://user@host/database?schema=NAME.", metavar="GALLERY", show_default=False)]
-OwnPlace = Annotated[Path | None, typer.Argument(help="Folder of the gallery, or postgresql://…; by default as for `find`.", metavar="GALLERY", show_default=False)]
+OwnPlace = Annotated[Path | None, typer.Argument(help="Folder of the gallery, or postgresql://…; by default $IMAGE_SIMILARITY_GALLERY, or the one that lies here or further up.", metavar="GALLERY", show_default=False)]
 Where = Annotated[list[str] | None, typer.Option("--where", metavar="NAME=VALUE", show_default=False, help="Only items with this label (label=cat) or metadata (year=2020). "
                                                  "May be repeated: for the same name, any of the values will do.")]
 Sheet = Annotated[Path | None, typer.Option("--sheet", metavar="OUT.png", show_default=False, help="Write a contact sheet to this file.")]

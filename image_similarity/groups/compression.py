@@ -1,4 +1,4 @@
-"""What saving as JPEG and making softer explain of the difference between two pictures, the first to half a step of its rounding.
+"""How much of the difference between two pictures JPEG compression and blurring explain; compression to half a step of its rounding.
 
 Docs: https://image-similarity.github.io/image_similarity/08_groups/compression.html.md"""
 
