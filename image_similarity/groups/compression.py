@@ -82,7 +82,7 @@ def equally_sharp(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> 
     if by < 0: second = cv2.GaussianBlur(second, (0, 0), -by)
     return first, second, by
 
-def as_saved(first: np.ndarray, second: np.ndarray, inside: np.ndarray, rounded: Sequence[Steps | None] = (None, None)) -> tuple[np.ndarray, np.ndarray, float]:
+def as_saved(first: np.ndarray, second: np.ndarray, inside: np.ndarray, rounded: Sequence[Steps | None] = (None, None)) -> tuple[np.ndarray, np.ndarray]:
     """Two pictures as close to each other as blurring and compression allow.
 
     Args:
@@ -90,12 +90,12 @@ def as_saved(first: np.ndarray, second: np.ndarray, inside: np.ndarray, rounded:
         second: (h, w, 3) float32
         inside: (h, w) bool: where both are
         rounded: what each was rounded to, where it lies here as it was saved
-    Returns: both; by how many pixels one was blurred: above 0 the first, below 0 the second"""
+    Returns: both"""
     sharp = equally_sharp(first, second, inside)
-    if not any(rounded): return sharp
+    if not any(rounded): return sharp[:2]
     ways = []
     for a, b, blurred in (sharp, (first, second, 0.))[:1 + (sharp[2] != 0)]:
         apart = a - b
         for steps, untouched in zip(rounded, (blurred <= 0, blurred >= 0)): apart = beyond_compression(apart, steps if untouched else None)
-        ways.append((float(np.minimum(np.abs(apart), FAR)[inside].mean()), np.clip(b + apart, 0, 255), b, blurred))
+        ways.append((float(np.minimum(np.abs(apart), FAR)[inside].mean()), np.clip(b + apart, 0, 255), b))
     return min(ways, key=lambda way: way[0])[1:]

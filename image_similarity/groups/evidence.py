@@ -164,8 +164,7 @@ class Evidence:
         worst: the largest difference beside what may be expected: 1 is the limit
         both: 0 where only one of the two adds something, 1 where both add as much
         adds: 0 when the first picture adds what is left over, 1 when the second does
-        where: in words
-        blurred: how much one of the two is blurred, pixels"""
+        where: in words"""
     agreement: float  # correlation that 70 % of the windows reach which show something and in which nothing is left over; 0 when there are none
     windows: int      # that agree: they overlap by half
     explained: float  # share of the windows that show something and agree
@@ -175,8 +174,7 @@ class Evidence:
     both: float       # 0 where only one of the two adds something, 1 where both add as much
     adds: int         # 0 when the first picture adds what is left over, 1 when the second does
     where: str        # in words
-    blurred: float    # how much one of the two is blurred, pixels
-    
+
     def __repr__(self): return f"Evidence(agreement {self.agreement:.2f} in {self.windows} windows, left over {self.left:.1%}: {self.where or 'nowhere'})"
 
 def _grey(image: np.ndarray) -> np.ndarray: return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -271,7 +269,7 @@ def evidence(
     offset = np.median((first - second)[inside], axis=0).astype(np.float32)
     if np.abs(offset).max() >= SHADE: offset[:] = 0
     colour = float(largest(np.abs(cv2.blur(first, (5, 5)) - cv2.blur(second, (5, 5))))[inside].mean())
-    first, second, blurred = as_saved(first, second + offset, inside, rounded)
+    first, second = as_saved(first, second + offset, inside, rounded)
     if any(rounded): colour = float(largest(np.abs(cv2.blur(first - second + offset, (5, 5))))[inside].mean())
     beyond = excess(first, second, inside)
     a, b = _grey(first), _grey(second)
@@ -284,4 +282,4 @@ def evidence(
     both, adds = who_adds(first, second, inside, left) if left.any() else (0., 0)
     worst = np.partition(_mean(beyond, 3)[inside], -4)[-4:].mean()
     return Evidence(max(0., float(np.quantile(clean, .3))) if len(clean) else 0., int((clean > CLEAR).sum()), float((clean > CLEAR).sum() / max(shown.sum(), 1)),
-                    colour, float(left[inside].mean()), float(worst), both, adds, place_words(left), blurred)
+                    colour, float(left[inside].mean()), float(worst), both, adds, place_words(left))
