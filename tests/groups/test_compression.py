@@ -91,7 +91,7 @@ def test_a_copy_that_was_saved_as_roughly_as_can_be_and_a_moment_later(photo):
     def look(file): return Look(open_image(file), lambda: open_image(file))
     first = look(saved(photo, quality=92))
     found = compare(first, look(saved(photo.resize((300, 300)), quality=10)))
-    assert found is not None and found.kind == "saved again" and found.margin < .7
+    assert found is not None and found.kind == "saved again" and found.margin < 1
     later = np.asarray(photo).copy()
     later[150:250, 150:250] = np.roll(later[150:250, 150:250], 4, axis=1) # what is in the middle has moved
     found = compare(first, look(saved(Image.fromarray(later), quality=30)))
