@@ -73,7 +73,7 @@ def judged_rows(judged: Judged) -> list[dict]:
     return rows + [share_row(f"{said}_{kind}", of((kind,), test)) for said, test in (("said_saved_again", again), ("proposed", proposed)) for kind in SAME_PICTURE]
 
 
-def calibrated(judged: Judged, sizes: Sizes, margins=(.2, .3, .4, .5, .6, .7, .8, .9, 1., 1.1, 1.2, 1.3), from_sizes=(0, 160, 320, 640)) -> list[tuple[int, float, float]]:
+def calibrated(judged: Judged, sizes: Sizes, margins=(.2, .35, .5, .7, .9, 1.1, 1.3), from_sizes=(0, 160, 320, 640)) -> list[tuple[int, float, float]]:
     """From which size and up to which margin, at even odds among pairs of that size, "saved again" is right with which probability. The share of false pairs that
     get there is taken at the upper end of its one-sided interval of 95 %. What says no more than another row is left out; the rest goes into `groups/verdicts.py`."""
     def of(kinds, size: int) -> list[Verdict | None]: return [f for kind in kinds for f, s in zip(judged.get(kind, []), sizes.get(kind, [])) if s >= size]

@@ -244,7 +244,8 @@ def compare(first: Look, second: Look) -> Verdict | None:
     return None
 
 # %% ../../nbs/08_groups/08_verdicts.ipynb #b1666ddb
-SURE: tuple[tuple[int, float, float], ...] = () # from which size, and up to which margin, "saved again" is right with which probability
+SURE: tuple[tuple[int, float, float], ...] = ((0, .35, .9992), (0, .5, .9977), (0, .7, .9972), (0, .9, .9944), (0, 1.1, .9922), (0, 1.3, .99), (160, .7, .9975), (160, .9, .9953), (160, 1.1, .9933),
+        (320, .7, .9982), (320, .9, .997), (320, 1.1, .9964), (320, 1.3, .994)) # from which size, and up to which margin, "saved again" is right with which probability
 
 def safety(found: Verdict) -> float | None:
     """How sure it is that a copy shows nothing that the other does not.
