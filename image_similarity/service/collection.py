@@ -183,7 +183,7 @@ def add_pictures(
     extra = [{**({} if file in known else {"file": name}), **metadata[file]} for file, name in files.items()] # what is known keeps its name
     bad = opened.gallery.add(list(files), [labels[file] for file in files], extra, progress=False).bad
     ids = {path: item.id for path, item in opened.gallery.catalogue.items_by_path(files).items() if item.id is not None}
-    refused = {error.path: error.reason for error in bad if error.path is not None}
+    refused = {error.path: error.reason for error in bad if error.path is not None and error.path in files} # the gallery may look again at others, which are somebody's own
     for path in refused: path.unlink(missing_ok=True)
     return ids, known, BadImages(ImageError(files[path], reason) for path, reason in refused.items())
 
