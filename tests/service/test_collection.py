@@ -52,3 +52,40 @@ def test_of_what_cannot_be_read_only_what_was_sent_is_deleted(tmp_path):
         kept = [f for f in collection.pictures.rglob("*") if f.is_file()]
     assert own[1].read_bytes() == b"damaged since"
     assert ([i.file for i in answer.items], [s.file for s in answer.skipped], len(kept)) == (["new.png"], ["text.jpg"], 1)
+
+
+def test_what_cannot_be_opened_or_look_at_pictures_is_refused_alone(tmp_path):
+    root = tmp_path / "root"
+    own = [paint(tmp_path / "mine" / f"{n}.png", n) for n in range(3)]
+    for name in ("older", "strange"): made(root / name, *own)  # this package cannot make a `Tiny` again
+    catalogue = Gallery(root / "older").catalogue
+    catalogue.renew({**catalogue.fact("encoder"), "kind": "encoder", "reading": 1})  # whose pictures an earlier version read
+    catalogue.close()
+    (root / "damaged").mkdir()
+    (root / "damaged" / "gallery.sqlite").write_text("no database at all")
+    with warnings.catch_warnings(), TestClient(create_app(root), base_url="http://localhost") as client:
+        warnings.simplefilter("ignore")  # of the older one
+        assert client.put("/v1/collections/new").status_code == 201
+        listed = {c["name"]: c["text"] for c in client.get("/v1/collections").json()["collections"]}
+        assert [*listed] == ["new", "older", "strange"] and not listed["older"] and not listed["strange"]
+        for name, says in (("older", "an earlier version read them"), ("strange", "looks at pictures with tiny")):
+            answer = client.post(f"/v1/collections/{name}/search", content=own[0].read_bytes(), headers={"Content-Type": "image/png"})
+            assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+            assert answer.json()["message"].startswith(f"{name}: cannot look at pictures") and says in answer.json()["message"] and str(tmp_path) not in answer.text
+        assert sorted(r["id"] for r in client.post("/v1/collections/strange/search", json={"item": 1}).json()["results"]) == [2, 3]
+        assert (client.get("/v1/collections/damaged").status_code, client.get("/readyz").status_code) == (500, 200)
+        assert client.post("/v1/collections/new/items", files=[("files", ("0.png", own[0].read_bytes()))]).json()["items"][0]["status"] == "new"
+
+
+@pytest.mark.parametrize("linked", ["the folder", "its parent"])
+def test_a_root_that_is_a_link_is_served_as_where_it_leads(tmp_path, linked):
+    made(tmp_path / "real" / "root" / "pets", paint(tmp_path / "mine.png", 1))
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "root" if linked == "the folder" else tmp_path / "real")
+    with collection_of(tmp_path / "link" if linked == "the folder" else tmp_path / "link" / "root") as collection:
+        answer = sent(collection, paint(tmp_path / "one.png", 2), paint(tmp_path / "two.png", 3))
+        assert [i.file for i in answer.items] == ["one.png", "two.png"]
+        opened = collection.now()
+        told = details(collection, opened, answer.items[0].id, at_home=True)
+        assert (told["sent"], told["path"]) == (True, None)
+        assert remove(collection, [i.id for i in answer.items]) == 2
+        assert not [f for f in collection.pictures.rglob("*") if f.is_file()]
