@@ -43,11 +43,12 @@ async def begin(request: Request, name: CollectionName) -> JobInfo:
     return await run_in_threadpool(begun, service, name, "duplicates")
 
 def begun(service: Service, name: str, kind: str) -> JobInfo:
-    """The job of this kind that is not done yet, or else a new one.
+    """The job of this kind that is not done yet, or else a new one. Raises `Refused` for a collection that is served as it is.
 
     Args:
         name: of a collection
         kind: of the job"""
+    service.collections[name].check_writing()
     for id in service.jobs.active(name):
         if (job := service.jobs[id]).kind == kind: return job
     job = service.jobs.add(new_id(), name, kind)

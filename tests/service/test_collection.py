@@ -15,6 +15,7 @@ from image_similarity.gallery.gallery import Gallery
 from image_similarity.service.app import create_app
 from image_similarity.service.collection import Collections
 from image_similarity.service.collection_routes import add_uploads
+from image_similarity.service.databases import alone
 from image_similarity.service.protocol import AddOptions
 from image_similarity.service.whole import details, remove
 
@@ -89,3 +90,36 @@ def test_a_root_that_is_a_link_is_served_as_where_it_leads(tmp_path, linked):
         assert (told["sent"], told["path"]) == (True, None)
         assert remove(collection, [i.id for i in answer.items]) == 2
         assert not [f for f in collection.pictures.rglob("*") if f.is_file()]
+
+
+def test_a_single_gallery_answers_what_reads_refuses_what_writes_and_stays_as_it_is(tmp_path):
+    own = [paint(tmp_path / "mine" / f"{n}.png", n) for n in range(4)]
+    own.append(tmp_path / "mine" / "again.png")
+    own[4].write_bytes(own[0].read_bytes())
+    place = made(tmp_path / "my.gallery", *own)
+    def state(): return {f.relative_to(place).as_posix(): (f.stat().st_size, f.stat().st_mtime_ns, f.stat().st_ino) for f in [place, *place.rglob("*")]}
+    before = state()
+    app = create_app(place)
+    with alone(place), alone(place), TestClient(app, base_url="http://localhost") as client:  # any number may read it
+        app.state.service.collections["my_gallery"].now().gallery.encoder = Tiny()  # which this package cannot make
+        at, picture = "/v1/collections/my_gallery", {"content": own[1].read_bytes(), "headers": {"Content-Type": "image/png"}}
+        assert [c["items"] for c in client.get("/v1/collections").json()["collections"]] == [5]
+        for rest in ("", "/items", "/items/1", "/items/1/image", "/items/1/thumbnail", "/items/1/full", "/items/1/details", "/items/1/ranking", "/items/1/recommendations", "/table", "/feedback"):
+            assert client.get(at + rest).status_code == 200, rest
+        assert client.post(f"{at}/search", **picture).json()["results"][0]["id"] == 2
+        assert client.post(f"{at}/search", json={"item": 1, "top_k": 1}).json()["results"][0]["id"] == 5
+        assert client.post(f"{at}/argue", json={"item": 1, "right": [2], "wrong": [3]}).status_code == 200
+        assert client.post(f"{at}/export", json={"ids": [1, 2], "kind": "zip"}).status_code == 200
+        copies = client.get(f"{at}/duplicates").json()["groups"]
+        assert [(g["keep"]["id"], [c["item"]["id"] for c in g["copies"]]) for g in copies] == [(1, [5])] or [(g["keep"]["id"], [c["item"]["id"] for c in g["copies"]]) for g in copies] == [(5, [1])]
+        files = {"files": [("files", ("0.png", own[0].read_bytes()))]}
+        for method, rest, sent in (
+            ("POST", "/items", files), ("DELETE", "/items/1", {}), ("DELETE", "", {}), ("PUT", "", {}), ("POST", "/duplicates", {}), ("POST", "/decisions", {"json": {"first": 1, "second": 5, "verdict": "keep both"}}),
+            ("POST", "/map", {}), ("PUT", "/map", {}), ("POST", "/inspection", {}), ("POST", "/labels", {"json": {"changes": [{"ids": [1], "label": "a"}]}}), ("POST", "/exclusions", {"json": {"ids": [1]}}),
+            ("POST", "/removals", {"json": {"ids": [1]}}), ("POST", "/feedback/answers", {"json": {"item": 1, "label": "a"}}), ("POST", "/feedback/refit", {}),
+        ):
+            answer = client.request(method, at + rest, **sent)
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden") and "served as it is" in answer.json()["message"], (method, rest, answer.text)
+        assert client.get("/v1/jobs").json()["jobs"] == []
+        assert state() == before
+    assert state() == before
