@@ -16,6 +16,7 @@ from image_similarity.service.app import create_app
 from image_similarity.service.collection import Collections
 from image_similarity.service.collection_routes import add_uploads
 from image_similarity.service.databases import alone
+from image_similarity.service.lanes import copies_kept
 from image_similarity.service.protocol import AddOptions
 from image_similarity.service.whole import details, remove
 
@@ -123,3 +124,25 @@ def test_a_single_gallery_answers_what_reads_refuses_what_writes_and_stays_as_it
         assert client.get("/v1/jobs").json()["jobs"] == []
         assert state() == before
     assert state() == before
+
+
+def test_what_was_decided_about_equal_files_is_open_again_when_another_comes_for_the_page_and_the_command(tmp_path):
+    own = [paint(tmp_path / "mine" / "0.png", 0)]
+    for n in (1, 2):
+        own.append(tmp_path / "mine" / f"{n}.png")
+        own[n].write_bytes(own[0].read_bytes())
+    place = made(tmp_path / "root" / "pets", *own[:2])
+    app = create_app(tmp_path / "root")
+    with TestClient(app, base_url="http://localhost") as client:
+        collection = app.state.service.collections["pets"]
+        def decided(): assert client.post("/v1/collections/pets/decisions", json={"first": 1, "second": 2, "verdict": "keep both"}).status_code == 204
+        def shown():  # files on the page, and those that the command tells
+            copies_kept(place, collection.copies, lambda *_: None)
+            return [[1 + len(g["copies"]) for g in client.get("/v1/collections/pets/duplicates/kept").json()["groups"]], [1 + len(g.copies) for g in Gallery(place).duplicates(progress=False)]]
+        assert shown() == [[2], [2]]
+        decided()
+        assert shown() == [[], []]
+        Gallery(place, Tiny()).add(own[2], progress=False)
+        assert shown() == [[3], [3]]
+        decided()  # of all three
+        assert shown() == [[], []]
