@@ -39,7 +39,7 @@ def collection_of(root, name="pets"):
     collections.close()
 
 
-def sent(collection, *files): return add_uploads(collection, [UploadFile(io.BytesIO(f.read_bytes()), filename=f.name) for f in files], AddOptions())
+def sent(collection, *files): return add_uploads(collection, [UploadFile(io.BytesIO(f.read_bytes()), filename=f.name) for f in files], AddOptions.model_validate({}))
 
 
 def test_of_what_cannot_be_read_only_what_was_sent_is_deleted(tmp_path):
