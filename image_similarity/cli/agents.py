@@ -34,9 +34,9 @@ class Tools:
         self.gallery, self.finder = gallery, finder
 
     def about(self) -> dict:
-        "How many pictures there are, their labels, the names of their metadata, and whether similarities are probabilities."
+        "How many pictures there are, their labels, the names of their metadata, and what the scores of a search are."
         return {"items": len(self.gallery), "labels": {label or "": n for label, n in self.gallery.catalogue.label_counts().items()}, "metadata": self.gallery.catalogue.names(),
-                "scores": "probability of a match" if self.finder is not None else "cosine"}
+                "scores": "cosine" if self.finder is None else "cosine by item and by words; by picture what the model ranks by, with the probability of a match beside it"}
 
     def search_by_picture(self, path: str, top_k: int = 10, label: str | None = None) -> list[dict]:
         "The most similar pictures to a file on this machine, best first. `label` narrows it to pictures of this label."

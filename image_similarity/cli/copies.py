@@ -79,6 +79,14 @@ def _write_script(wishes: "Sequence[Wish]", file: Path) -> None:
     freed = shell_script(wishes, file)
     say(f"{len(wishes):,} file{'s'[:len(wishes) != 1]}, {megabytes(freed)}: read {line_path(file)}, then run it: sh {line_path(file)}")
 
+def _allowed(wishes: "Sequence[Wish]", protect: Sequence[Path]) -> "list[Wish]":
+    "Those against which nothing speaks; of the others it is told what does."
+    from image_similarity.gallery.acting import why_not
+    folders = [folder.resolve() for folder in protect]
+    left = {wish: why for wish in wishes if (why := why_not(wish, "trash", folders))}
+    for wish, why in left.items(): complain(f"left alone: {line_path(wish.path)}: {why}")
+    return [wish for wish in wishes if wish not in left]
+
 def duplicates(
     gallery: Folder = None,
     threshold: Annotated[float | None, typer.Option(min=0, max=1, show_default=False, help="How well two pictures must agree to count as copies; 0.8 by default.")] = None,
@@ -120,7 +128,11 @@ def duplicates(
         kept.catalogue.decide(remembered)
         say(f"{len(remembered):,} decision{'s'[:len(remembered) != 1]} remembered, {len(wishes):,} file{'s'[:len(wishes) != 1]} to delete"
             + (": add --trash, --move FOLDER or --script FILE" if wishes and how is None and script is None else ""))
-        if script is not None: return _write_script(wishes, script)
+        if script is not None:
+            allowed = _allowed(wishes, protect or ())
+            _write_script(allowed, script)
+            if len(allowed) < len(wishes): raise typer.Exit(1)
+            return
         return None if how is None else _act(kept, wishes, how, move, protect or (), dry_run, json)
     from image_similarity.gallery.acting import proposed
     from image_similarity.groups.duplicates import THRESHOLD

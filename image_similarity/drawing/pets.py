@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from ..images.progress import progress_bar
+from ..images.replacing import user_cache
 
 from .animals import POSES
 from .breeds import BREEDS, Breed, choose_breeds
@@ -98,8 +99,7 @@ def default_folder(recipe: dict) -> Path:
     Args:
         recipe: what is drawn
     Returns: in the user's cache"""
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    return cache / 'image_similarity' / 'sample_pets-{n_breeds}x{n_per_breed}-{size}px-seed{seed}-v{drawing}'.format(**recipe)
+    return user_cache() / 'sample_pets-{n_breeds}x{n_per_breed}-{size}px-seed{seed}-v{drawing}'.format(**recipe)
 
 # %% ../../nbs/02_drawing/08_pets.ipynb #463be81f
 def _save(image, path, **options):

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..images.opening import READING
-from ..images.replacing import replaced_whole
+from ..images.replacing import replaced_whole, user_cache
 
 # %% ../../nbs/04_encoders/02_converted.ipynb #c0n00006
 def load_openvino() -> Any:
@@ -104,12 +104,11 @@ KEPT = 8   # converted networks that stay in the cache
 FORMAT = 4 # of what is kept; raised when networks are converted in another way
 
 def cached_file(key: str) -> Path:
-    """Where a converted network is kept: below `$XDG_CACHE_HOME`, or else `~/.cache`.
+    """Where a converted network is kept, in the user's cache.
 
     Args:
         key: tells networks apart, such as `encoder.fingerprint`"""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "image_similarity" / "runtimes" / f"{key}-{FORMAT}.safetensors"
+    return user_cache() / "runtimes" / f"{key}-{FORMAT}.safetensors"
 
 def _digest(parts: dict[str, np.ndarray]) -> np.ndarray:
     return np.frombuffer(b"".join(hashlib.sha256(parts[name].data).digest() for name in sorted(parts)), np.uint8)

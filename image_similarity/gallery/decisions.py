@@ -39,6 +39,13 @@ class Decision:
     @property
     def pair(self) -> tuple[str, str]: return min(self.first, self.second), max(self.first, self.second) # the two, whichever was named first
 
+    def holds(self, files: int) -> bool:
+        """Whether it still says all: of equal files there may be a new one.
+
+        Args:
+            files: of the same bytes as the first that there are now"""
+        return self.first != self.second or files <= self.files
+
 # %% ../../nbs/09_gallery/04_decisions.ipynb #decid007
 How = Literal["trash", "move", "hardlink", "reflink"]
 State = Literal["begun", "done", "undone", "failed"] # "begun" is what a process that was killed leaves

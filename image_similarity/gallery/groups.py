@@ -103,8 +103,7 @@ def unsettled(
         except (ImageError, OSError): return "" # gone meanwhile, which nobody has decided about
     def is_settled(group: DuplicateGroup, copy: Copy) -> bool:
         decided = decisions.get(Decision(content(group.keep), content(copy.path), "keep both").pair)
-        if decided is None or decided.first != decided.second: return decided is not None
-        return decided.files >= 1 + sum(c.kind == "same bytes" for c in group.copies) # or else there is a new one
+        return decided is not None and decided.holds(1 + sum(c.kind == "same bytes" for c in group.copies))
     left = [replace(g, copies=[c for c in g.copies if not is_settled(g, c)]) for g in groups]
     return [g for g in left if g.copies]
 

@@ -24,7 +24,7 @@ from .postgres_schema import exact_json
 from .postgres_search import PostgresSearch
 from .postgres_server import PostgresServer
 from ..images.remote import as_url
-from ..images.replacing import replaced_whole
+from ..images.replacing import replaced_whole, user_cache
 
 # %% ../../nbs/09_gallery/30_postgres_database.ipynb #5b839e5f
 PART = 2**26 # bytes of a file that are kept in one row
@@ -61,8 +61,7 @@ class PostgresDatabase(PostgresSearch):
     @property
     def home(self) -> Path:
         """A folder of this machine, for caches; it may not be there yet."""
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return cache / "image_similarity" / "galleries" / self.id
+        return user_cache() / "galleries" / self.id
 
     def put_files(self, folder: Path) -> None:
         """Keep what the encoder consists of. For one who is writing.

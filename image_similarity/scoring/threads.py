@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..images.replacing import replaced_whole
+from ..images.replacing import replaced_whole, user_cache
 
 T = TypeVar("T")
 
@@ -45,8 +45,8 @@ TRIALS, TELLING = 6, 8192 # so many for each, of so many rows: some milliseconds
 def ahead_file() -> Path:
     """Where distances are kept.
 
-    Returns: below `$XDG_CACHE_HOME`, or else `~/.cache`"""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "image_similarity" / "ahead.json"
+    Returns: in the user's cache"""
+    return user_cache() / "ahead.json"
 
 def processor() -> str:
     "Its kind, and how many cores it has."

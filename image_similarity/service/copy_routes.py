@@ -8,6 +8,7 @@ Docs: https://image-similarity.github.io/image_similarity/13_service/copy_routes
 __all__ = ['router', 'KeptDuplicates', 'CopyDecision', 'begin', 'begun', 'kept', 'decide']
 
 # %% ../../nbs/13_service/20_copy_routes.ipynb #cpyrt002
+from collections import Counter
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -43,11 +44,12 @@ async def begin(request: Request, name: CollectionName) -> JobInfo:
     return await run_in_threadpool(begun, service, name, "duplicates")
 
 def begun(service: Service, name: str, kind: str) -> JobInfo:
-    """The job of this kind that is not done yet, or else a new one.
+    """The job of this kind that is not done yet, or else a new one. Raises `Refused` for a collection that is served as it is.
 
     Args:
         name: of a collection
         kind: of the job"""
+    service.collections[name].check_writing()
     for id in service.jobs.active(name):
         if (job := service.jobs[id]).kind == kind: return job
     job = service.jobs.add(new_id(), name, kind)
@@ -66,11 +68,14 @@ def _kept(collection: Collection, opened: Opened, limit: int) -> KeptDuplicates:
     try: told = found_before(collection.copies, catalogue.ids())
     except FileNotFoundError as e: raise Refused("not_found", f"{collection.name}: copies were not looked for yet; POST …/duplicates does so") from e
     decisions = catalogue.decisions()
-    hashes = {str(path): item.hash for path, item in catalogue.items_by_path([r["path"] for r in told["records"]]).items()} if decisions else {}
+    hashes = {str(path): item.hash or "" for path, item in catalogue.items_by_path([r["path"] for r in told["records"]]).items()} if decisions else {}
+    equal = Counter((record["group"], hashes.get(record["path"])) for record in told["records"])
     left, keep = [], ""
     for record in told["records"]:
-        if record["keep"]: keep = record["path"]
-        elif Decision(hashes.get(keep) or "", hashes.get(record["path"]) or "", "keep both").pair in decisions: continue
+        if record["keep"]: keep = hashes.get(record["path"], "")
+        else:
+            decided = decisions.get(Decision(keep, hashes.get(record["path"], ""), "keep both").pair)
+            if decided is not None and decided.holds(equal[record["group"], keep]): continue
         left.append(record)
     return KeptDuplicates(**copy_groups(opened, left, limit).model_dump(), partial=told["partial"], stale=told["stale"])
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..gallery.opening import is_gallery
 from ..gallery.paths import as_address
 
 # %% ../../nbs/13_service/04_databases.ipynb #dbase006
@@ -76,12 +77,12 @@ def heard_databases() -> Databases | None:
 # %% ../../nbs/13_service/04_databases.ipynb #dbase010
 @contextmanager
 def alone(root: Path, databases: Databases = Databases()) -> Iterator[None]:
-    """One service for a folder: two would do its jobs twice, unless their queue is in a database. Raises `ValueError` when another is at work.
+    """One service for a folder: two would do its jobs twice, unless their queue is in a database. A gallery has no jobs and is only read. Raises `ValueError` when another is at work.
 
     Args:
         root: of the service
         databases: what of it is in PostgreSQL"""
-    if databases.jobs is not None: yield; return
+    if databases.jobs is not None or is_gallery(root): yield; return
     (root / ".service").mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / ".service" / "service.lock")
     try: lock.acquire(timeout=0)

@@ -115,6 +115,7 @@ class JobRunner:
 
 def _why(code: int, log: Path) -> str:
     "What to say of a process that has not said anything."
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     if code < 0: return f"the process was killed (signal {-code}), perhaps because there was too little memory; send fewer pictures at once"
+    try: lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except FileNotFoundError: lines = [] # another service has cancelled the job, and cleared its folder
     return f"the process ended with {code}: {lines[-1] if lines else 'there was no output'}"

@@ -71,7 +71,8 @@ def read_tuning(place: Path) -> "Tuning | None":
     """How the encoder is to learn, as `write_task` was told.
 
     Args:
-        place: None leaves the encoder as it is"""
+        place: of the job
+    Returns: None leaves the encoder as it is"""
     from image_similarity.learners.encoder_tuning import Tuning
     options = TrainOptions(**json.loads((place / "task.json").read_text(encoding="utf-8")).get("options", {}))
     return Tuning(options.loss, options.fine_tune, options.lr or Tuning.lr, seconds=options.time_limit) if options.loss or options.fine_tune else None
@@ -256,7 +257,10 @@ def measured(finder, data, embedded) -> dict[str, float]:
     """How good a model is, on what was held out.
 
     Args:
-        finder, data, embedded: the figures that `JobResult` has"""
+        finder: `SimilarityFinder`
+        data: `LabelledImages`
+        embedded: `Embedded` of these
+    Returns: the figures that `JobResult` has; none where nothing was held out"""
     from image_similarity.finder.evaluation import evaluate, part_of
     if not len(data.valid): return {}
     asked = data.valid[:MEASURED]

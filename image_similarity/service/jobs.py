@@ -110,7 +110,7 @@ class Jobs:
         Args:
             id: from `new_id`
             collection: name of the collection that it is for
-            kind: 'train' or 'index'
+            kind: 'train', 'index', 'duplicates', 'map' or 'inspect'
             skipped: what was left out already"""
         self._run(_ADD, (id, collection, kind, _listed(skipped, self._root), _now()))
         self._run(_FORGET, [_now(DAYS)])

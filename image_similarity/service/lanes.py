@@ -72,15 +72,16 @@ class Lanes:
 _COMMAND = [sys.executable, "-c", "from image_similarity.service.lanes import main; main()"]
 _OFTEN = .25 # seconds between two looks whether somebody still waits
 
-def copies(folder: str, threshold: float, within: dict | None) -> list[dict]:
+def copies(folder: str, threshold: float, within: dict | None, read_only: bool) -> list[dict]:
     """The copies in a gallery.
 
     Args:
         folder: of a gallery
         within: conditions on the items
+        read_only: write nothing into it
     Returns: as `Duplicates.to_records` gives them"""
     from image_similarity.gallery.gallery import Gallery
-    return Gallery(folder).duplicates(threshold, within, progress=False).to_records()
+    return Gallery(folder, read_only=read_only).duplicates(threshold, within, progress=False).to_records()
 
 def main() -> None:
     "Of the other process: what to do comes in, what came of it goes out, both as JSON."
@@ -91,17 +92,18 @@ def main() -> None:
     except (ValueError, OSError) as e: found = {"error": one_line(e)}
     json.dump(found, sys.stdout)
 
-async def copies_apart(request: Request, lane: Lane, folder: str | Path, threshold: float, within: dict | None) -> list[dict]:
+async def copies_apart(request: Request, lane: Lane, folder: str | Path, threshold: float, within: dict | None, read_only: bool = False) -> list[dict]:
     """`copies`, for as long as somebody waits for it.
 
     Args:
         folder: of a gallery
         within: conditions on the items
+        read_only: write nothing into it, what was seen of its pictures neither
     Returns: as `copies` gives them"""
     async with lane.place(request):
         threads = {name: str(max(1, (os.cpu_count() or 1) // 2)) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "LOKY_MAX_CPU_COUNT")}
         process = subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **threads})
-        said = asyncio.ensure_future(anyio.to_thread.run_sync(process.communicate, json.dumps([str(folder), threshold, within]).encode(), limiter=lane._threads))
+        said = asyncio.ensure_future(anyio.to_thread.run_sync(process.communicate, json.dumps([str(folder), threshold, within, read_only]).encode(), limiter=lane._threads))
         try:
             while not (await asyncio.wait({said}, timeout=_OFTEN))[0]:
                 if await request.is_disconnected(): raise Refused("timeout", "nobody waits for this any more")

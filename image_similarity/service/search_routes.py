@@ -121,7 +121,7 @@ async def duplicates(request: Request, name: CollectionName,
     opened, within = await opened_of(request, name), await run_in_threadpool(conditions, where)
     n = await run_in_threadpool(count_items, opened, within)
     if n > MOST: raise Refused("invalid", f"{name}: {n:,} items are too many to compare while you wait ({MOST:,} at most); ask for a part of them (where), or run `image_similarity duplicates --gallery {name}` in the service's folder")
-    found = await copies_apart(request, service_of(request).lanes.apart, opened.place, threshold, within) if n else []
+    found = await copies_apart(request, service_of(request).lanes.apart, opened.place, threshold, within, opened.gallery.catalogue.read_only) if n else []
     return await run_in_threadpool(copy_groups, opened, found, limit)
 
 def copy_groups(opened: Opened, records: list[dict], limit: int) -> DuplicatesAnswer:

@@ -37,7 +37,7 @@ def serve(
     if find_spec("fastapi") is None: raise ImportError("image_similarity serve needs more than is installed; pip install 'image_similarity[serve]'")
     from image_similarity.service.databases import alone, read_databases
     with listening(host, port) as (sock, address):
-        with alone(Path(os.path.abspath(root)), read_databases(root)): # complains before torch is loaded
+        with alone(Path(os.path.realpath(root)), read_databases(root)): # complains before torch is loaded
             from image_similarity.service.app import create_app
             app = create_app(root, token, hosts=allow_host or ())
             app.state.held = True

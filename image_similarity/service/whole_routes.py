@@ -179,15 +179,11 @@ def _forget(file: str) -> None:
     except FileNotFoundError: pass
 
 # %% ../../nbs/13_service/21_whole_routes.ipynb #a1770007
-def _begin(service: Service, name: str, kind: str) -> JobInfo:
-    service.collections[name].check_writing()
-    return begun(service, name, kind)
-
 @router.post("/map", status_code=202)
 async def draw_map(request: Request, name: CollectionName) -> JobInfo:
     "Draw the map anew, in the background; the job that does so already, if there is one. Pictures that come later are placed by `PUT`."
     await opened_of(request, name)
-    return await run_in_threadpool(_begin, service_of(request), name, "map")
+    return await run_in_threadpool(begun, service_of(request), name, "map")
 
 @router.put("/map")
 async def place_new(request: Request, name: CollectionName) -> Changed:
@@ -196,6 +192,7 @@ async def place_new(request: Request, name: CollectionName) -> Changed:
     return Changed(items=await service.lanes.writing.run(request, _placed, service.collections[name], opened))
 
 def _placed(collection: Collection, opened) -> int:
+    collection.check_writing()
     if not len(opened.gallery.catalogue.places()): raise Refused("not_found", f"{collection.name}: has no map yet; POST …/map draws one")
     with collection.writing() as now:
         n = len(now.gallery.catalogue.without_place())
@@ -206,7 +203,7 @@ def _placed(collection: Collection, opened) -> int:
 async def inspect(request: Request, name: CollectionName) -> JobInfo:
     "Look for what is wrong, in the background; the job that does so already, if there is one."
     await opened_of(request, name)
-    return await run_in_threadpool(_begin, service_of(request), name, "inspect")
+    return await run_in_threadpool(begun, service_of(request), name, "inspect")
 
 @router.get("/inspection")
 async def found(request: Request, name: CollectionName) -> Findings:

@@ -200,6 +200,18 @@ def test_decisions_of_a_report_are_remembered_and_acted_on(call, gallery, photos
     assert code == 1 and "changed; look for copies again" in err and (photos / "other.png").exists()
 
 
+def test_a_script_deletes_of_what_was_decided_nothing_that_is_protected_or_has_changed(call, gallery, photos, tmp_path):
+    keep, first, second, safe = photos / "a.png", photos / ODD[0], photos / ODD[1], paint(photos / "safe" / "b.png", 1)
+    hashes = [content_hash(keep)] * 2
+    told, script = tmp_path / "decisions.json", tmp_path / "delete.sh"
+    told.write_text(json.dumps({"decisions": [{"keep": str(keep), "copy": str(file), "hashes": hashes, "verdict": "delete"} for file in (first, second, safe)]}))
+    paint(second, 5) # another picture since
+    code, out, err = call("duplicates", "--gallery", gallery.folder, "--decisions", told, "--script", script, "--protect", photos / "safe")
+    assert (code, out) == (1, "") and "b.png: is protected" in err and "changed; look for copies again" in err and "1 file," in err
+    subprocess.run(["sh", script], check=True, capture_output=True)
+    assert keep.exists() and safe.exists() and second.exists() and not first.exists()
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"decisions": 1}', '{"decisions": [{"keep": "a", "copy": "b", "hashes": ["x"], "verdict": "delete"}]}',
                                   '{"decisions": [{"keep": "a", "copy": "b", "hashes": ["x", "y"], "verdict": "burn"}]}'])
 def test_what_holds_no_decisions_is_refused(call, gallery, tmp_path, text):
