@@ -34,7 +34,7 @@ from ..gallery.correcting import refit_pairs, scorer_at_work
 from ..gallery.feedback import Version
 from ..gallery.gallery import Gallery
 from ..gallery.remembering import query_name
-from ..gallery.shards import pairs_of
+from ..gallery.shards import Shards, pairs_of
 from ..gallery.searching import rows_where
 from ..gallery.acknowledged import FILE
 from ..gallery.sqlite_file import unwritten
@@ -88,7 +88,8 @@ class SimilarityFinder:
     def _set_up(self, model: Model, gallery: Gallery) -> None:
         self._own, self.gallery = model, checked_gallery(model, gallery)
         self.model = replace(model, scorer=scorer_at_work(gallery, model.scorer))
-        self._pairs = pairs_of(gallery, self.scorer, self._on)
+        before, self._pairs = self.__dict__.get("_pairs"), pairs_of(gallery, self.scorer, self._on)
+        if isinstance(before, Shards): before.close() # its rows are in the memory of other machines
         self._last = self._saved = None
 
     @property
@@ -264,13 +265,15 @@ class SimilarityFinder:
         return [(query, features_of(self.encoder, image)) for _, image in self.images]
 
     def save(self, folder: str | Path, with_gallery: bool = True) -> Path:
-        """Raises `TypeError` that names the layers of a learner that could not be built again, `ValueError` if the folder is something else.
+        """Raises `TypeError` that names the layers of a learner that could not be built again, `ValueError` if the folder is something else, or holds the gallery and that is not saved with it.
 
         Args:
             folder: made, or replaced if it is a model folder
             with_gallery: False: it takes load(folder, gallery) to search with it"""
         parts = {which: kept_record(self._learners, self._read, which) for which in HEADS}
         place = Path(os.path.realpath(folder))
+        if not with_gallery and self.gallery.folder is not None and self.gallery.folder.is_relative_to(place):
+            raise ValueError(f"{place}: holds the gallery of this finder, which would be lost with the folder that is replaced; save it too, or into another folder")
         with unwritten(place / FILE), written_whole(place) as beside:
             if self.gallery.folder == place: self.gallery.catalogue.follow() # with all that others have added
             if with_gallery: self.gallery.save_to(beside)
