@@ -79,7 +79,7 @@ def calibrated(judged: Judged, sizes: Sizes, margins=(.2, .3, .4, .5, .6, .7, .8
     def of(kinds, size: int) -> list[Verdict | None]: return [f for kind in kinds for f, s in zip(judged.get(kind, []), sizes.get(kind, [])) if s >= size]
     table: list[tuple[int, float, float]] = []
     for size in from_sizes:
-        false, true = of(NEGATIVES, size), of(SAME_PICTURE, size)
+        false, true = of(NEGATIVES, size), of((kind for kind in SAME_PICTURE if kind != "stretch"), size) # what is stretched is called edited
         if not false or not true: continue
         for margin in margins:
             wrong, right = (sum(f is not None and f.kind == "saved again" and f.margin <= margin and f.size >= size for f in found) for found in (false, true))

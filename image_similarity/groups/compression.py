@@ -57,7 +57,7 @@ def beyond_compression(difference: np.ndarray, steps: Steps | None) -> np.ndarra
     return np.stack(left, -1) @ _TO_RGB.T
 
 # %% ../../nbs/08_groups/05_compression.ipynb #c0mp0015
-BLURS = (.5, .8, 1.2, 1.8, 2.6) # that one of the two may have been blurred by, pixels
+BLURS = (.4, .5, .65, .8, 1., 1.2, 1.5, 1.8, 2.2, 2.6) # that one of the two may have been blurred by, pixels
 FAR = 24. # of 255: an error from which it does not matter how large it is
 
 def equally_sharp(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -82,7 +82,7 @@ def equally_sharp(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> 
     if by < 0: second = cv2.GaussianBlur(second, (0, 0), -by)
     return first, second, by
 
-def as_saved(first: np.ndarray, second: np.ndarray, inside: np.ndarray, rounded: Sequence[Steps | None] = (None, None)) -> tuple[np.ndarray, np.ndarray, float]:
+def as_saved(first: np.ndarray, second: np.ndarray, inside: np.ndarray, rounded: Sequence[Steps | None] = (None, None)) -> tuple[np.ndarray, np.ndarray, bool]:
     """Two pictures as close to each other as blurring and compression allow.
 
     Args:
@@ -90,12 +90,12 @@ def as_saved(first: np.ndarray, second: np.ndarray, inside: np.ndarray, rounded:
         second: (h, w, 3) float32
         inside: (h, w) bool: where both are
         rounded: what each was rounded to, where it lies here as it was saved
-    Returns: both; by how many pixels one was blurred: above 0 the first, below 0 the second"""
+    Returns: both, and whether compression is explained"""
     sharp = equally_sharp(first, second, inside)
-    if not any(rounded): return sharp
+    if not any(rounded): return *sharp[:2], False
     ways = []
     for a, b, blurred in (sharp, (first, second, 0.))[:1 + (sharp[2] != 0)]:
-        apart = a - b
-        for steps, untouched in zip(rounded, (blurred <= 0, blurred >= 0)): apart = beyond_compression(apart, steps if untouched else None)
-        ways.append((float(np.minimum(np.abs(apart), FAR)[inside].mean()), np.clip(b + apart, 0, 255), b, blurred))
+        apart, known = a - b, [steps for steps, untouched in zip(rounded, (blurred <= 0, blurred >= 0)) if steps and untouched]
+        for steps in known: apart = beyond_compression(apart, steps)
+        ways.append((float(np.minimum(np.abs(apart), FAR)[inside].mean()), np.clip(b + apart, 0, 255), b, bool(known)))
     return min(ways, key=lambda way: way[0])[1:]
