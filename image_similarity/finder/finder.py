@@ -27,14 +27,14 @@ from ..explain.parts import Only, PartPairs, brushed, part_pairs
 from ..explain.results import Result, Results
 from .candidates import class_places
 from .comparing import compared_pairs, files_by_label, show_pair
-from .folder import HEADS, Model, checked_gallery, own_gallery, read_model, where_kept, write_model
+from .folder import HEADS, Model, checked_gallery, own_gallery, place_for, read_model, where_kept, write_model
 from .kept_learners import gallery_in_memory, kept_record, model_of, rebuilt_learner
 from .looking import Moment, answered, class_agreement, look_at, spent_by
 from ..gallery.correcting import refit_pairs, scorer_at_work
 from ..gallery.feedback import Version
 from ..gallery.gallery import Gallery
 from ..gallery.remembering import query_name
-from ..gallery.shards import Shards, pairs_of
+from ..gallery.shards import pairs_of
 from ..gallery.searching import rows_where
 from ..gallery.acknowledged import FILE
 from ..gallery.sqlite_file import unwritten
@@ -88,8 +88,7 @@ class SimilarityFinder:
     def _set_up(self, model: Model, gallery: Gallery) -> None:
         self._own, self.gallery = model, checked_gallery(model, gallery)
         self.model = replace(model, scorer=scorer_at_work(gallery, model.scorer))
-        before, self._pairs = self.__dict__.get("_pairs"), pairs_of(gallery, self.scorer, self._on)
-        if isinstance(before, Shards): before.close() # its rows are in the memory of other machines
+        self._pairs = pairs_of(gallery, self.scorer, self._on, self.__dict__.get("_pairs"))
         self._last = self._saved = None
 
     @property
@@ -271,9 +270,7 @@ class SimilarityFinder:
             folder: made, or replaced if it is a model folder
             with_gallery: False: it takes load(folder, gallery) to search with it"""
         parts = {which: kept_record(self._learners, self._read, which) for which in HEADS}
-        place = Path(os.path.realpath(folder))
-        if not with_gallery and self.gallery.folder is not None and self.gallery.folder.is_relative_to(place):
-            raise ValueError(f"{place}: holds the gallery of this finder, which would be lost with the folder that is replaced; save it too, or into another folder")
+        place = place_for(self.gallery, folder, with_gallery)
         with unwritten(place / FILE), written_whole(place) as beside:
             if self.gallery.folder == place: self.gallery.catalogue.follow() # with all that others have added
             if with_gallery: self.gallery.save_to(beside)
