@@ -23,7 +23,7 @@ from .finder import SimilarityFinder
 from ..images.errors import BadImages
 from ..metrics.intervals import Interval, bootstrap_interval, image_bootstrap
 from ..metrics.ranking import average_precision_at_r, query_recall_at_k
-from ..scoring.open_world import Side, nearness, other_side, side_scores, trained_side
+from ..scoring.open_world import SHORT, Side, looked_again, nearness, other_side, side_scores, trained_side
 from ..metrics.pairs import auc_statistic, balanced_accuracy
 
 # %% ../../nbs/10_finder/07_evaluation.ipynb #9407af30
@@ -106,14 +106,20 @@ class Answers:
     logits: np.ndarray          # (Q, Q) of a match between the images themselves
     same: np.ndarray            # (Q, Q) bool, the same picture twice
 
-def _weighted(finder: SimilarityFinder, places: np.ndarray, logits: np.ndarray, cosines: np.ndarray, posterior: np.ndarray, there: np.ndarray, near: float) -> np.ndarray:
-    "(G,) scores of one query, as a search ranks them."
+def _weighted(
+    finder: SimilarityFinder, places: np.ndarray, between: Callable[[np.ndarray], np.ndarray], logits: np.ndarray, cosines: np.ndarray, posterior: np.ndarray, there: np.ndarray, near: float,
+) -> np.ndarray:
+    "(G,) ranks of the items for one query, the best highest, as a search of the whole gallery ranks them."
     world, n, scores = finder.model.world, len(places), np.full(len(places), -np.inf)
     whole = Side(np.arange(n), logits, cosines, np.append(posterior, 0.)[places])
     trained, others = (whole.take(np.flatnonzero(there & (places < len(posterior) if own else places >= len(posterior)))) for own in (True, False))
     trained, others = trained_side(trained, n), other_side(others, world.cosine, n)
+    if world.again.kind != "off": others = looked_again(others, world.cosine, between(others.rows[:SHORT]), world.again)
     known = world.known_log_odds(trained, others, near)
-    for side, found in zip((trained, others), side_scores(trained, others, known - world.bar)): scores[side.rows] = found
+    found, rows = np.concatenate(side_scores(trained, others, known - world.bar)), np.concatenate([trained.rows, others.rows])
+    order = np.argsort(-found, kind="stable")
+    later = (found[order][1:] != found[order][:-1]) | (order[1:] >= len(trained.rows)) # the others have an order of their own beside their scores
+    scores[rows[order[:1]]], scores[rows[order[1:]]] = 0, -np.cumsum(later)
     return scores
 
 def ask(finder: SimilarityFinder, data: LabelledImages, embedded: Embedded, progress: bool = True) -> Answers:
@@ -134,7 +140,10 @@ def ask(finder: SimilarityFinder, data: LabelledImages, embedded: Embedded, prog
     places = class_places(kinds, finder.classes.labels)
     cosines = (rows.unit @ finder.scorer.rows(gallery).unit.T).double().numpy()
     near = np.ones(len(pooled)) if finder.model.references is None else nearness(rows.unit.numpy(), finder.model.references.numpy())
-    scores = np.stack([_weighted(finder, places, *one) for one in zip(logits, cosines, posterior.double().numpy(), ~itself, near.tolist())])
+    def between(chosen: np.ndarray) -> np.ndarray: # (k, k) logits of items of the gallery
+        some = finder.scorer.rows(gallery[torch.from_numpy(chosen)])
+        return finder.scorer.logits(some, some).numpy()
+    scores = np.stack([_weighted(finder, places, between, *one) for one in zip(logits, cosines, posterior.double().numpy(), ~itself, near.tolist())])
     relevant = (labels[:, None] == np.array(kinds)[None]) & ~itself
     return Answers(labels, posterior, logits, scores, relevant,
                    finder.scorer.logits(rows, rows).numpy(), same_contents(pooled, pooled).numpy())

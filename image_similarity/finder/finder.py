@@ -27,7 +27,7 @@ from ..explain.parts import Only, PartPairs, brushed, part_pairs
 from ..explain.results import Result, Results
 from .candidates import class_places
 from .comparing import compared_pairs, files_by_label, show_pair
-from .folder import HEADS, Model, checked_gallery, own_gallery, read_model, where_kept, write_model
+from .folder import HEADS, Model, checked_gallery, own_gallery, place_for, read_model, where_kept, write_model
 from .kept_learners import gallery_in_memory, kept_record, model_of, rebuilt_learner
 from .looking import Moment, answered, class_agreement, look_at, spent_by
 from ..gallery.correcting import refit_pairs, scorer_at_work
@@ -88,7 +88,7 @@ class SimilarityFinder:
     def _set_up(self, model: Model, gallery: Gallery) -> None:
         self._own, self.gallery = model, checked_gallery(model, gallery)
         self.model = replace(model, scorer=scorer_at_work(gallery, model.scorer))
-        self._pairs = pairs_of(gallery, self.scorer, self._on)
+        self._pairs = pairs_of(gallery, self.scorer, self._on, self.__dict__.get("_pairs"))
         self._last = self._saved = None
 
     @property
@@ -264,13 +264,13 @@ class SimilarityFinder:
         return [(query, features_of(self.encoder, image)) for _, image in self.images]
 
     def save(self, folder: str | Path, with_gallery: bool = True) -> Path:
-        """Raises `TypeError` that names the layers of a learner that could not be built again, `ValueError` if the folder is something else.
+        """Raises `TypeError` that names the layers of a learner that could not be built again, `ValueError` if the folder is something else, or holds the gallery and that is not saved with it.
 
         Args:
             folder: made, or replaced if it is a model folder
             with_gallery: False: it takes load(folder, gallery) to search with it"""
         parts = {which: kept_record(self._learners, self._read, which) for which in HEADS}
-        place = Path(os.path.realpath(folder))
+        place = place_for(self.gallery, folder, with_gallery)
         with unwritten(place / FILE), written_whole(place) as beside:
             if self.gallery.folder == place: self.gallery.catalogue.follow() # with all that others have added
             if with_gallery: self.gallery.save_to(beside)

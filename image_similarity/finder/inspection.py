@@ -265,7 +265,7 @@ def apply_fixes(gallery: Gallery, file: str | Path) -> dict[str, int]:
     return {what: sum(what in fixes for fixes in plan.values()) for what in FIXES}
 
 def undo_fixes(gallery: Gallery) -> int:
-    """Take back all that `apply_fixes` did. An item that had no label before keeps the new one.
+    """Take back all that `apply_fixes` did, and exclusions made on the page as well. An item that had no label before keeps the new one.
 
     Returns: items that are as they were"""
     changed = [item for item in gallery.items() if "label_before" in item.metadata or item.metadata.get("excluded") is True]

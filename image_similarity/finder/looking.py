@@ -238,7 +238,10 @@ def as_results(
 # %% ../../nbs/10_finder/03_looking.ipynb #cover001
 def candidates_of_classes(now: Moment, look: Look, sides: Sides) -> Cover:
     """Args:
-        now, look, sides: one item of each class, the likeliest first"""
+        now: the gallery
+        look: what the model sees in the query
+        sides: of the gallery
+    Returns: one item of each class, the likeliest first"""
     return cover(sides.trained, sides.others, lambda row: now.view.labels[row], sides.swayed(0), look.world.item_log_odds(sides.others, False, sides.known, sides.near))
 
 def spent_by(now: Moment, look: Look, label: str) -> float | None:

@@ -122,6 +122,10 @@ def _do(how: How, wish: Wish, to: Path | None) -> Path | None: # where the file 
     elif how == "reflink": reflinked(wish.keep, wish.path)
     return to if how == "move" else wish.path
 
+def _was_not_done(act: Act) -> bool: # of a reflink nobody can say, and taking it back does no harm
+    if act.how == "hardlink": return not (act.path.exists() and act.keep.exists() and act.path.samefile(act.keep))
+    return act.how != "reflink" and act.path.exists() and not (act.to and act.to.exists())
+
 def _take_back(act: Act) -> Path:
     "Raises `OSError` or `ValueError`, which say where the file lies, where it cannot be done."
     if act.how in ("hardlink", "reflink"):
@@ -209,13 +213,13 @@ class Acting:
         done, left, freed = [], [], 0
         for act in reversed(self.catalogue.acts(max(open_runs)) if open_runs else []):
             if act.state not in ("begun", "done") or act.id is None: continue
-            if act.state == "begun" and act.path.exists() and not (act.to and act.to.exists()): # killed before anything was done
+            if act.state == "begun" and _was_not_done(act): # killed before
                 self.catalogue.end_act(act.id, "failed")
                 continue
             try: place = _take_back(act)
             except (OSError, ValueError, ImageError) as e:
                 left.append((act.path, one_line(e)))
-                if isinstance(e, FileNotFoundError): self.catalogue.end_act(act.id, "failed") # for good: the next time, the run before has its turn
+                if isinstance(e, (FileNotFoundError, ValueError)): self.catalogue.end_act(act.id, "failed") # for good: the next time, the run before has its turn
             else:
                 self._give_back(act)
                 done.append((act.path, place))

@@ -84,6 +84,7 @@ def copy_catalogue(source: FeedbackCatalogue, target: FeedbackCatalogue, progres
     carry_parts(source, target)
     with target.writing():
         carry_words(source, target)
+        if (parts := source.fact("parts")) is not None: target.set_fact("parts", parts) # `add` goes on filling them
         target.set_fact("copied", {"items": len(target), "revision": source.revision()[0]})
     return Copied(len(target), written)
 

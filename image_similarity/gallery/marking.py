@@ -43,7 +43,7 @@ def _example(gallery: Argued, example: Any) -> tuple[np.ndarray, int | None, obj
     "Vector, the id when it is an item, and what to show. Raises `ValueError` for words."
     query = as_query(example)
     if isinstance(query, (str, Path)):
-        item = gallery.catalogue.items_by_path([path := item_path(Path(query), gallery.catalogue.folder)]).get(path)
+        item = gallery.catalogue.items_by_path([path := item_path(Path(query), gallery.catalogue.folder, gallery.catalogue.database is not None)]).get(path)
         if item is not None and item.id is not None: return *seen_vector(gallery, item.id)[:2], query # no need to look at it again
     if isinstance(query, Mixture): raise ValueError(f"{query}: good and bad examples are pictures; give words alone, or a picture")
     return seen_vector(gallery, query)
@@ -92,8 +92,9 @@ class Suggestion:
     def __repr__(self): return f"{self.item.path.name}: is it {self.guess}, like {self.like.path.name}?" if self.like is not None else f"{self.item.path.name}: what is it?"
 
 def labelled_rows(gallery: Argued) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Args:
-        gallery: rows (N, D), ids (N,), labels (N,) or None, of items that were looked at"""
+    """Of the items that were looked at.
+
+    Returns: rows (N, D), ids (N,), labels (N,) or None"""
     rows, ids, alive, middle = gallery._searcher.roots()
     labels, kept = gallery.catalogue.labels(), np.flatnonzero(alive)
     return without(rows[kept], middle), ids[kept], np.array([labels.get(id) for id in ids[kept].tolist()], object)

@@ -37,6 +37,7 @@ if TYPE_CHECKING: # these load torch
 def network_of(gallery: Asked) -> "Encoder":
     "What has a map of what is where. Raises `ValueError` for an encoder that has none."
     encoder = gallery.encoder
+    if isinstance(own := getattr(encoder, "encoder", None), PooledEncoder): encoder = own # of one whose looks are shared out among machines
     if isinstance(encoder, PooledEncoder): return encoder.encoder
     raise ValueError(f"{encoder}: gives a vector of the whole picture only, so that its parts cannot be searched; make the gallery with an encoder from create_encoder()")
 
@@ -74,12 +75,12 @@ class _PartCatalogue:
 
     def vectors_since(self, revision: int = -1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for ids, parts in self.catalogue.parts_since(revision): yield ids, parts.view("<f4")
+    def removed_since(self, revision: int) -> list[int]: return self.catalogue.removed_since(revision) + self.catalogue.without_parts() # of another picture by now
 
 def part_rows(gallery: Argued) -> tuple[np.ndarray, np.ndarray]:
     """The parts of all items, up to date.
 
-    Args:
-        gallery: (N, B) int8, and (N,) ids; -1 for nobody's"""
+    Returns: (N, B) int8, and (N,) ids; -1 for nobody's"""
     searcher, encoder = gallery._searcher, gallery.catalogue.fact("encoder")
     with searcher._lock:
         cache = searcher._rows.get("parts")
@@ -138,8 +139,9 @@ def part_answers(gallery: Argued, query: Any, region: "Region | None", into: boo
     if not keeps_parts(gallery.catalogue): raise ValueError("this gallery keeps no parts of its pictures; open it with Gallery(…, regions=True), and add() looks at them")
     from image_similarity.encoders.regions import grid_boxes
     unit = unit_vector(gallery, vector)
-    rows, alive = gallery._searcher.now("cosine")
-    ids = gallery._searcher.rows("cosine").ids[:len(rows)]
+    with gallery._searcher._lock: # of one moment, whatever other threads add
+        cache = gallery._searcher.rows("cosine")
+        rows, ids, alive = cache.rows, cache.ids, cache.alive
     scores, boxes = np.where(alive, rows @ unit, -np.inf), np.full(len(rows), -1)
     data, owners = part_rows(gallery)
     if len(data):

@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from .decisions import Act, Decision, Remembers, State
+from .decisions import ACT_COLUMNS, Act, Decision, Remembers, State
 from .postgres_database import path_bytes
 from .postgres_server import PostgresServer
 
 # %% ../../nbs/09_gallery/31_postgres_decisions.ipynb #bf4246cd
-_COLUMNS = ", ".join(f.name if f.name != "to" else "place" for f in fields(Act)) # `to` is a word of SQL
 _PATHS = "path", "keep", "to"
 
 def _kept(path: Path | None) -> bytes | None: return None if path is None else path_bytes(path)
@@ -47,7 +46,7 @@ class PostgresDecisions(Remembers):
         del row["id"] # the database gives it
         numbers = None if pooled is None else np.ascontiguousarray(pooled, "<f4").tobytes()
         with self.writing():
-            found = self.server.run(f"INSERT INTO acts({_COLUMNS.removeprefix('id, ')}, pooled) VALUES ({'%s, ' * len(row)}%s) RETURNING id", [*row.values(), numbers]).fetchone()
+            found = self.server.run(f"INSERT INTO acts({ACT_COLUMNS.removeprefix('id, ')}, pooled) VALUES ({'%s, ' * len(row)}%s) RETURNING id", [*row.values(), numbers]).fetchone()
         assert found is not None
         return found[0]
 
@@ -55,7 +54,7 @@ class PostgresDecisions(Remembers):
         with self.writing(): self.server.run("UPDATE acts SET state = %s, place = coalesce(%s::bytea, place) WHERE id = %s", [state, _kept(to), id])
 
     def acts(self, run: int | None = None) -> list[Act]:
-        rows = self.server.rows(f"SELECT {_COLUMNS} FROM acts WHERE %s::bigint IS NULL OR run = %s::bigint ORDER BY id", [run, run])
+        rows = self.server.rows(f"SELECT {ACT_COLUMNS} FROM acts WHERE %s::bigint IS NULL OR run = %s::bigint ORDER BY id", [run, run])
         return [self._act(dict(zip((f.name for f in fields(Act)), row))) for row in rows]
 
     def _act(self, row: dict[str, Any]) -> Act:

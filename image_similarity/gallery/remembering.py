@@ -36,7 +36,7 @@ def query_name(gallery: Argued, query: Any) -> int | str:
     if isinstance(query, (int, np.integer)): return int(query)
     if isinstance(query, str) and re.fullmatch("[0-9a-f]{32}", query): return query
     if isinstance(query, (str, Path)):
-        item = gallery.catalogue.items_by_path([path := item_path(Path(query), gallery.catalogue.folder)]).get(path)
+        item = gallery.catalogue.items_by_path([path := item_path(Path(query), gallery.catalogue.folder, gallery.catalogue.database is not None)]).get(path)
         if item is not None and item.id is not None: return item.id
     if isinstance(query, (str, Path, bytes)): return content_hash(Path(query) if isinstance(query, str) else query)
     raise ValueError(f"{given_name(query)}: marks are kept for an item, or for a picture in a file")

@@ -288,9 +288,12 @@ class ShardIndex:
             known = known | {int(row): unit for i, units in parts.items() for row, unit in zip(asked[i], units)}
         return np.stack([known[row] for row in rows.tolist()])
 
-def pairs_of(gallery: Gallery, scorer: PairScorer, on: str | None) -> GalleryPairs | Shards:
+def pairs_of(gallery: Gallery, scorer: PairScorer, on: str | None, before: GalleryPairs | Shards | None = None) -> GalleryPairs | Shards:
     """The rows of a gallery for one Siamese head, here or in parts on a cluster. Raises what either raises.
 
     Args:
-        on: HOST:PORT of a cluster's head, or auto; None for this process"""
-    return GalleryPairs(gallery, scorer) if on is None else Shards(gallery, scorer, on)
+        on: HOST:PORT of a cluster's head, or auto; None for this process
+        before: what these take the place of; its parts are let go"""
+    made = GalleryPairs(gallery, scorer) if on is None else Shards(gallery, scorer, on)
+    if isinstance(before, Shards): before.close()
+    return made

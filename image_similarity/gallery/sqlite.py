@@ -283,10 +283,10 @@ class SqliteCatalogue(SqliteDecisions, Catalogue):
         copy = SqliteCatalogue(folder)
         self.file.copy_to(copy.file)
         with copy.writing():
-            moved = [(kept_path(path, home), id) for id, path in self.paths().items()]
+            moved = [(kept_path(full_path(self._path(id, path), self.folder), home), id) for id, path in copy.file.rows("SELECT id, path FROM items")] # of that moment
             copy.file.run("UPDATE items SET path = id") # so that none takes a path that another is about to leave
             copy.file.run_many("UPDATE items SET path = ? WHERE id = ?", moved)
-            copy.file.run_many(MOVE_ACTS, self._moved_acts(home))
+            copy.file.run_many(MOVE_ACTS, self._moved_acts(copy.file, home))
             copy.file.run_many("DELETE FROM facts WHERE name = ?", [(name,) for name in facts])
             for name, value in facts.items():
                 if value is not None: copy.set_fact(name, value)

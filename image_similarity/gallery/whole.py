@@ -69,9 +69,15 @@ def label_studio_tasks(items: list[Item], root: Path) -> list[dict]:
 
 def _local(item: Item, root: Path) -> str:
     if (url := as_url(item.path)) is not None: return url
-    if not item.path.is_relative_to(root): raise ValueError(f"{item.path}: lies outside {root}, so Label Studio would not find it; give a folder above all pictures")
+    if (name := _below(item.path, root)) is None: raise ValueError(f"{item.path}: lies outside {root}, so Label Studio would not find it; give a folder above all pictures")
     from urllib.parse import quote
-    return f"/data/local-files/?d={quote(item.path.relative_to(root).as_posix())}"
+    return f"/data/local-files/?d={quote(name)}"
+
+def _below(path: Path, root: Path) -> str | None: # its name from there, also where one of the two is given by way of a link
+    if as_url(path) is not None: return None
+    if not path.is_relative_to(root): root = root.resolve()
+    if not path.is_relative_to(root): path = path.parent.resolve() / path.name
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else None
 
 # %% ../../nbs/09_gallery/37_whole.ipynb #5f33000c
 def cvat_annotations(items: list[Item], root: Path) -> ET.Element:
@@ -86,7 +92,7 @@ def cvat_annotations(items: list[Item], root: Path) -> ET.Element:
     for name in sorted({item.label for item in items if item.label is not None}):
         ET.SubElement(ET.SubElement(labels, "label"), "name").text = name
     shown = ((item, size) for item in items if item.metadata.get("excluded") is not True and (size := _size(item)) is not None)
-    named = [(item.path.relative_to(root).as_posix() if item.path.is_relative_to(root) else item.path.name, item, size) for item, size in shown]
+    named = [(_below(item.path, root) or item.path.name, item, size) for item, size in shown]
     for number, (name, item, size) in enumerate(sorted(named, key=lambda one: one[0])):
         image = ET.SubElement(top, "image", id=str(number), name=name, width=str(size[0]), height=str(size[1]))
         if item.label is not None: ET.SubElement(image, "tag", label=item.label, source="manual")
@@ -110,7 +116,7 @@ def write_for(items: list[Item], file: str | Path, format: str, root: str | Path
     if format not in FORMATS: raise ValueError(f"format={format!r}: choose one of {', '.join(FORMATS)}")
     ending = {"fiftyone": "", "label-studio": ".json", "cvat": ".xml"}[format]
     if file.suffix.lower() != ending: raise ValueError(f"{file}: {format} reads {f'a {ending}; end it so' if ending else 'a folder; give it a name without an ending'}")
-    above = common_folder(item.path for item in items) if root is None else Path(root).resolve()
+    above = common_folder(item.path for item in items) if root is None else Path(os.path.abspath(root))
     if format == "cvat": texts = {file: ET.tostring(cvat_annotations(items, above), encoding="unicode", xml_declaration=True)}
     elif format == "label-studio": texts = {file: json.dumps(label_studio_tasks(items, above), ensure_ascii=False, indent=1)}
     else:

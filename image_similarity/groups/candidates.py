@@ -143,7 +143,7 @@ def hash_candidates(signatures: Sequence[Signature], split: int | None = None, m
 
 # %% ../../nbs/08_groups/07_candidates.ipynb #5c0a7b12
 def plain_candidates(signatures: Sequence[Signature], split: int | None = None) -> np.ndarray:
-    """Plain pictures of one shape and nearly one colour, each with the first of them: their hashes say nothing.
+    """Plain pictures of one shape and nearly one colour, each with the first of them, or the first of the other side: their hashes say nothing.
 
     Args:
         split: as for `hash_candidates`
@@ -153,7 +153,9 @@ def plain_candidates(signatures: Sequence[Signature], split: int | None = None) 
         boxes: dict[tuple[int, ...], list[int]] = {}
         for i, s in enumerate(signatures):
             if s.plain: boxes.setdefault((round(30 * float(np.log(s.width / s.height))), *((value + shift) // 8 for value in s.colour)), []).append(i)
-        pairs |= {(places[0], i) for places in boxes.values() for i in places[1:] if split is None or places[0] < split <= i}
+        for places in boxes.values():
+            n = 1 if split is None else sum(i < split for i in places)
+            if 0 < n < len(places): pairs |= {(places[0], i) for i in places[n:]} | {(i, places[n]) for i in places[:n]}
     return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
 # %% ../../nbs/08_groups/07_candidates.ipynb #43e6ad16

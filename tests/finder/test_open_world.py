@@ -10,7 +10,7 @@ import torch
 from conftest import few_pairs
 from image_similarity.drawing.pets import sample_pets
 from image_similarity.encoders.encoder import create_encoder, embed
-from image_similarity.finder.evaluation import part_of
+from image_similarity.finder.evaluation import ask, part_of
 from image_similarity.finder.finder import SimilarityFinder
 from image_similarity.gallery.gallery import Gallery
 from image_similarity.images.datasets import LabelledImages
@@ -102,6 +102,11 @@ def test_looking_again_ranks_new_classes_by_what_their_pictures_say_of_each_othe
     found = finder.search(world.files[query], 5, where={"label": names}, pooled=world.embedded.pooled[query])
     assert [r.path for r in found] == [world.files[shown[i]] for i in sorted(range(len(shown)), key=lambda i: -scores[i])[:5]]
     assert [r.score for r in found] == sorted((r.score for r in found), reverse=True)
+    asked = np.flatnonzero(world.held)[::3]  # what is measured is what is found
+    answers = ask(finder, LabelledImages([world.files[i] for i in asked], list(world.labels[asked]), np.ones(len(asked), bool)), part_of(world.embedded, asked))
+    for i, scores in zip(asked, answers.scores):
+        whole = finder.search(world.files[i], len(finder), pooled=world.embedded.pooled[i])
+        assert [finder.files[row] for row in np.argsort(-scores, kind="stable")] == [r.path for r in whole]
 
 
 def test_what_is_unlike_anything_is_doubted(world):

@@ -246,3 +246,12 @@ def test_a_head_that_does_not_fit_is_noticed_when_the_learner_is_asked_for(model
 def test_a_copy_is_opened_from_its_folder(resnets, data):
     finder = SimilarityFinder.load(resnets)
     for other in (deepcopy(finder), pickle.loads(pickle.dumps(finder))): assert [r.path for r in other.search(data.files[0], 3)] == [r.path for r in finder.search(data.files[0], 3)]
+
+
+def test_a_folder_is_not_replaced_by_a_model_alone_while_its_gallery_is_searched(model, tmp_path):
+    finder = SimilarityFinder.load(model)
+    before = sorted(f.name for f in model.iterdir())
+    with pytest.raises(ValueError, match="holds the gallery of this finder"): finder.save(model, with_gallery=False)
+    assert sorted(f.name for f in model.iterdir()) == before and len(SimilarityFinder.load(model)) == len(finder)
+    alone = finder.save(tmp_path / "alone", with_gallery=False)
+    assert len(SimilarityFinder.load(alone, model)) == len(finder)

@@ -102,8 +102,9 @@ def test_the_kept_file_is_never_lost_by_way_of_links(gallery, photos, tmp_path):
     assert len(gallery.acting.act(wishes, "move", tmp_path / "away", progress=False).left) == 2 and keep.exists()
 
 
+@pytest.mark.parametrize("how", ["move", "hardlink"])
 @pytest.mark.parametrize("after", [False, True])
-def test_a_kill_in_the_middle_is_taken_back(gallery, photos, tmp_path, after):
+def test_a_kill_in_the_middle_is_taken_back(gallery, photos, tmp_path, after, how):
     code = """
 import os, sys
 from pathlib import Path
@@ -114,14 +115,15 @@ def killed(how, wish, to):
     if sys.argv[1] == "True": do(how, wish, to)
     os._exit(9)
 acting._do = killed
-folder, keep, copy, away = map(Path, sys.argv[2:])
-acting.Acting(SqliteCatalogue(folder)).act([acting.Wish(keep, copy, "same bytes")], "move", away, progress=False)"""
+how, *paths = sys.argv[2:]
+folder, keep, copy, away = map(Path, paths)
+acting.Acting(SqliteCatalogue(folder)).act([acting.Wish(keep, copy, "same bytes")], how, away if how == "move" else None, progress=False)"""
     before, items = names(photos), state(gallery)
-    done = subprocess.run([sys.executable, "-c", code, *map(str, (after, gallery.folder, photos / "a.png", photos / ODD[0], tmp_path / "away"))], check=False)
+    done = subprocess.run([sys.executable, "-c", code, *map(str, (after, how, gallery.folder, photos / "a.png", photos / ODD[0], tmp_path / "away"))], check=False)
     assert done.returncode == 9
-    assert len(names(photos)) == len(before) - after and [act.state for act in gallery.acting.log()] == ["begun"]
+    assert len(names(photos)) == len(before) - (after and how == "move") and (photos / "a.png").stat().st_nlink == 1 + (after and how == "hardlink") and [act.state for act in gallery.acting.log()] == ["begun"]
     assert len(gallery.acting.undo().done) == after
-    assert names(photos) == before and state(gallery) == items and gallery.acting.log()[0].state == ("undone" if after else "failed")
+    assert names(photos) == before and (photos / "a.png").stat().st_nlink == 1 and state(gallery) == items and gallery.acting.log()[0].state == ("undone" if after else "failed")
 
 
 def test_nothing_is_overwritten_when_something_is_taken_back(gallery, photos, tmp_path):
@@ -142,6 +144,17 @@ def test_hard_links_free_bytes_and_the_gallery_goes_on(gallery, photos):
     assert gallery.check().ok and not again.done and all("is the same file" in why for _, why in again.left)
     added = gallery.add(photos, progress=False)
     assert added.new == added.changed == 0 and len(gallery.acting.undo().done) == 4 and (photos / "a.png").stat().st_nlink == 1
+
+
+def test_a_link_whose_file_changed_since_stays_and_the_run_before_has_its_turn(gallery, photos, tmp_path):
+    first, second, *_ = proposed(gallery.duplicates(progress=False))
+    gallery.acting.act([first], "move", tmp_path / "away", progress=False)
+    gallery.acting.act([second], "hardlink", progress=False)
+    second.path.unlink()
+    new = paint(second.path, 7).read_bytes()
+    outcome = gallery.acting.undo()
+    assert not outcome.done and "was changed since" in outcome.left[0][1] and second.path.read_bytes() == new
+    assert gallery.acting.undo().done == [(first.path, first.path)] and first.path.exists()
 
 
 def test_files_share_bytes_where_the_file_system_can_and_stay_as_they_are_elsewhere(gallery, photos):

@@ -15,9 +15,10 @@ from PIL import Image
 
 from image_similarity.gallery import sqlite
 from image_similarity.gallery.catalogue import Catalogue, Item, NoSuchItem
-from image_similarity.gallery.decisions import Remembers, SqliteDecisions
+from image_similarity.gallery.decisions import Act, Remembers, SqliteDecisions
 from image_similarity.gallery.gallery import Gallery
 from image_similarity.gallery.sqlite import SqliteCatalogue
+from image_similarity.gallery.sqlite_file import SqliteFile
 
 # --- files of earlier versions
 
@@ -204,6 +205,19 @@ def test_a_gallery_is_pickled_and_copied_by_its_path(gallery):
     memory = Gallery()
     for way in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match=r"keep it with save_to\(folder\), and open it with Gallery\(folder\)"): way(memory)
+
+
+def test_a_copy_is_of_the_moment_of_its_vectors(gallery, tmp_path, monkeypatch):
+    catalogue, backup, before = gallery.catalogue, SqliteFile.copy_to, {item.id: item.path for item in gallery.items()}
+    act = catalogue.begin_act(Act(None, 1, "2026-01-01T12:00:00Z", "move", gallery.files[0], gallery.files[1], None, "beef", 1, 0o644, 0, {}))
+    def and_then(self, other): # others go on
+        backup(self, other)
+        gallery.remove(gallery.ids[0])
+        catalogue.end_act(act, "done", tmp_path / "away.png")
+    monkeypatch.setattr(SqliteFile, "copy_to", and_then)
+    copy = SqliteCatalogue(gallery.save_to(tmp_path / "copy"))
+    assert len(gallery) == len(before) - 1 and {item.id: item.path for item in copy.items()} == before
+    assert [(a.state, a.to) for a in copy.acts()] == [("begun", None)]
 
 
 def test_an_encoder_that_was_given_goes_along_as_long_as_nothing_is_kept(tmp_path):

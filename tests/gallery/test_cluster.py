@@ -151,6 +151,9 @@ def test_parts_on_a_cluster_answer_as_one_machine_does(cluster, node, address, s
     same()
     copied = pickle.loads(pickle.dumps(there))
     alike(copied.search(small.query, 5), here.search(small.query, 5))
+    before = copied._pairs
+    assert before._actors and copied.go_back(0) == 0 and not before._actors  # what no longer answers holds no rows
+    alike(copied.search(small.query, 5), here.search(small.query, 5))
     for finder in (there, copied): finder._pairs.close()
 
 

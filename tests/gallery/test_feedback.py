@@ -1,4 +1,6 @@
 "What people say of a gallery, and parts of its pictures, beside all that happens to a gallery."
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,8 +8,10 @@ from PIL import Image
 from image_similarity.drawing.pets import draw_pet
 from image_similarity.encoders.encoder import create_encoder
 from image_similarity.encoders.regions import from_bytes, grid_boxes, region_vectors
+from image_similarity.gallery.cluster import ClusterEncoder
 from image_similarity.gallery.gallery import Gallery
-from image_similarity.gallery.part_search import part_rows
+from image_similarity.gallery.part_search import network_of, part_rows
+from image_similarity.gallery.searching import Searcher
 from image_similarity.metrics.similarity import normalize
 
 
@@ -71,6 +75,29 @@ def test_a_search_for_parts_is_the_best_of_whole_and_parts(gallery, folder):
     np.testing.assert_allclose([r.score for r in query], sorted(expected.values(), reverse=True), atol=2e-3)
     for r in query:
         assert (r.box is None) == (units[r.id - 1] @ units[2] >= (parts[r.id] @ units[2]).max())
+
+
+def test_parts_of_a_picture_that_changed_are_not_searched(gallery):
+    assert sorted(part_rows(gallery)[1]) == gallery.ids
+    item = gallery.items()[0]
+    gallery.catalogue.put_items([item], gallery.pooled[1:2]) # of another picture, whose parts nobody has looked at yet
+    assert sorted(int(id) for id in part_rows(gallery)[1] if id >= 0) == gallery.ids[1:]
+
+
+def test_a_search_for_parts_is_of_one_moment(gallery, monkeypatch):
+    rows, before, calls = Searcher.rows, [r.id for r in gallery.search(6, 5, parts=True)], []
+    def and_then(self, metric="cosine"): # others take half of it out, and the rows are written anew
+        calls.append(metric)
+        if len(calls) == 2: gallery.remove([1, 2, 3])
+        return rows(self, metric)
+    monkeypatch.setattr(Searcher, "rows", and_then)
+    assert [r.id for r in gallery.search(6, 5, parts=True)] == before
+
+
+def test_parts_are_looked_at_where_a_cluster_looks_at_pictures(gallery):
+    spread = ClusterEncoder.__new__(ClusterEncoder) # without a cluster: the encoder that it shares out is asked for
+    spread.encoder = gallery.encoder
+    assert network_of(SimpleNamespace(encoder=spread)) is network_of(gallery) is gallery.encoder.encoder
 
 
 def test_what_has_no_parts_says_so(folder, encoder):

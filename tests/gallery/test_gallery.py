@@ -1,4 +1,5 @@
 "A gallery through kills, other processes, moved and changed files, damaged caches; and its search beside a brute-force twin."
+import json
 import os
 import shutil
 import sqlite3
@@ -518,6 +519,18 @@ def test_equal_pictures_are_both_items_and_one_result(gallery, photos):
 
 
 @ON_BOTH
+def test_a_relative_path_is_an_item_of_the_gallery(gallery, photos, monkeypatch):
+    monkeypatch.chdir(photos[0].parent)
+    marks = gallery.feedback.mark(photos[2].name, right=photos[3].name, wrong=[gallery.ids[5]])
+    assert [one.value["query"] for one in gallery.catalogue.said("mark")] == [gallery.ids[2]] * len(marks)
+    monkeypatch.chdir("/")
+    assert gallery.feedback.examples(photos[2]) == ([gallery.ids[3]], [gallery.ids[5]])
+    monkeypatch.chdir(photos[0].parent)
+    found = gallery.search(None, 20, positives=[photos[2].name])
+    assert gallery.ids[2] not in [r.id for r in found]
+
+
+@ON_BOTH
 def test_queries_of_every_kind_find_the_same(gallery, photos):
     vector = Tiny().look([photos[3]]).pooled[0]
     asked = [photos[3], str(photos[3]), photos[3].read_bytes(), Image.open(photos[3]), vector]
@@ -655,6 +668,16 @@ def test_check_and_stats(gallery, photos):
     stats = gallery.stats()
     assert (stats.items, stats.labels) == (20, {"cat": 13, "dog": 7})
     assert [(a["metric"], a["rows"]) for a in stats.approximate] == [("cosine", 20)] and 0 <= stats.approximate[0]["recall"] <= 1
+
+
+@pytest.mark.parametrize("kept, root", [("link", "link"), ("link", "photos"), ("photos", "link"), ("photos", "photos")])
+def test_pictures_are_found_below_a_root_that_is_a_link(tmp_path, photos, kept, root):
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    gallery = Gallery(tmp_path / "far" / "away" / "g", Tiny())
+    gallery.add([tmp_path / kept / photos[0].name], progress=False)
+    tasks = json.loads(gallery.export(tmp_path / "tasks.json", "label-studio", root=tmp_path / root).read_text())
+    assert [task["data"]["image"] for task in tasks] == [f"/data/local-files/?d={photos[0].name}"]
+    assert f'name="{photos[0].name}"' in gallery.export(tmp_path / "tasks.xml", "cvat", root=tmp_path / root).read_text()
 
 
 @ON_BOTH

@@ -348,6 +348,7 @@ def test_copies_both_ways_are_taken_up_again_and_compared(tmp_path, address, ser
     one.catalogue.take_back(one.catalogue.say("mark", [{"good": True}, {"good": False}])[:1])
     one.catalogue.put_version("pairs", {"strokes": 1}, b"numbers")
     one.catalogue.put_parts(one.ids[:3], np.arange(12, dtype=np.int8).reshape(3, 4))
+    one.catalogue.set_fact("parts", {"windows": [[1, 1]]})
     one.catalogue.put_places(Places(np.array(one.ids[3:6]), np.eye(3, 2, dtype=np.float32), ["a", None, "a"], np.zeros(3, bool)))
     target, writing, begun = opened_catalogue(address), PostgresCatalogue.writing, []
 
@@ -368,7 +369,7 @@ def test_copies_both_ways_are_taken_up_again_and_compared(tmp_path, address, ser
         assert other.items() == one.items() and np.array_equal(other.pooled(), one.pooled) and other.fact("encoder") == one.catalogue.fact("encoder")
         assert (other.decisions(), other.said(undone=True), other.versions(), other.version_model(1)) == (one.catalogue.decisions(), one.catalogue.said(undone=True), one.catalogue.versions(), b"numbers")
         for name in ("ids", "xy", "joined"): assert np.array_equal(getattr(other.places(), name), getattr(one.catalogue.places(), name))
-        assert other.places().clusters == ["a", None, "a"]
+        assert other.places().clusters == ["a", None, "a"] and other.fact("parts") == {"windows": [[1, 1]]}
         assert [(ids.tolist(), parts.tolist()) for ids, parts in other.parts_since()] == [(ids.tolist(), parts.tolist()) for ids, parts in one.catalogue.parts_since()]
         assert other.put_items([Item(None, Path("/new"))]) == [21]
     with pytest.raises(ValueError, match="finished copy already"): copy_catalogue(one.catalogue, target, progress=False)

@@ -108,6 +108,14 @@ def test_plain_pictures_are_copies_only_by_their_bytes(tmp_path):
     assert (group.keep.name, [c.path.name for c in group.copies]) in [("a.png", ["b.png"]), ("b.png", ["a.png"])]
 
 
+def test_each_new_plain_picture_is_compared_with_the_other_side(tmp_path):
+    for name in ("new/a.png", "new/b.bmp", "old/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (90, 60)).save(tmp_path / name)
+    group, = find_duplicates(sorted((tmp_path / "new").iterdir()), against=[tmp_path / "old" / "c.jpg"], progress=False)
+    assert {group.keep.name, *(c.path.name for c in group.copies)} == {"a.png", "b.bmp", "c.jpg"}
+
+
 def test_many_equal_files_are_not_compared_with_each_other(tmp_path, pets, monkeypatch):
     pets[0].save(tmp_path / "0.png")
     for i in range(1, 30): shutil.copy(tmp_path / "0.png", tmp_path / f"{i}.png")
