@@ -229,10 +229,8 @@ def as_results(
     query = Path(look.query) if isinstance(look.query, (str, os.PathLike)) else look.query
     sigmoid = lambda odds: None if odds is None else float(1 / (1 + np.exp(-odds)))
     said = {m.item.id: (m, logit) for m, logit in zip(best, pairs or [m.logit for m in best])}
-    results = []
-    for rank, (item, also) in enumerate(one_each([m.item for m in best]), 1):
-        m, logit = said[item.id]
-        results.append(Result(item.path, item.label, float(m.score), sigmoid(m.log_odds), rank, query, item.id, item.metadata, also, sigmoid(logit), m.reason))
+    results = [Result(item.path, item.label, float(m.score), sigmoid(m.log_odds), rank, query, item.id, item.metadata, also, sigmoid(logit), m.reason)
+               for rank, (item, also) in enumerate(one_each([m.item for m in best]), 1) for m, logit in [said[item.id]]]
     return Results(query, results, predicted or look.predicted, coverage)
 
 # %% ../../nbs/10_finder/03_looking.ipynb #cover001

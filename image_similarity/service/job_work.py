@@ -262,8 +262,7 @@ def measured(finder, data, embedded) -> dict[str, float]:
         embedded: `Embedded` of these
     Returns: the figures that `JobResult` has; none where nothing was held out"""
     from image_similarity.finder.evaluation import evaluate, part_of
-    if not len(data.valid): return {}
-    asked = data.valid[:MEASURED]
+    if not len(asked := data.valid[:MEASURED]): return {}
     found = evaluate(finder, data.take(asked), part_of(embedded, asked), n_resamples=20, progress=False)
     return {name: float(found[name].value) for name in ("accuracy", "recall_at_1", "auc") if name in found.keys()}
 
