@@ -28,7 +28,7 @@ def steps_of(image: Image.Image) -> Steps | None:
 # %% ../../nbs/08_groups/05_compression.ipynb #c0mp0010
 _TO_YCC = np.array([[.299, .587, .114], [-.168736, -.331264, .5], [.5, -.418688, -.081312]], np.float32) # JFIF
 _TO_RGB = np.linalg.inv(_TO_YCC).astype(np.float32)
-_WAVES = scipy.fft.dct(np.eye(8, dtype=np.float32), axis=0, norm="ortho") # (8, 8), those of a column
+_WAVES = np.asarray(scipy.fft.dct(np.eye(8, dtype=np.float32), axis=0, norm="ortho")) # (8, 8), those of a column
 
 def _beyond(plane: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
     "(h, w), of one channel."
@@ -70,7 +70,7 @@ def equally_sharp(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> 
     Returns: both; by how many pixels one was blurred: above 0 the first, below 0 the second"""
     a, b = (cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (first, second))
     there = inside.astype(np.uint8)
-    def apart(a, b, by): return cv2.mean(cv2.min(cv2.absdiff(a, b), FAR), there)[0] * (1 + .02 * by) # a caption is not to be blurred away
+    def apart(a, b, by): return cv2.mean(np.minimum(cv2.absdiff(a, b), np.float32(FAR)), there)[0] * (1 + .02 * by) # a caption is not to be blurred away
     tried = [(apart(a, b, 0), 0.)]
     for sign, (sharp, soft) in ((1, (a, b)), (-1, (b, a))):
         for by in BLURS: # further only while it gets better
