@@ -94,6 +94,7 @@ def test_a_root_that_is_a_link_is_served_as_where_it_leads(tmp_path, linked):
         assert not [f for f in collection.pictures.rglob("*") if f.is_file()]
 
 
+@pytest.mark.long
 def test_a_single_gallery_answers_what_reads_refuses_what_writes_and_stays_as_it_is(tmp_path):
     own = [paint(tmp_path / "mine" / f"{n}.png", n) for n in range(4)]
     own.append(tmp_path / "mine" / "again.png")
