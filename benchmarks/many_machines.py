@@ -8,7 +8,6 @@ made from real photos' `pooled` (`_million.py` says how), 2,560 numbers each, of
 - adding: blocks of 1,000 vectors into PostgreSQL and into a folder, by turns, until they are acknowledged.
 """
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import numpy as np
 from _cluster import looking_rows, lost_row, shard_rows
 from _data import add_arguments, data_folder
 from _million import FOLDERS, realistic_blocks
-from _report import interval, report, row, seconds
+from _report import interval, measured_before, report, row, seconds
 
 from image_similarity.encoders.encoder import create_encoder
 from image_similarity.gallery.encoder import compared_rows
@@ -102,7 +101,6 @@ def main() -> None:
     args = parser.parse_args()
     if args.small: args.items, args.pictures = min(args.items, 2000), min(args.pictures, 60)
     folder, found = data_folder(args), []
-    kept = json.loads(args.json.read_text())["rows"] if args.only and args.json and args.json.is_file() else []
     try:
         with TrialServer({"shared_buffers": "4GB", "max_wal_size": "8GB"}) as server: # four times the rows: of a larger table, a scan keeps nothing in memory
             if args.only != "cluster": found += database_rows(server, realistic_blocks(10**7, data=folder), args.items)
@@ -113,8 +111,7 @@ def main() -> None:
                 found.append(lost_row(photos[:500], server))
                 found += looking_rows(photos)
     finally: # what was measured is kept when the rest fails
-        names = {one["name"] for one in found}
-        if found: report([*(one for one in kept if one["name"] not in names), *found], args.json)
+        if found: report([*measured_before(args.json, {one["name"] for one in found}), *found], args.json)
 
 
 if __name__ == "__main__":
