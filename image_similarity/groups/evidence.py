@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/08_groups/evidence.htm
 
 # %% auto #0
 __all__ = ['Rule', 'STEP', 'FEW', 'STRONG', 'TINTED', 'HUE_TURNED', 'ONE_HUE', 'SHADE', 'STRUCTURED', 'WINDOW', 'EXACT', 'ROUGH',
-           'REACH', 'ONE_WAY', 'CLEAR', 'largest', 'chroma', 'same_colours', 'hue_change', 'Evidence', 'excess',
-           'who_adds', 'place_words', 'evidence']
+           'REACH', 'ONE_WAY', 'CLEAR', 'UNLIKE', 'ENOUGH', 'largest', 'chroma', 'same_colours', 'hue_change',
+           'Evidence', 'excess', 'who_adds', 'place_words', 'unlike', 'evidence']
 
 # %% ../../nbs/08_groups/06_evidence.ipynb #98effaf1
 from collections.abc import Callable, Sequence
@@ -248,11 +248,25 @@ def place_words(left: np.ndarray) -> str:
     return " ".join(filter(None, words))
 
 CLEAR = .8 # correlation of windows that agree
+_EACH = np.s_[WINDOW // 2::WINDOW // 2, WINDOW // 2::WINDOW // 2] # a window every half of one
 
 def _alike(a: np.ndarray, b: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     "(h, w) the correlation of the windows around each pixel, and their larger deviation; of two grey pictures."
     deviations = [np.sqrt(np.maximum(_mean(p * p, n) - _mean(p, n)**2, 0)) for p in (a, b)]
     return (_mean(a * b, n) - _mean(a, n) * _mean(b, n)) / np.maximum(deviations[0] * deviations[1], 9), np.maximum(*deviations)
+
+UNLIKE, ENOUGH = .35, 30 # share of the windows that are alike, below which two pictures are not; windows from which that says something
+
+def unlike(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> bool:
+    """Whether two pictures lie over each other by chance: hardly anything of the one is in the other, be it as a negative. Of pictures that show next to nothing nobody knows.
+
+    Args:
+        first: (h, w, 3) float32
+        second: (h, w, 3) float32
+        inside: (h, w) bool: where both are"""
+    alike, deviation = _alike(*(cv2.GaussianBlur(_grey(image), (0, 0), 1.5) for image in (first, second)), WINDOW)
+    shown = np.abs(alike[_EACH][(inside & (deviation > STRUCTURED))[_EACH]])
+    return len(shown) >= ENOUGH and float((shown > CLEAR).mean()) < UNLIKE
 
 def evidence(
     first: np.ndarray, second: np.ndarray, inside: np.ndarray, coloured: bool = False, rounded: Sequence[Steps | None] = (None, None),
@@ -278,8 +292,7 @@ def evidence(
     if coloured: beyond *= _alike(a, b, WINDOW // 2)[0] < CLEAR
     left = beyond > 1
     alike, deviation = _alike(a, b, WINDOW)
-    at = np.s_[WINDOW // 2::WINDOW // 2, WINDOW // 2::WINDOW // 2]
-    shown, alike, touched = (inside & (deviation > STRUCTURED))[at], alike[at], (_mean(left.astype(np.float32), WINDOW) > .02)[at]
+    shown, alike, touched = (inside & (deviation > STRUCTURED))[_EACH], alike[_EACH], (_mean(left.astype(np.float32), WINDOW) > .02)[_EACH]
     clean = alike[shown & ~touched]
     both, adds = who_adds(first, second, inside, left) if left.any() else (0., 0)
     worst = np.partition(_mean(beyond, 3)[inside], -4)[-4:].mean()

@@ -108,7 +108,7 @@ def kept_signatures(files: Sequence, kept: Path | None, progress: bool = True) -
     return [s for s in found if s is not None]
 
 # %% ../../nbs/08_groups/11_judging.ipynb #judge012
-JUDGED_BY = 4 # raise it when verdicts change: what was kept before is then judged again
+JUDGED_BY = 5 # raise it when verdicts change: what was kept before is then judged again
 GONE, GLANCED, LOOKED = range(3) # how a pair was judged: a file could not be read, the spots decided, one was laid over the other
 _KINDS, _COLOURS = ("", "saved again", "edited", "part of"), ("", "grey", "toned", "hue turned", "negative", "lighter or darker")
 _PAIR = np.dtype([("first", "<u8"), ("second", "<u8"), ("how", "u1"), ("kind", "u1"), ("colour", "u1"), ("adds", "i1"), ("size", "<i4"), ("agreement", "<f8"), ("margin", "<f8"), ("shares", "<f8", 2),

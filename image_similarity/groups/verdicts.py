@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image
 from .compression import FAR, Steps, beyond_compression, steps_of
-from .evidence import Evidence, chroma, evidence, hue_change, largest, same_colours
+from .evidence import Evidence, chroma, evidence, hue_change, largest, same_colours, unlike
 from .landmarks import LOOK, Landmarks, enlarged_map, grey_look, landmark_maps, landmarks, overlay, settle, swapped
 from .placing import apply_map, frame_map, invert_map, lies_inside, pixel_places
 
@@ -137,10 +137,10 @@ def _intact(seen: Evidence) -> bool:
     return seen.colour < COLOUR and seen.worst < INTACT and seen.left < LEFT
 
 def _laid(first: Look, second: Look, matrix, whole: bool):
-    "One over the other, settled. The frame of a part is left out: in the larger picture it has run into what is around."
+    "One over the other, settled; None for what lies there by chance. The frame of a part is left out: in the larger picture it has run into what is around."
     a, b = first.pixels, second.pixels
     laid = overlay(a, b, enlarged_map(matrix, max(a.shape[:2]) / LOOK, max(b.shape[:2]) / LOOK), LOOK)
-    if laid is None: return None
+    if laid is None or unlike(*laid): return None
     framed = laid[2] if whole else cv2.erode(laid[2].astype(np.uint8), np.ones((3, 3)), borderValue=0).astype(bool)
     return laid[0], settle(*laid), framed
 

@@ -148,7 +148,7 @@ def test_words_and_mixtures_work(tmp_path, address):
     for query in ("a red square", words("blue") + 2 * picture(files[3]), picture(files[1]) - picture(files[2])):
         found, expected = (gallery.search(query, 6) for gallery in (other, one))
         assert [r.path for r in found] == [r.path for r in expected]
-        np.testing.assert_allclose([r.score for r in found], [r.score for r in expected], atol=1e-4)
+        np.testing.assert_allclose([r.score for r in found], [r.score for r in expected], rtol=1e-3, atol=1e-4) # deviations above the mean: small ones divide errors
 
 
 # --- several writers
