@@ -106,8 +106,10 @@ COPIES = {"duplicates": {
     **{f"{what}_{kind}": words.format(pairs) for kind, pairs in {"plain": "plain pictures that differ in a word or a line", "forms": "forms that differ in a line", "colour": "one product in two colours",
                                                                "views": "views of one thing, 10° to 30° apart", "bursts": "a photo and the next of the burst"}.items()
        for what, words in (("false_copy", "{}: called copies"), ("false_saved_again", "… said to be saved again"), ("false_proposed", "… proposed for deletion"))},
-    "kept_best": "the original is the one that is kept, of it and three copies", "pairs_per_second": "pairs of candidates decided a second", "pairs_per_second_over_before": "… over commit ec3def5",
-    "seconds_per_1000_photos_over_embedding": "looking for copies among 1,000 photos, over embedding them", "peak_gb_100k": "memory for 100,000 files, simulated: GB",
+    "kept_best": "the original is the one that is kept, of it and three copies", **{f"{row}{part}": words for part, of in (("", "1,000 photos"), ("_many_copies", "30 photos, 36 copies of each, and 500 others")) for row, words in (
+        ("seconds_per_1000_photos_over_embedding", f"looking for copies among {of}, over embedding them"), ("pairs_per_second", "… pairs of candidates decided a second"),
+        ("pairs_per_second_over_before", "… over commit ec3def5"))},
+    "peak_gb_100k": "memory for 100,000 files, simulated: GB",
     **{f"czkawka_{best}duplicate_{what}": f"… of czkawka, {words}: {what}" for best, words in (("", "as it comes"), ("tuned_", "at its best level")) for what in ("precision", "recall")},
     **{f"{peer}cluster_ari{part}": words
        for part, what in (("_clothing", "clusters of clothes"), ("_pets", "clusters of pets"), ("_drawn", "clusters of drawn pets"), ("_fashion", "clusters of product photos by type"),

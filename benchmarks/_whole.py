@@ -1,7 +1,7 @@
 """The whole search for copies: what it finds in a folder of photos and their copies, which file it keeps, how long it takes beside the embedding and beside
 an earlier commit, and how much memory 100,000 files need.
 
-    python benchmarks/_whole.py pairs FILE    seconds that this commit needs for the pairs of files in FILE (of the earlier one: with its path in PYTHONPATH)
+    python benchmarks/_whole.py pairs FILE    seconds that this commit needs for the pairs of files in FILE, each with whether spots may decide (of the earlier one: with its path in PYTHONPATH)
     python benchmarks/_whole.py large FOLDER  the most memory, with simulated files made from the signatures and embeddings of those in FOLDER
 """
 import json
@@ -17,7 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-Pairs = list[tuple[str, str]]
+from _report import row
+
+Pairs = list[tuple[str, str, bool]] # and whether spots may decide
 
 
 def _seconds(pairs: Pairs) -> float:
@@ -28,10 +30,10 @@ def _seconds(pairs: Pairs) -> float:
         from image_similarity.groups.candidates import read_signature
         from image_similarity.groups.landmarks import spots
         from image_similarity.images.opening import open_image
-        read = {file: read_signature(file) for pair in pairs for file in pair}
+        read = {file: read_signature(file) for *pair, _ in pairs for file in pair}
         def decided(pairs: Pairs) -> None:
             made = {file: replace(s, spots=spots(np.asarray(open_image(file, at_least=256).convert("L")))) for file, s in read.items()}  # once more: it is part of the work
-            list(Judge(processes=1)([(made[a], made[b]) for a, b in pairs], [True] * len(pairs)))
+            list(Judge(processes=1)([(made[a], made[b]) for a, b, _ in pairs], [glance for *_, glance in pairs]))
         decided(pairs[:2])
     start = time.perf_counter()
     decided(pairs)
@@ -44,7 +46,21 @@ def _before(pairs: Pairs) -> None:
     from image_similarity.alignment import View, align
     from image_similarity.images import open_image
     view = lru_cache(300)(lambda file: View(open_image(file, at_least=256)))
-    for a, b in pairs: align(view(a), view(b), .8)
+    for a, b, _ in pairs: align(view(a), view(b), .8)
+
+
+def pairs_compared(signatures: list, unit: np.ndarray, kept: Path, most: int = 300) -> Pairs:
+    "Pairs that a search compares: all of files that are drawn at random. `kept` is where a search has kept what it said of them."
+    from image_similarity.groups.duplicates import compare_candidates
+    from image_similarity.groups.judging import Judge
+    asked: dict[str, Pairs] = {}
+    class Noting(Judge):
+        def __call__(self, pairs, glance):
+            for (a, b), at_once in zip(pairs, glance): asked.setdefault(str(a.path), []).append((str(a.path), str(b.path), bool(at_once)))
+            return super().__call__(pairs, glance)
+    compare_candidates(signatures, Noting(kept), unit, progress=False)
+    drawn = np.random.default_rng(0).permutation(sorted(asked)).tolist()
+    return [pair for file in drawn for pair in asked[file]][:most]
 
 
 def _run(*args: str, at: Path | None = None) -> str:
@@ -52,12 +68,15 @@ def _run(*args: str, at: Path | None = None) -> str:
     return subprocess.run([sys.executable, __file__, *args], env=environment, check=True, capture_output=True, text=True).stdout.split()[-1]
 
 
-def pairs_per_second(pairs: Pairs, before: Path, turns: int = 3) -> tuple[float, float, list[float]]:
-    "Of this commit, of the one in the folder `before`, and the ratio in each turn."
+def pairs_per_second_rows(pairs: Pairs, before: Path, suffix: str = "", goal: float | None = None, turns: int = 3) -> list[dict]:
+    "Of this commit, of the one in the folder `before`, and the ratio."
+    if not pairs: return []
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(pairs, file); file.flush()
         ours, theirs = zip(*[(float(_run("pairs", file.name)), float(_run("pairs", file.name, at=before))) for _ in range(turns)])
-    return len(pairs) / min(ours), len(pairs) / min(theirs), [t / o for o, t in zip(ours, theirs)]
+    ratios = [t / o for o, t in zip(ours, theirs)]
+    return [row(f"pairs_per_second{suffix}", len(pairs) / min(ours)), row(f"pairs_per_second_before{suffix}", len(pairs) / min(theirs), against="commit ec3def5"),
+            row(f"pairs_per_second_over_before{suffix}", float(np.median(ratios)), min(ratios), max(ratios), goal, against="commit ec3def5, the same pairs by turns")]
 
 
 def _large(seen: str, n: int = 100_000) -> float:

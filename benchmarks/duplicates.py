@@ -38,7 +38,7 @@ from _copies import CHOSEN, COPIES, NEW
 from _data import add_arguments, data_folder
 from _judged import FOUND, GOALS, calibrated, judge_pairs, judged_rows, share_row
 from _report import interval_row, measured_before, report, row
-from _whole import copied, found_of, kept_best, pairs_per_second, peak_gb
+from _whole import copied, found_of, kept_best, pairs_compared, pairs_per_second_rows, peak_gb
 from image_similarity.groups.clusters import Clusters, find_clusters
 from image_similarity.groups.neighbours import embedding_neighbours
 from image_similarity.groups.candidates import Signature, hash_candidates, neighbour_candidates, read_signatures, spot_candidates
@@ -410,38 +410,30 @@ def whole_rows(data: Path, encoder, small: bool, before: Path | None) -> list[di
     """What is found of each kind of copy in a folder of photos and their copies, which file is kept, how long that takes beside the embedding and
     an earlier commit, and how much memory 100,000 files need."""
     others = image_files(data / "pets" / "images")[:4 if small else 500]
-    with tempfile.TemporaryDirectory() as folder:
+    def search(files, description: str, name: str, goal: float | None = None):
+        "Embed them, look for copies, and say how long both took."
+        start = time.perf_counter()
+        unit = embeddings_of(files, encoder, description)
+        embedded = time.perf_counter()
+        found = find_duplicates(files, unit, kept=Path(kept) / description)
+        seconds = row(name, (time.perf_counter() - embedded) / (embedded - start), goal=goal, better="lower", against="embedding the same files")
+        return unit, found, seconds, [s for s in read_signatures(files) if isinstance(s, Signature)]
+    with tempfile.TemporaryDirectory() as kept, tempfile.TemporaryDirectory() as folder:
         made = copied(Path(folder), data, N_COPIED, lambda rng: list(COPIES), 1)
         files = [*(f for original, copies in made.items() for f in (original, *copies.values())), *others]
-        start = time.perf_counter()
-        unit = embeddings_of(files, encoder, "copies")
-        embedded = time.perf_counter()
-        hits = found_of(made, find_duplicates(files, unit))
-        rows = [row("seconds_per_1000_photos_over_embedding_many_copies", (time.perf_counter() - embedded) / (embedded - start), better="lower", against="embedding the same files")]
+        unit, found, seconds, signatures = search(files, "copies", "seconds_per_1000_photos_over_embedding_many_copies")
+        hits, rows = found_of(made, found), [seconds]
         rows += [share_row(f"recall_{name}", np.concatenate([hits[kind] for kind in kinds]), goal=GOALS[name]) for name, kinds in FOUND.items()]
         rows += [share_row(f"recall_whole_{kind}{'_chosen_on' * (kind in CHOSEN)}", hits[kind]) for kind in COPIES]
         known = [kind for kind in COPIES if kind not in ("crop_20", *NEW) and not any(kind in kinds for kinds in FOUND.values())]
         rows.append(share_row("recall_found_before", np.concatenate([hits[kind] for kind in known]), goal=.98))
-        signatures = [s for s in read_signatures(files) if isinstance(s, Signature)]
         if not small: rows.append(row("peak_gb_100k", peak_gb(signatures, unit), goal=2, better="lower", against="simulated from real descriptors"))
-        pairs = pairs_looked_at(signatures, unit)
-        if before is not None:
-            ours, theirs, ratios = pairs_per_second(pairs, before)
-            rows += [row("pairs_per_second", ours), row("pairs_per_second_before", theirs, against="commit ec3def5"),
-                     row("pairs_per_second_over_before", float(np.median(ratios)), min(ratios), max(ratios), 10, against="commit ec3def5, the same pairs by turns")]
-    photos = readable([f for name in ("pets", "clothing", "imagenet_sample", "flickr8k_sample") for f in image_files(data / name)][::2][:4 if small else 1000])
-    start = time.perf_counter()
-    unit = embeddings_of(photos, encoder, "photos")
-    embedded = time.perf_counter()
-    find_duplicates(photos, unit)
-    rows.append(row("seconds_per_1000_photos_over_embedding", (time.perf_counter() - embedded) / (embedded - start), goal=.5, better="lower", against="embedding the same files"))
+        if before is not None: rows += pairs_per_second_rows(pairs_compared(signatures, unit, Path(kept) / "copies"), before, "_many_copies")
+        photos = readable([f for name in ("pets", "clothing", "imagenet_sample", "flickr8k_sample") for f in image_files(data / name)][::2][:4 if small else 1000])
+        unit, _, seconds, signatures = search(photos, "photos", "seconds_per_1000_photos_over_embedding", .5)
+        rows.append(seconds)
+        if before is not None: rows += pairs_per_second_rows(pairs_compared(signatures, unit, Path(kept) / "photos"), before, goal=10)
     return [*rows, share_row("kept_best", kept_best(data, 2 * N_COPIED if small else 200), goal=.97)]
-
-
-def pairs_looked_at(signatures: list[Signature], unit: np.ndarray, most: int = 300) -> list[tuple[str, str]]:
-    "A fixed mix of pairs that a search compares: candidates by hash and by embedding, drawn at random."
-    pairs = np.unique(np.concatenate([hash_candidates(signatures), neighbour_candidates(unit)]), axis=0)
-    return [(str(signatures[i].path), str(signatures[j].path)) for i, j in np.random.default_rng(0).permutation(pairs)[:most]]
 
 
 # All together.

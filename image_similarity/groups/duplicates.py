@@ -9,7 +9,7 @@ __all__ = ['THRESHOLD', 'ROUND', 'relation', 'compare_candidates', 'find_duplica
 
 # %% ../../nbs/08_groups/12_duplicates.ipynb #bb69365b
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -142,6 +142,12 @@ class _Compared:
         self.verdicts[keep, copy] = found
         return found
 
+    def ahead(self, pairs: Iterable[tuple[int, int]]) -> None:
+        "Look at pairs that will be asked for, several at a time."
+        asked = [(a, b) for i, j in pairs for a, b in [(self.signatures[i], self.signatures[j])]
+                 if (i, j) not in self.verdicts and (j, i) not in self.verdicts and a.content != b.content]
+        for _ in self.judge(asked, [False] * len(asked)): pass
+
     def spoilt(self, places: Sequence[int]) -> list[bool]:
         "Of some files: whether one was written on, lost its colours, was cut out of another or put something around it."
         worse = set()
@@ -164,17 +170,21 @@ def _copy(known: _Compared, keep: int, place: int, protected: Sequence[Path]) ->
     if found.colour == "grey" and found.adds == 0: loses = ", ".join(filter(None, [loses, "colour"]))
     return Copy(place, other.path, words, found.agreement, kind, found.changed, 1. if kind == "same pixels" else safety(found), loses, guarded)
 
-def _grouped(known: _Compared, places: list[int], prefer: Sequence[Path], protected: Sequence[Path]) -> list[tuple[int, str, list[Copy]]]:
-    "Of files that hang together: the best and its copies, then the best of what is left, and so on."
-    groups = []
-    while len(places) > 1:
-        best, why = best_of([known.signatures[i] for i in places], prefer, known.spoilt(places), [known.facts(i) for i in places])
-        keep = places[best]
-        copies = [c for c in (_copy(known, keep, i, protected) for i in places if i != keep) if c]
-        if copies: groups.append((keep, why, copies))
-        taken = {keep, *(c.place for c in copies)}
-        places = [i for i in places if i not in taken]
-    return groups
+def _grouped(known: _Compared, linked: Iterable[list[int]], prefer: Sequence[Path], protected: Sequence[Path]) -> list[tuple[int, str, list[Copy]]]:
+    "Of files that hang together: the best and its copies, then the best of what is left, and so on; all groups at a time."
+    groups, left = [], list(enumerate(linked))
+    while left := [(n, places) for n, places in left if len(places) > 1]:
+        best = [best_of([known.signatures[i] for i in places], prefer, known.spoilt(places), [known.facts(i) for i in places]) for _, places in left]
+        known.ahead((places[at], i) for (at, _), (_, places) in zip(best, left) for i in places if i != places[at])
+        rest = []
+        for (at, why), (n, places) in zip(best, left):
+            keep = places[at]
+            copies = [c for c in (_copy(known, keep, i, protected) for i in places if i != keep) if c]
+            if copies: groups.append((n, (keep, why, copies)))
+            taken = {keep, *(c.place for c in copies)}
+            rest.append((n, [i for i in places if i not in taken]))
+        left = rest
+    return [group for _, group in sorted(groups, key=lambda g: g[0])]
 
 def _with_parts(known: _Compared, groups, protected: Sequence[Path]) -> list[tuple[int, str, list[Copy]]]:
     "The groups, and what contains a photo listed with it: a collage with each of its photos."
@@ -245,8 +255,8 @@ def find_duplicates(
     linked, verdicts = compare_candidates(signatures, judge, None if embeddings is None else embeddings[there] if bad else embeddings, split, threshold, progress) if there else ([], {})
     sides: dict[object, set[bool]] = {}
     for i, s in enumerate(signatures): sides.setdefault(_file(s), set()).add(split is not None and i < split)
-    known, groups = _Compared(signatures, judge, verdicts, threshold), []
-    for places in linked: groups += _grouped(known, _distinct_files(signatures, places), preferred, protected)
+    known = _Compared(signatures, judge, verdicts, threshold)
+    groups = _grouped(known, (_distinct_files(signatures, places) for places in linked), preferred, protected)
     found = []
     for best, why, copies in _with_parts(known, groups, protected):
         if split is not None and len({side for place in (best, *(c.place for c in copies)) for side in sides[_file(signatures[place])]}) == 1: continue
