@@ -23,7 +23,7 @@ def inspect(
     against: Annotated[Path | None, typer.Option(metavar="GALLERY", show_default=False, help="Pictures that are held out: which of them are copies of these?")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FINDINGS.csv", show_default=False, help="Write a table in which to decide: the column fix is relabel, exclude, or empty.")] = None,
     apply: Annotated[Path | None, typer.Option(metavar="FINDINGS.csv", show_default=False, help="Do what the table says, in the gallery. No file of a picture is touched.")] = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Take back what was applied.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take back all that --apply did, and what was excluded on the page.")] = False,
     sheet: Sheet = None,
     json: AsJson = False,
     quiet: Quiet = False,

@@ -53,8 +53,7 @@ class Look:
     def unit(self) -> np.ndarray: return embedding(self.pooled[None], self.model.encoder.concat).numpy() # (1, nf)
 
     def near(self, units: np.ndarray) -> np.ndarray:
-        """Args:
-            units: (n, nf) embeddings to (n,): how near they are to what was trained on"""
+        "How near embeddings (n, nf) are to what was trained on: (n,) mean cosines."
         references = self.model.references
         return np.ones(len(units)) if references is None else nearness(units, references.numpy())
 

@@ -244,8 +244,7 @@ def place_words(left: np.ndarray) -> str:
     y, x = (places / side for places, side in zip(np.nonzero(left), left.shape))
     if max(np.ptp(np.quantile(v, (.05, .95))) for v in (y, x)) > .6 and min(np.ptp(np.quantile(v, (.05, .95))) for v in (y, x)) > .3: return "all over"
     down, across = (int(np.median(v) * 3) for v in (y, x))
-    words = [("upper", "", "lower")[down], ("left", "middle", "right")[across]]
-    return " ".join(filter(None, words))
+    return " ".join(filter(None, [("upper", "", "lower")[down], ("left", "middle", "right")[across]]))
 
 CLEAR = .8 # correlation of windows that agree
 _EACH = np.s_[WINDOW // 2::WINDOW // 2, WINDOW // 2::WINDOW // 2] # a window every half of one
@@ -264,7 +263,8 @@ def unlike(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> bool:
         first: (h, w, 3) float32
         second: (h, w, 3) float32
         inside: (h, w) bool: where both are"""
-    alike, deviation = _alike(*(cv2.GaussianBlur(_grey(image), (0, 0), 1.5) for image in (first, second)), WINDOW)
+    a, b = (cv2.GaussianBlur(_grey(image), (0, 0), 1.5) for image in (first, second))
+    alike, deviation = _alike(a, b, WINDOW)
     shown = np.abs(alike[_EACH][(inside & (deviation > STRUCTURED))[_EACH]])
     return len(shown) >= ENOUGH and float((shown > CLEAR).mean()) < UNLIKE
 

@@ -291,10 +291,10 @@ def fit_matches(
         try: (model, logits, ninety), known = calibrated(model, together, match, weights[chosen], things, sizes), match
         except ValueError as e: warnings.warn(f"the probabilities are not calibrated: {e}", stacklevel=4)
         if rarer >= FEWEST_HELD_OUT and len(known):
-            each_split = [np.split(values, np.cumsum(sizes)[:-1]) for values in (logits, known)]
+            ends = np.cumsum(sizes)[:-1]
             if (apart := len(np.unique(things))) < FEWEST_APART:
                 warnings.warn(f"the held-out pairs are of {apart} things: nobody can know where a match begins for others to a few percent; give pairs of more things, or a threshold of your own", stacklevel=4)
-            elif (cost := threshold_cost(each_split[0], each_split[1], model.threshold)) > DEAREST:
+            elif (cost := threshold_cost(np.split(logits, ends), np.split(known, ends), model.threshold)) > DEAREST:
                 warnings.warn(f"where a match begins differs among held-out things: one threshold for all may cost them {100 * cost:.0f} points of balanced accuracy, so that nobody can know the one of other things to a few percent; "
                               "give pairs of more things, or a threshold of your own", stacklevel=4)
     return FittedMatches(model, chosen, steps, {name: float(each.mean()) for name, each in aucs.items()}, logits, known, head, ninety)
