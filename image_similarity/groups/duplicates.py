@@ -142,11 +142,12 @@ class _Compared:
         self.verdicts[keep, copy] = found
         return found
 
-    def ahead(self, pairs: Iterable[tuple[int, int]]) -> None:
+    def ahead(self, pairs: Iterable[tuple[int, int]], progress: bool) -> None:
         "Look at pairs that will be asked for, several at a time."
         asked = [(a, b) for i, j in pairs for a, b in [(self.signatures[i], self.signatures[j])]
                  if (i, j) not in self.verdicts and (j, i) not in self.verdicts and a.content != b.content]
-        for _ in self.judge(asked, [False] * len(asked)): pass
+        if not asked: return
+        for _ in progress_bar(self.judge(asked, [False] * len(asked)), "comparing with the best", len(asked), "pairs", progress): pass
 
     def spoilt(self, places: Sequence[int]) -> list[bool]:
         "Of some files: whether one was written on, lost its colours, was cut out of another or put something around it."
@@ -170,12 +171,12 @@ def _copy(known: _Compared, keep: int, place: int, protected: Sequence[Path]) ->
     if found.colour == "grey" and found.adds == 0: loses = ", ".join(filter(None, [loses, "colour"]))
     return Copy(place, other.path, words, found.agreement, kind, found.changed, 1. if kind == "same pixels" else safety(found), loses, guarded)
 
-def _grouped(known: _Compared, linked: Iterable[list[int]], prefer: Sequence[Path], protected: Sequence[Path]) -> list[tuple[int, str, list[Copy]]]:
+def _grouped(known: _Compared, linked: Iterable[list[int]], prefer: Sequence[Path], protected: Sequence[Path], progress: bool) -> list[tuple[int, str, list[Copy]]]:
     "Of files that hang together: the best and its copies, then the best of what is left, and so on; all groups at a time."
     groups, left = [], list(enumerate(linked))
     while left := [(n, places) for n, places in left if len(places) > 1]:
         best = [best_of([known.signatures[i] for i in places], prefer, known.spoilt(places), [known.facts(i) for i in places]) for _, places in left]
-        known.ahead((places[at], i) for (at, _), (_, places) in zip(best, left) for i in places if i != places[at])
+        known.ahead([(places[at], i) for (at, _), (_, places) in zip(best, left) for i in places if i != places[at]], progress)
         rest = []
         for (at, why), (n, places) in zip(best, left):
             keep = places[at]
@@ -256,7 +257,7 @@ def find_duplicates(
     sides: dict[object, set[bool]] = {}
     for i, s in enumerate(signatures): sides.setdefault(_file(s), set()).add(split is not None and i < split)
     known = _Compared(signatures, judge, verdicts, threshold)
-    groups = _grouped(known, (_distinct_files(signatures, places) for places in linked), preferred, protected)
+    groups = _grouped(known, (_distinct_files(signatures, places) for places in linked), preferred, protected, progress)
     found = []
     for best, why, copies in _with_parts(known, groups, protected):
         if split is not None and len({side for place in (best, *(c.place for c in copies)) for side in sides[_file(signatures[place])]}) == 1: continue
