@@ -504,7 +504,7 @@ def main():
     parser.add_argument("--before", type=Path, metavar="FOLDER", help="a working tree of commit ec3def5, to decide the same pairs by turns")
     parser.add_argument("--czkawka", type=Path, metavar="PYTHON", help="of an environment that has czkawka's bindings, as a further peer")
     parser.add_argument("--choose", action="store_true", help="show what other thresholds would do on the training pictures, and stop")
-    parser.add_argument("--only", choices=["clusters", "whole"], help="leave the rest as it was measured")
+    parser.add_argument("--only", choices=["found", "whole", "clusters"], help="leave the rest as it was measured: what is found beside peers, the whole search, or clusters")
     args = parser.parse_args()
     if args.small: make_small()
     data = data_folder(args)
@@ -514,7 +514,7 @@ def main():
         rows = judged_rows(judged)
         return report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
     encoder = create_encoder(size=SIZE)
-    if args.only:
+    if args.only in ("whole", "clusters"):
         rows = all_cluster_rows(data, encoder, args.small) if args.only == "clusters" else whole_rows(data, encoder, args.small, args.before)
         return report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
     with tempfile.TemporaryDirectory() as folder:
@@ -528,7 +528,7 @@ def main():
         unit = embeddings_of(measured.files, encoder, "measured")
         rows = duplicate_rows(measured, unit, np.stack([imagededup_hash(f) for f in measured.files]), thresholds)
         if args.czkawka: rows += czkawka_rows(args.czkawka, measured, levels)
-    rows += judged_rows(judge_pairs(data, N_PAIRS)[0]) + whole_rows(data, encoder, args.small, args.before) + all_cluster_rows(data, encoder, args.small)
+    if not args.only: rows += judged_rows(judge_pairs(data, N_PAIRS)[0]) + whole_rows(data, encoder, args.small, args.before) + all_cluster_rows(data, encoder, args.small)
     report(rows + measured_before(args.json, {r["name"] for r in rows}), args.json)
 
 
