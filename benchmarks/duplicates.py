@@ -427,12 +427,12 @@ def whole_rows(data: Path, encoder, small: bool, before: Path | None) -> list[di
         rows += [share_row(f"recall_whole_{kind}{'_chosen_on' * (kind in CHOSEN)}", hits[kind]) for kind in COPIES]
         known = [kind for kind in COPIES if kind not in ("crop_20", *NEW) and not any(kind in kinds for kinds in FOUND.values())]
         rows.append(share_row("recall_found_before", np.concatenate([hits[kind] for kind in known]), goal=.98))
-        if not small: rows.append(row("peak_gb_100k", peak_gb(signatures, unit), goal=2, better="lower", against="simulated from real descriptors"))
         if before is not None: rows += pairs_per_second_rows(pairs_compared(signatures, unit, Path(kept) / "copies"), before, "_many_copies")
         photos = readable([f for name in ("pets", "clothing", "imagenet_sample", "flickr8k_sample") for f in image_files(data / name)][::2][:4 if small else 1000])
         unit, _, seconds, signatures = search(photos, "photos", "seconds_per_1000_photos_over_embedding", .5)
         rows.append(seconds)
         if before is not None: rows += pairs_per_second_rows(pairs_compared(signatures, unit, Path(kept) / "photos"), before, goal=10)
+        if not small: rows.append(row("peak_gb_100k", peak_gb(signatures, unit), goal=2, better="lower", against="simulated from real descriptors"))
     return [*rows, share_row("kept_best", kept_best(data, 2 * N_COPIED if small else 200), goal=.97)]
 
 

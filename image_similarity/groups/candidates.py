@@ -6,8 +6,8 @@ Docs: https://image-similarity.github.io/image_similarity/08_groups/candidates.h
 
 # %% auto #0
 __all__ = ['AT_LEAST', 'HASH_DISTANCE', 'NEGATIVE', 'NEIGHBOURS', 'LEAST_COSINE', 'EXACT_UP_TO', 'BLOCK', 'VOTES', 'ALIKE_SPOTS',
-           'FULL_BOX', 'TABLES', 'Held', 'opened', 'Signature', 'read_signature', 'read_signatures', 'hash_candidates',
-           'plain_candidates', 'neighbour_candidates', 'spot_candidates']
+           'FULL_BOX', 'TABLES', 'SPREAD_FROM', 'Held', 'opened', 'Signature', 'read_signature', 'read_signatures',
+           'hash_candidates', 'plain_candidates', 'neighbour_candidates', 'spot_candidates']
 
 # %% ../../nbs/08_groups/07_candidates.ipynb #47fd182a
 import os
@@ -199,7 +199,17 @@ def neighbour_candidates(embeddings: np.ndarray, split: int | None = None, k: in
 
 # %% ../../nbs/08_groups/07_candidates.ipynb #5b07b002
 VOTES, ALIKE_SPOTS, FULL_BOX = 3, 20, 2000 # spots that candidates have in common, at least; bits that these differ in, at most; spots in a box that is passed over
-TABLES = ((0, 9), (3, 12), (5, 14), (2, 11)) # bytes of a spot's bits that each table looks at
+TABLES = ((0, 9, 6), (3, 12, 15), (5, 14, 8), (2, 11, 4)) # bytes of a spot's bits that each table looks at: two, and of the third a bit more with each doubling of the files
+SPREAD_FROM = 16_384 # files
+
+def _boxes(
+    bits: np.ndarray, # (n, 16) uint8 of all spots
+    files: int,
+) -> tuple[np.ndarray, int]: # (T, n) uint32: the box in each table; how many boxes a table has
+    "Where each spot lies: in boxes that hold about as many spots, however many files there are."
+    more = int(np.clip(np.ceil(np.log2(max(1, files) / SPREAD_FROM)), 0, 6))
+    whole = bits.astype(np.uint32)
+    return np.stack([(whole[:, a] << 8 | whole[:, b]) << more | whole[:, c] >> (8 - more) for a, b, c in TABLES]), 2**(16 + more)
 
 @compiled
 def _voted(bits, keys, owners, order, starts, of, until, near, full, least, most):
@@ -244,9 +254,9 @@ def spot_candidates(signatures: Sequence[Signature], split: int | None = None, k
     counts = np.array([len(s.spots.bits) for s in signatures])
     if not counts.sum(): return np.zeros((0, 2), np.int64)
     raw = np.concatenate([s.spots.bits for s in signatures])
-    keys = np.stack([raw[:, a] * np.uint16(256) + raw[:, b] for a, b in TABLES])
+    keys, n_boxes = _boxes(raw, len(signatures))
     order = np.stack([np.argsort(key, kind="stable").astype(np.int32) for key in keys])
-    starts = np.stack([np.concatenate([[0], np.cumsum(np.bincount(key, minlength=65536))]) for key in keys])
+    starts = np.stack([np.concatenate([[0], np.cumsum(np.bincount(key, minlength=n_boxes))]) for key in keys])
     ends = np.cumsum(counts)
     files = np.arange(len(signatures) if split is None else split)
     of = np.column_stack([files, (ends - counts)[files], ends[files]])

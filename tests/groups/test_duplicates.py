@@ -296,13 +296,16 @@ def test_several_processes_say_what_one_says(folder, monkeypatch):
     assert [[c.path for c in g.copies] for g in found(folder, embeddings=np.ones((len(list(folder.iterdir())), 4)))] == [[c.path for c in g.copies] for g in alone]
 
 
-def test_spots_in_common_are_those_of_comparing_all_with_all(folder):
+@pytest.mark.parametrize("more", (0, 2))
+def test_spots_in_common_are_those_of_comparing_all_with_all(folder, more, monkeypatch):
     signatures = read_signatures(sorted(folder.iterdir()), progress=False)
     def votes(a, b): # the slow twin: how many spots of a have one of b that differs in 20 bits and shares a box
         far = (np.unpackbits(a.spots.bits, axis=1)[:, None] != np.unpackbits(b.spots.bits, axis=1)[None]).sum(2)
-        boxed = np.logical_or.reduce([(a.spots.bits[:, None, [x, y]] == b.spots.bits[None, :, [x, y]]).all(2) for x, y in candidates.TABLES])
+        shared = np.array([255, 255, 256 - 2**(8 - more)], np.uint8) # of the third byte its first bits
+        boxed = np.logical_or.reduce([((a.spots.bits[:, None, table] ^ b.spots.bits[None, :, table]) & shared == 0).all(2) for table in map(list, candidates.TABLES)])
         return int(((far <= 20) & boxed).any(1).sum())
     n = len(signatures)
+    monkeypatch.setattr(candidates, "SPREAD_FROM", n / 2**more)
     expected = {(min(i, j), max(i, j)) for i in range(n) for j in range(n) if i != j and votes(signatures[i], signatures[j]) >= 3}
     assert {tuple(p) for p in spot_candidates(signatures, k=n).tolist()} == expected
 
