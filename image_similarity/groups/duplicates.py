@@ -20,7 +20,7 @@ from ..images.progress import progress_bar
 
 from .candidates import Signature, hash_candidates, neighbour_candidates, opened, plain_candidates, spot_candidates
 from .copies import Copy, DuplicateGroup, Duplicates, Kind
-from .keeping import best_of, lies_in, lost, read_facts, stretched
+from .keeping import best_of, laid_otherwise, lies_in, lost, read_facts
 from .judging import Judge, kept_signatures
 from .verdicts import Verdict, safety
 from ..images.errors import ImageError
@@ -150,8 +150,8 @@ class _Compared:
         for _ in progress_bar(self.judge(asked, [False] * len(asked)), "comparing with the best", len(asked), "pairs", progress): pass
 
     def spoilt(self) -> set[int]:
-        "Files that were written on, lost their colours, were stretched, cut out of another, or had something put around them."
-        worse = stretched({pair: found.matrix for pair, found in self.verdicts.items() if found.kind != "part of"})
+        "Files that were written on, lost their colours, were cut out of another, or had something put around them."
+        worse = set()
         for (i, j), found in self.verdicts.items():
             if found.adds is not None: worse.add((i, j)[found.adds])
             if found.kind == "edited" and min(found.first_share, found.second_share) < .93: worse.add(j if found.first_share < found.second_share else i)
@@ -175,8 +175,8 @@ def _grouped(known: _Compared, linked: Iterable[list[int]], prefer: Sequence[Pat
     "Of files that hang together: the best and its copies, then the best of what is left, and so on; all groups at a time."
     groups, left = [], list(enumerate(linked))
     while left := [(n, places) for n, places in left if len(places) > 1]:
-        spoilt = known.spoilt()
-        best = [best_of([known.signatures[i] for i in places], prefer, [i in spoilt for i in places], [known.facts(i) for i in places]) for _, places in left]
+        spoilt, odd = known.spoilt(), laid_otherwise({pair: found.matrix for pair, found in known.verdicts.items() if found.kind != "part of"})
+        best = [best_of([known.signatures[i] for i in places], prefer, [i in spoilt for i in places], [i in odd for i in places], [known.facts(i) for i in places]) for _, places in left]
         known.ahead([(places[at], i) for (at, _), (_, places) in zip(best, left) for i in places if i != places[at]], progress)
         rest = []
         for (at, why), (n, places) in zip(best, left):
