@@ -8,7 +8,7 @@ Docs: https://image-similarity.github.io/image_similarity/08_groups/duplicates.h
 __all__ = ['THRESHOLD', 'ROUND', 'relation', 'compare_candidates', 'find_duplicates']
 
 # %% ../../nbs/08_groups/12_duplicates.ipynb #bb69365b
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -20,7 +20,7 @@ from ..images.progress import progress_bar
 
 from .candidates import Signature, hash_candidates, neighbour_candidates, opened, plain_candidates, spot_candidates
 from .copies import Copy, DuplicateGroup, Duplicates, Kind
-from .keeping import best_of, laid_otherwise, lies_in, lost, read_facts
+from .keeping import best_of, laid_otherwise, lies_in, lost, read_facts, recoloured
 from .judging import Judge, kept_signatures
 from .verdicts import Verdict, safety
 from ..images.errors import ImageError
@@ -150,12 +150,18 @@ class _Compared:
         for _ in progress_bar(self.judge(asked, [False] * len(asked)), "comparing with the best", len(asked), "pairs", progress): pass
 
     def spoilt(self) -> set[int]:
-        "Files that were written on, lost their colours, were cut out of another, or had something put around them."
-        worse = set()
+        "Files that were written on, lost their colours, were cut out of another, or had something put around them, as at least half of the others say that they were compared with."
+        compared, against = Counter(file for pair in self.verdicts for file in pair), Counter()
         for (i, j), found in self.verdicts.items():
-            if found.adds is not None: worse.add((i, j)[found.adds])
+            worse = set() if found.adds is None else {(i, j)[found.adds]}
             if found.kind == "edited" and min(found.first_share, found.second_share) < .93: worse.add(j if found.first_share < found.second_share else i)
-        return worse
+            against.update(worse)
+        return {file for file, n in against.items() if 2 * n >= compared[file]}
+
+    def unusual(self) -> set[int]:
+        "Files that lie otherwise than most, or have other colours."
+        laid = {pair: found for pair, found in self.verdicts.items() if found.kind != "part of"}
+        return laid_otherwise({pair: found.matrix for pair, found in laid.items()}) | recoloured({pair: found.colour not in ("", "grey") for pair, found in laid.items()})
 
 def _copy(known: _Compared, keep: int, place: int, protected: Sequence[Path]) -> Copy | None:
     "A file as a copy of the one that is kept; None when it is none."
@@ -175,7 +181,7 @@ def _grouped(known: _Compared, linked: Iterable[list[int]], prefer: Sequence[Pat
     "Of files that hang together: the best and its copies, then the best of what is left, and so on; all groups at a time."
     groups, left = [], list(enumerate(linked))
     while left := [(n, places) for n, places in left if len(places) > 1]:
-        spoilt, odd = known.spoilt(), laid_otherwise({pair: found.matrix for pair, found in known.verdicts.items() if found.kind != "part of"})
+        spoilt, odd = known.spoilt(), known.unusual()
         best = [best_of([known.signatures[i] for i in places], prefer, [i in spoilt for i in places], [i in odd for i in places], [known.facts(i) for i in places]) for _, places in left]
         known.ahead([(places[at], i) for (at, _), (_, places) in zip(best, left) for i in places if i != places[at]], progress)
         rest = []
