@@ -202,17 +202,23 @@ VOTES, ALIKE_SPOTS, FULL_BOX = 3, 20, 2000 # spots that candidates have in commo
 TABLES = ((0, 9, 6), (3, 12, 15), (5, 14, 8), (2, 11, 4)) # bytes of a spot's bits that each table looks at: two, and of the third a bit more with each doubling of the files
 SPREAD_FROM = 16_384 # files
 
-def _boxes(
-    bits: np.ndarray, # (n, 16) uint8 of all spots
-    files: int,
-) -> tuple[np.ndarray, int]: # (T, n) uint32: the box in each table; how many boxes a table has
-    "Where each spot lies: in boxes that hold about as many spots, however many files there are."
-    more = int(np.clip(np.ceil(np.log2(max(1, files) / SPREAD_FROM)), 0, 6))
-    whole = bits.astype(np.uint32)
-    return np.stack([(whole[:, a] << 8 | whole[:, b]) << more | whole[:, c] >> (8 - more) for a, b, c in TABLES]), 2**(16 + more)
+def _more_bits(files: int) -> int: # of the third byte, so that a box holds about as many spots however many files there are
+    return int(np.clip(np.ceil(np.log2(max(1, files) / SPREAD_FROM)), 0, 6))
 
 @compiled
-def _voted(bits, keys, owners, order, starts, of, until, near, full, least, most):
+def _box(spot, table, more):
+    "The box of a table that a spot, (16,) uint8, lies in."
+    return (np.int64(spot[table[0]]) << 8 | np.int64(spot[table[1]])) << more | np.int64(spot[table[2]]) >> (8 - more)
+
+@compiled
+def _boxes(spots, table, more):
+    "(n,) the box of each."
+    found = np.empty(len(spots), np.uint32)
+    for s in range(len(spots)): found[s] = _box(spots[s], table, more)
+    return found
+
+@compiled
+def _voted(raw, bits, tables, more, owners, order, starts, of, until, near, full, least, most):
     "Rows of file, other file and votes; `of` are the files that ask, and others below `until[file]` are not told."
     n = len(of)
     votes, seen, touched = np.zeros(owners.max() + 1, np.int32), np.full(owners.max() + 1, -1, np.int64), np.zeros(owners.max() + 1, np.int64)
@@ -220,8 +226,8 @@ def _voted(bits, keys, owners, order, starts, of, until, near, full, least, most
     for q in range(n):
         count = 0
         for s in range(of[q, 1], of[q, 2]):
-            for t in range(keys.shape[0]):
-                key = keys[t, s]
+            for t in range(len(tables)):
+                key = _box(raw[s], tables[t], more)
                 low, high = starts[t, key], starts[t, key + 1]
                 if high - low > full: continue
                 for at in range(low, high):
@@ -253,15 +259,17 @@ def spot_candidates(signatures: Sequence[Signature], split: int | None = None, k
     Returns: (p, 2) int64, the first place lower than the second; those with most in common first"""
     counts = np.array([len(s.spots.bits) for s in signatures])
     if not counts.sum(): return np.zeros((0, 2), np.int64)
-    raw = np.concatenate([s.spots.bits for s in signatures])
-    keys, n_boxes = _boxes(raw, len(signatures))
-    order = np.stack([np.argsort(key, kind="stable").astype(np.int32) for key in keys])
-    starts = np.stack([np.concatenate([[0], np.cumsum(np.bincount(key, minlength=n_boxes))]) for key in keys])
+    raw = np.ascontiguousarray(np.concatenate([s.spots.bits for s in signatures]))
+    more, tables = _more_bits(len(signatures)), np.array(TABLES)
+    order, starts = np.empty((len(tables), len(raw)), np.int32), np.zeros((len(tables), 2**(16 + more) + 1), np.int64)
+    for t, table in enumerate(tables): # one at a time: of many files this is most of the memory
+        boxes = _boxes(raw, table, more)
+        order[t], starts[t, 1:] = np.argsort(boxes, kind="stable"), np.cumsum(np.bincount(boxes, minlength=2**(16 + more)))
     ends = np.cumsum(counts)
     files = np.arange(len(signatures) if split is None else split)
     of = np.column_stack([files, (ends - counts)[files], ends[files]])
     until = np.full(len(files), -1 if split is None else split - 1)
-    found = np.array(_voted(np.ascontiguousarray(raw).view(np.uint64), keys, np.repeat(np.arange(len(signatures), dtype=np.int32), counts), order, starts, of, until,
+    found = np.array(_voted(raw, raw.view(np.uint64), tables, more, np.repeat(np.arange(len(signatures), dtype=np.int32), counts), order, starts, of, until,
                             ALIKE_SPOTS, FULL_BOX, VOTES, k), np.int64).reshape(-1, 3)
     pairs = np.column_stack([np.sort(found[:, :2], axis=1), -found[:, 2]])
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], pairs[:, 2]))]
