@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
+from scipy.spatial import KDTree
 from .candidates import Signature, opened
 from ..images.errors import ImageError
 from ..images.remote import as_url
@@ -103,9 +104,9 @@ def laid_otherwise(maps: Mapping[tuple[int, int], np.ndarray]) -> set[int]:
                 lies[other] = lies[file] @ linear
                 members.append(other)
         all_maps = np.stack([lies[file].ravel() for file in members])
-        alike = np.abs(all_maps[:, None] - all_maps).max(2) < OTHERWISE
-        counts = alike.sum(1)
-        odd |= {file for file, near_most, n in zip(members, alike[counts.argmax()], counts) if not near_most and n < counts.max()}
+        counts = KDTree(all_maps).query_ball_point(all_maps, OTHERWISE, p=np.inf, return_length=True)
+        apart = np.abs(all_maps - all_maps[counts.argmax()]).max(1)
+        odd |= {file for file, far, n in zip(members, apart, counts) if far > OTHERWISE and n < counts.max()}
     return odd
 
 def recoloured(pairs: Mapping[tuple[int, int], bool]) -> set[int]:
